@@ -1,0 +1,1 @@
+"""One folder per role, one file per technology."""

@@ -1,0 +1,1 @@
+"""Decision logs: the durable record of what was decided."""

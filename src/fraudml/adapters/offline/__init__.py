@@ -1,0 +1,1 @@
+"""Offline stores: point-in-time features over history."""

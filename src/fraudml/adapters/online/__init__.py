@@ -1,0 +1,1 @@
+"""Online stores: the state from which features are read in real time."""

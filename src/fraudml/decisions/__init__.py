@@ -1,0 +1,1 @@
+"""The hot path: from transactions to durable decisions."""

@@ -1,0 +1,1 @@
+"""What comes in: transactions and labels, validated into one normal form."""

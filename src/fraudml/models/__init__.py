@@ -1,0 +1,1 @@
+"""What turns feature vectors into scores: bundles, the runtime, explanations, the registry port."""

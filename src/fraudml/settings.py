@@ -1,0 +1,86 @@
+"""The only reader of the environment: every setting, its default and its meaning.
+
+Each field is read from ``FRAUDML_<NAME>`` or from a ``.env`` file in the working directory, once, and is
+frozen afterwards. ``docs/reference/settings.md`` documents each (a test checks).
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fraudml.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """All settings of one process; immutable.
+
+    >>> Settings(port=0).port
+    0
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FRAUDML_", env_file=".env", frozen=True, extra="ignore")
+
+    project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
+    home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
+    database_url: str | None = Field(None, description="Decision log. Default: SQLite file in the home directory.")
+    registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
+    model_name: str = Field("fraud", description="Name of the registered model.")
+    hash_key: SecretStr | None = Field(
+        None, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
+    )
+    host: str = Field("127.0.0.1", description="Address that `fraudml serve` binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of `fraudml serve`; 0 lets the system choose.")
+    max_body_bytes: int = Field(10_000_000, gt=0, description="Largest accepted HTTP request body, in bytes.")
+    max_batch: int = Field(10_000, gt=0, description="Most transactions in one batch request.")
+    rate_limit_per_s: float = Field(
+        0.0, ge=0, description="Scored transactions a second allowed per API key; 0 means no limit."
+    )
+    max_reject_share: float = Field(
+        0.05, ge=0, le=1, description="Share of broken rows in a file above which a command fails."
+    )
+    lateness_s: float = Field(
+        86_400.0, ge=0, description="How far behind the newest event state is kept, for late events; seconds."
+    )
+    threads: int = Field(0, ge=0, description="Threads for offline work; 0 means all cores.")
+    memory_limit: str = Field("4GB", description="Memory that DuckDB may use before it spills to disk.")
+    log_level: str = Field("info", description="Level of the service's structured log.")
+
+    def sqlite_url(self) -> str:
+        """The decision log's URL: as set, or a SQLite file in the home directory."""
+        return self.database_url or f"sqlite:///{self.home / 'fraudml.db'}"
+
+    def secret_hash_key(self) -> bytes:
+        """The HMAC key for card numbers; made and stored with mode 0600 on first use.
+
+        Losing it makes hashed card numbers unlinkable to new ones, so back it up with the database.
+        """
+        if self.hash_key is not None:
+            return self.hash_key.get_secret_value().encode()
+        path = self.home / "hash.key"
+        try:
+            return path.read_bytes().strip()
+        except FileNotFoundError:
+            self.home.mkdir(parents=True, exist_ok=True)
+        key = secrets.token_hex(32).encode()
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:  # another process was first: its key counts
+            return path.read_bytes().strip()
+        path.write_bytes(key)
+        return key
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "FRAUDML_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(f"setting {name} is wrong: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""Simulated transactions with fraud patterns that drift."""
