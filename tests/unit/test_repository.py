@@ -1,0 +1,82 @@
+"""House rules about the files themselves."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import fraudml
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+MAX_LINES = 400
+MAX_BYTES = 1_000_000
+
+# A path that exists on one machine only. Written in pieces, so that this file does not find itself.
+MACHINE_PATH = re.compile(
+    "|".join(["/" + "work/", "/" + "tmp/studio", "/" + "root/", "/" + "Users/", "/home/" + "[a-z]+/"])
+)
+
+
+def tracked_files() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = (ROOT / name for name in done.stdout.split("\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def source_name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "src"))
+
+
+def test_no_file_names_a_machine() -> None:
+    naming = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        naming += [f"{path.relative_to(ROOT)}: {found.group()}" for found in MACHINE_PATH.finditer(text)]
+    assert not naming
+
+
+def test_no_file_is_large() -> None:
+    large = [str(path.relative_to(ROOT)) for path in tracked_files() if path.stat().st_size > MAX_BYTES]
+    assert not large
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=source_name)
+def test_a_module_is_short_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lines = text.count("\n")
+    assert lines <= MAX_LINES, f"{lines} lines: split it by idea"
+    assert ast.get_docstring(ast.parse(text)), "a module starts with a docstring that says what it is for"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=source_name)
+def test_no_assert_in_the_product(path: Path) -> None:
+    """``python -O`` removes asserts, so none may stand between bad input and a decision."""
+    asserts = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+    ]
+    assert not asserts
+
+
+def test_the_version_is_the_installed_one_and_in_the_changelog() -> None:
+    assert fraudml.__version__ == version("fraudml")
+    assert f"## [{fraudml.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("lock", ["base.txt", "build.txt", "dev.txt"])
+def test_a_lock_pins_every_package_with_hashes_and_names_no_host(lock: str) -> None:
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    entries = [block for block in re.split(r"\n(?=\S)", text) if not block.startswith("#")]
+    assert entries
+    assert not [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry]
+    assert "://" not in text
