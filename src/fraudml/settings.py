@@ -6,6 +6,7 @@ frozen afterwards. ``docs/reference/settings.md`` documents each (a test checks)
 
 from __future__ import annotations
 
+import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +27,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FRAUDML_", env_file=".env", frozen=True, extra="ignore")
 
     project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
-    home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
-    database_url: str | None = Field(None, description="Decision log. Default: SQLite file in the home directory.")
-    registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
+    home: Path = Field(
+        Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys."
+    )
+    database_url: str | None = Field(
+        None, description="Decision log. Default: SQLite file in the home directory."
+    )
+    registry_url: str | None = Field(
+        None, description="MLflow tracking server or store. Default: SQLite in home."
+    )
     model_name: str = Field("fraud", description="Name of the registered model.")
     hash_key: SecretStr | None = Field(
         None, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
@@ -67,11 +74,15 @@ class Settings(BaseSettings):
         except FileNotFoundError:
             self.home.mkdir(parents=True, exist_ok=True)
         key = secrets.token_hex(32).encode()
+        draft = path.with_name(f"hash.key.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_bytes(key)
         try:
-            path.touch(mode=0o600, exist_ok=False)
+            os.link(draft, path)  # whole or not at all: another process never reads half a key
         except FileExistsError:  # another process was first: its key counts
             return path.read_bytes().strip()
-        path.write_bytes(key)
+        finally:
+            draft.unlink()
         return key
 
 

@@ -1,0 +1,73 @@
+"""Durations and money: text to integers, without floating point where it would show."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+from fraudml.errors import ConfigError
+
+MICROSECOND = 1
+SECOND = 1_000_000
+UNITS_US = {
+    "us": 1,
+    "ms": 1_000,
+    "s": SECOND,
+    "min": 60 * SECOND,
+    "h": 3_600 * SECOND,
+    "d": 86_400 * SECOND,
+    "w": 7 * 86_400 * SECOND,
+}
+
+# Integers that windows aggregate stay within these bounds, so that n * sum(x^2) over ten million events
+# still fits the 128-bit integers of SQL engines: every engine can then be exact.
+INTEGER_LIMIT = 10**12
+# Other numbers stay within the range of float32, which models read; their squares are far from overflow.
+NUMBER_LIMIT = 1e30
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of a duration such as ``7d``, ``1h``, ``30min``, ``90s``; raises ConfigError.
+
+    >>> parse_duration("1h"), parse_duration("7d") == 7 * 86_400 * 10**6
+    (3600000000, True)
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*(us|ms|s|min|h|d|w)\s*", text)
+    if match is None:
+        raise ConfigError(
+            f"{text!r} is not a duration; write a whole number and a unit, such as 30min, 1h or 7d"
+        )
+    return int(match[1]) * UNITS_US[match[2]]
+
+
+def format_duration(duration_us: int) -> str:
+    """The shortest text that :func:`parse_duration` reads back.
+
+    >>> format_duration(86_400_000_000), format_duration(5_400_000_000), format_duration(0)
+    ('1d', '90min', '0s')
+    """
+    if duration_us == 0:
+        return "0s"
+    for unit in ("d", "h", "min", "s", "ms"):
+        if duration_us % UNITS_US[unit] == 0:
+            return f"{duration_us // UNITS_US[unit]}{unit}"
+    return f"{duration_us}us"
+
+
+def as_timedelta(duration_us: int) -> timedelta:
+    """The same duration as a ``timedelta``."""
+    return timedelta(microseconds=duration_us)
+
+
+def to_minor(amount: float, decimals: int) -> int:
+    """An amount in integer minor units: scaled as an IEEE double, halves away from zero.
+
+    Every reader (HTTP, files, SQL) uses this very arithmetic, so that the same text always gives the
+    same integer.
+
+    >>> to_minor(12.34, 2), to_minor(-0.005, 2), to_minor(7.0, 0)
+    (1234, -1, 7)
+    """
+    scaled = amount * 10.0**decimals
+    return int(math.copysign(math.floor(abs(scaled) + 0.5), scaled))

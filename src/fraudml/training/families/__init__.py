@@ -1,0 +1,36 @@
+"""Model families, one file each. Adding a family is adding a file that defines ``FAMILY``; nothing to register.
+
+Files whose name begins with an underscore, and ``base``, are what the families share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from fraudml.errors import TrainingError
+from fraudml.training.families.base import Family, FittedModel
+
+__all__ = ["Family", "FittedModel", "family_names", "get_family"]
+
+
+def family_names() -> list[str]:
+    """Names of all families, sorted: the files of this folder.
+
+    >>> family_names()
+    ['logistic_regression', 'random_forest', 'xgboost']
+    """
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name for name in names if name != "base" and not name.startswith("_"))
+
+
+def get_family(name: str) -> Family:
+    """The family called ``name``; a :class:`TrainingError` names those that exist.
+
+    >>> get_family("xgboost").name
+    'xgboost'
+    """
+    if name not in family_names():
+        raise TrainingError(f"no model family {name!r}; choose from: {', '.join(family_names())}")
+    family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+    return family
