@@ -1,0 +1,51 @@
+"""ONNX Runtime, the only thing that scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fraudml.errors import BundleError
+
+INPUT = "features"
+PROBABILITY = "probability"
+MARGIN = "margin"
+
+
+class Runtime:
+    """One model in memory; safe for use by several threads.
+
+    The graph reads ``features`` (float32 ``[n, k]``, NaN is missing) and gives ``probability`` and ``margin``, its
+    log-odds (float32 ``[n]`` each).
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 1) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads  # one: a small batch is done before a second thread wakes up
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            raise BundleError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
+        names = {output.name for output in self._session.get_outputs()}
+        if not {PROBABILITY, MARGIN} <= names or [i.name for i in self._session.get_inputs()] != [INPUT]:
+            raise BundleError(f"the model must read {INPUT!r} and give {PROBABILITY!r} and {MARGIN!r}")
+
+    def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Calibrated probabilities of fraud: float32 ``[n, k]`` to float64 ``[n]``."""
+        return self._run(PROBABILITY, vectors)
+
+    def log_odds(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same before the sigmoid: float64 ``[n]``; explanations add up on this scale."""
+        return self._run(MARGIN, vectors)
+
+    def _run(self, output: str, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        if not len(vectors):
+            return np.empty(0)
+        try:
+            (result,) = self._session.run([output], {INPUT: vectors})
+        except Exception as error:  # as above
+            raise BundleError(f"ONNX Runtime cannot score: {str(error).splitlines()[0]}") from error
+        return np.asarray(result, dtype=np.float64).reshape(-1)
