@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -80,3 +81,19 @@ def test_a_lock_pins_every_package_with_hashes_and_names_no_host(lock: str) -> N
     assert entries
     assert not [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry]
     assert "://" not in text
+
+
+def required_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0] for requirement in requirements}
+
+
+def test_the_locks_contain_everything_that_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        "base.txt": required_names(project["dependencies"]),
+        "dev.txt": required_names(project["dependencies"] + project["optional-dependencies"]["dev"]),
+    }
+    for lock, names in declared.items():
+        text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+        locked = set(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z0-9,._-]+\])?==", text, re.MULTILINE))
+        assert names <= locked, f"requirements/{lock} lacks {names - locked}: run make lock"
