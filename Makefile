@@ -58,7 +58,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "fraudml needs Python 3.11 or newer, and '$(PYTHON)' is not." \
 	         "Name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
 $(VENV)/.base-stamp: requirements/base.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	@echo "Installing fraudml and what it needs into $(VENV) ..."
