@@ -1,0 +1,71 @@
+"""``fraudml.yaml``: the one file in which a project declares its data, its features and its costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from fraudml.decisions.costs import Costs
+from fraudml.errors import ConfigError
+from fraudml.events.schema import Schema
+from fraudml.features.spec import Feature, FeatureSet
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    schema: Schema
+    features: list[Feature]
+    version: int = 1
+    source: str | None = None
+    costs: Costs = Costs()
+
+
+class Project:
+    """A project file, read and checked."""
+
+    def __init__(self, schema: Schema, feature_set: FeatureSet, costs: Costs, source: str | None) -> None:
+        self.schema = schema
+        self.feature_set = feature_set
+        self.costs = costs
+        self.source = source
+
+
+def read(path: Path) -> Project:
+    """Read a project file; raises ConfigError that names the place of the first mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {path} here; make one with: fraudml init FILE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "fraudml.yaml") -> Project:
+    """The project declared by a YAML text.
+
+    >>> project = parse('''
+    ... schema:
+    ...   event_time: {column: time}
+    ...   entities: {customer: cust}
+    ... features:
+    ...   - {name: n_1d, kind: window, over: customer, agg: count, length: 1d}
+    ... ''')
+    >>> project.feature_set.input_names
+    ('n_1d',)
+    """
+    try:
+        document = yaml.safe_load(text)
+        file = msgspec.convert(document, _File)
+        if file.version != 1:
+            raise ConfigError(f"version {file.version} is not known; this fraudml reads version 1")
+        schema = file.schema.check()
+        return Project(schema, FeatureSet(schema, file.features), file.costs.check(), file.source)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{name} is not valid YAML: {problem}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except ConfigError as error:
+        raise type(error)(f"{name}: {error}") from None

@@ -1,0 +1,76 @@
+"""Splits by time that honour label delay: nothing is learnt from a label that was unknown when the test begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml.errors import TrainingError
+from fraudml.training.dataset import Dataset
+
+MIN_FRAUDS = 5  # in each part: below this neither a fit nor a measurement means anything
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row masks over one data set, in time order: ``train`` < ``valid`` < (label delay) < ``test``.
+
+    ``valid`` serves early stopping, calibration, thresholds and the choice of the family; ``test`` only the
+    figures reported. Rows between ``valid`` and ``test`` had no known label when the test began.
+    """
+
+    train: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    test_start_us: int
+
+
+def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2) -> Split:
+    """The last ``test_share`` of the labelled rows is the test; of what was labelled when it began, the last
+    ``valid_share`` is for validation. Rows of one time never fall on both sides.
+
+    Raises TrainingError when a part has too few frauds or genuine transactions, saying which and what helps.
+    """
+    labelled = data.y >= 0
+    if data.frauds < 3 * MIN_FRAUDS:
+        raise TrainingError(
+            f"only {data.frauds} labelled frauds among {len(data):,} transactions; at least {3 * MIN_FRAUDS} are needed "
+            "(is schema.label right? a longer history helps)"
+        )
+    test_start = _cut(data.event_time_us[labelled], test_share)
+    test = labelled & (data.event_time_us >= test_start)
+    known = labelled & (data.event_time_us < test_start) & (data.known_at_us <= test_start)
+    if not known.any():
+        raise TrainingError(
+            "no label was known when the test period begins: the history is shorter than the label delay; "
+            "set a shorter schema.label.delay or use a longer history"
+        )
+    valid_start = _cut(data.event_time_us[known], valid_share)
+    split = Split(
+        train=known & (data.event_time_us < valid_start),
+        valid=known & (data.event_time_us >= valid_start),
+        test=test,
+        test_start_us=int(test_start),
+    )
+    for name in ("train", "valid", "test"):
+        rows = data.y[getattr(split, name)]
+        if (rows == 1).sum() < MIN_FRAUDS or (rows == 0).sum() < MIN_FRAUDS:
+            raise TrainingError(
+                f"the {name} period has {(rows == 1).sum()} frauds and {(rows == 0).sum()} genuine transactions; "
+                f"each part needs at least {MIN_FRAUDS} of both: use a longer history"
+            )
+    return split
+
+
+def mature(data: Dataset) -> NDArray[np.bool_]:
+    """Rows whose label was known at the end of the data: what a final fit may use."""
+    return (data.y >= 0) & (data.known_at_us <= data.event_time_us.max())
+
+
+def _cut(times: NDArray[np.int64], share: float) -> int:
+    ordered = np.sort(times)
+    cut = int(ordered[min(int(len(ordered) * (1 - share)), len(ordered) - 1)])
+    # a cut at the very first time would leave nothing before it
+    return cut if cut > ordered[0] else int(ordered[0]) + 1
