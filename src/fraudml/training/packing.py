@@ -1,0 +1,67 @@
+"""A finished candidate becomes a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml import __version__
+from fraudml.events.example import example
+from fraudml.models import bundle
+from fraudml.training import export, split
+from fraudml.training.train import Candidate, Result
+
+BACKGROUND_ROWS = 32
+REFERENCE_ROWS = 16
+CHECK_ROWS = 2_000
+
+
+def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manifest:
+    """Export a candidate to ONNX, check that it scores like the native model, and write its bundle.
+
+    Raises ExportError when the scores differ; nothing is written then.
+    """
+    rng = np.random.default_rng(result.options.seed)
+    data, feature_set = result.data, result.feature_set
+    rows = split.mature(data) if candidate.refitted else result.parts.train
+    used = data.take(rows)
+    model = export.export(candidate.model, candidate.calibrator, feature_set.input_names)
+    checked = used.x[_sample(rng, np.ones(len(used), dtype=bool), CHECK_ROWS)]
+    export.verify_equal(model, candidate.model, candidate.calibrator, checked)
+    runtime = bundle.Runtime(model)
+    inputs = np.concatenate([checked[:REFERENCE_ROWS], np.full((1, checked.shape[1]), np.nan, dtype=np.float32)])
+    manifest = bundle.Manifest(
+        fraudml_version=__version__,
+        created_at=bundle.now_iso(),
+        family=candidate.family,
+        schema=feature_set.schema,
+        features=feature_set.features,
+        fingerprint=feature_set.fingerprint,
+        training=bundle.TrainingRecord(
+            since_us=int(used.event_time_us.min()),
+            until_us=int(used.event_time_us.max()) + 1,
+            rows=len(used),
+            frauds=used.frauds,
+            data_hash=used.content_hash(),
+            seed=result.options.seed,
+            parameters=candidate.model.params,
+            refitted=candidate.refitted,
+        ),
+        metrics={**candidate.test_metrics, "money": candidate.money},
+        thresholds=candidate.thresholds,
+        onnx_sha256=hashlib.sha256(model).hexdigest(),
+        reference_inputs=bundle.as_rows(inputs),
+        reference_scores=runtime.score(inputs).tolist(),
+        background=bundle.as_rows(used.x[_sample(rng, used.y == 0, BACKGROUND_ROWS)]),
+        example=example(feature_set.schema),
+    )
+    bundle.save(directory, model, manifest)
+    return manifest
+
+
+def _sample(rng: np.random.Generator, rows: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    places = np.flatnonzero(rows)
+    return np.sort(rng.choice(places, size=min(count, len(places)), replace=False))

@@ -1,0 +1,146 @@
+"""From a data set to candidates: fit, calibrate, choose thresholds, measure on the held-back period.
+
+Each family is fitted on ``train``, stopped early, calibrated and given thresholds on ``valid``, and measured
+once on ``test``. The family with the best average precision on ``valid`` is the best candidate: the test period
+chooses nothing. :func:`finish` then refits the same settings on all rows whose label is known by now.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml.decisions.costs import Costs
+from fraudml.features.spec import FeatureSet
+from fraudml.models.bundle import Thresholds
+from fraudml.training import evaluate, families, money, split, tune
+from fraudml.training.calibrate import Calibrator
+from fraudml.training.dataset import Dataset
+from fraudml.training.families.base import FittedModel
+
+# Called with the name of a long step; gives the callback that the step reports (done, total) to.
+StepReport = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train. ``trials`` of a search per family with ``tune``; ``threads`` 0 means all cores."""
+
+    families: Sequence[str] = ("logistic_regression", "random_forest", "xgboost")
+    seed: int = 0
+    threads: int = 1
+    tune: bool = False
+    trials: int = 20
+    test_share: float = 0.2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trained family with what was measured. ``scores`` are those of the test rows, float64 ``[n_test]``."""
+
+    family: str
+    model: FittedModel
+    calibrator: Calibrator
+    thresholds: Thresholds
+    valid_metrics: dict[str, Any]
+    test_metrics: dict[str, Any]
+    money: dict[str, float]
+    weeks: list[dict[str, Any]]
+    scores: NDArray[np.float64]
+    seconds: float
+    refitted: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """All candidates of one training run, best first; ``parts`` says which rows they were measured on."""
+
+    candidates: list[Candidate]
+    parts: split.Split
+    data: Dataset = field(repr=False)
+    feature_set: FeatureSet = field(repr=False)
+    costs: Costs
+    options: Options
+
+
+def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport) -> Result:
+    """Train every family of ``options``; raises TrainingError when the data does not allow it."""
+    parts = split.by_time(data, test_share=options.test_share)
+    decimals = feature_set.schema.amount.decimals if feature_set.schema.amount else 0
+    candidates = []
+    for name in options.families:
+        family = families.get(name)
+        started = time.perf_counter()
+        params = _tuned(family, data, parts, feature_set, options, step) if options.tune else None
+        fitting, checking, testing = (data.take(rows) for rows in (parts.train, parts.valid, parts.test))
+        model = family.fit(
+            fitting.x,
+            fitting.y,
+            valid=(checking.x, checking.y),
+            feature_names=feature_set.input_names,
+            monotone=[feature.monotone for feature in feature_set.inputs],
+            seed=options.seed,
+            threads=options.threads,
+            params=params,
+            progress=step(f"Fit {name}"),
+        )
+        margin = model.margin(checking.x)
+        calibrator = Calibrator.fit(margin, checking.y)
+        valid_scores = calibrator.apply(margin)
+        thresholds = money.best_thresholds(checking, valid_scores, costs, decimals)
+        scores = calibrator.apply(model.margin(testing.x))
+        candidates.append(
+            Candidate(
+                family=name,
+                model=model,
+                calibrator=calibrator,
+                thresholds=thresholds,
+                valid_metrics=evaluate.metrics(checking, valid_scores),
+                test_metrics=evaluate.metrics(testing, scores),
+                money=money.summary(testing, scores, thresholds, costs, decimals, seed=options.seed),
+                weeks=evaluate.by_week(testing, scores),
+                scores=scores,
+                seconds=time.perf_counter() - started,
+            )
+        )
+    candidates.sort(key=lambda candidate: -candidate.valid_metrics["average_precision"])
+    return Result(candidates, parts, data, feature_set, costs, options)
+
+
+def finish(result: Result, candidate: Candidate, step: StepReport) -> Candidate:
+    """The candidate refitted on all mature rows, with its settings, size, calibration and thresholds kept.
+
+    The figures stay those of the model that had not seen the test period; they are what to expect of this one.
+    """
+    rows = split.mature(result.data)
+    mature = result.data.take(rows)
+    model = candidate.model.refit(mature.x, mature.y, progress=step(f"Refit {candidate.family} on all mature data"))
+    return Candidate(**{**candidate.__dict__, "model": model, "refitted": True})
+
+
+def _tuned(
+    family: families.Family,
+    data: Dataset,
+    parts: split.Split,
+    feature_set: FeatureSet,
+    options: Options,
+    step: StepReport,
+) -> dict[str, Any]:
+    rows = data.take(parts.train | parts.valid)
+    return tune.tune(
+        family,
+        rows.x,
+        rows.y,
+        rows.event_time_us,
+        feature_names=feature_set.input_names,
+        monotone=[feature.monotone for feature in feature_set.inputs],
+        trials=options.trials,
+        seed=options.seed,
+        threads=options.threads,
+        progress=step(f"Tune {family.name}"),
+    )
