@@ -13,6 +13,11 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A developer's own settings must not reach the tests; what only tests read may stay.
+for name in [name for name in os.environ if name.startswith("FRAUDML_")]:
+    if name != "FRAUDML_HANDBOOK" and not name.startswith("FRAUDML_TEST_"):
+        del os.environ[name]
+
 # `ci` finds the same examples on every machine; `thorough` looks for new ones, before a release say.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("thorough", deadline=None, max_examples=2_000, print_blob=True)
@@ -36,9 +41,7 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     if not any(allowed in reason for allowed in ALLOWED_SKIPS):
         report.outcome = "failed"
-        report.longrepr = (
-            f"{reason}\nThis reason is not in tests/allowed_skips.txt, so the skip is a failure."
-        )
+        report.longrepr = f"{reason}\nThis reason is not in tests/allowed_skips.txt, so the skip is a failure."
 
 
 @pytest.hookimpl(wrapper=True)
