@@ -3,7 +3,7 @@
 Files of millions of rows are normalised by SQL in ``adapters/source``; a property test holds the two together.
 The rules are here, because this is the slow and obvious one:
 
-- text is stripped; empty text and ``null`` are missing; for numbers also ``nan``, ``na``, ``n/a``, ``none``, ``null``;
+- text is stripped; empty text and null are missing; for numbers also ``nan``, ``na``, ``n/a``, ``none``, ``null``;
 - an identifier given as a whole number is its decimal digits, without ``.0``;
 - numbers must lie within +-1e30, integers must be whole and within +-10^12, booleans one of true/false/yes/no/t/f/y/n/1/0;
 - times lie in the years 1970 to 2199; a naive one is refused unless the schema names a time zone;
@@ -88,9 +88,7 @@ def read_number(value: Any) -> float | None:
     if abs(number) > NUMBER_LIMIT:
         raise _Wrong("expected a number within +-1e30")
     if abs(number) >= INTEGER_LIMIT and number.is_integer() and looks_like_card(str(abs(int(number)))):
-        raise _Wrong(
-            "looks like a card number; declare the column as an entity or a category, which is hashed"
-        )
+        raise _Wrong("looks like a card number; declare the column as an entity or a category, which is hashed")
     return number
 
 
@@ -154,9 +152,7 @@ def _iso_us(value: Any, zone: ZoneInfo | None) -> int:
         raise _Wrong("expected an ISO 8601 time such as 2024-05-01T12:30:00Z")
     if value.tzinfo is None:
         if zone is None:
-            raise _Wrong(
-                "expected a time with its zone, such as 2024-05-01T12:30:00Z (the schema names no time zone)"
-            )
+            raise _Wrong("expected a time with its zone, such as 2024-05-01T12:30:00Z (the schema names no time zone)")
         value = value.replace(tzinfo=zone)
     delta = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
@@ -231,9 +227,7 @@ class Normaliser:
             raise RowError(problems)
         return Transaction(identifier, moment_us, entities, amount, attributes)
 
-    def _amount(
-        self, row: Mapping[str, Any], take: Callable[..., Any], problems: list[FieldProblem]
-    ) -> int | None:
+    def _amount(self, row: Mapping[str, Any], take: Callable[..., Any], problems: list[FieldProblem]) -> int | None:
         column = self._schema.amount
         if column is None:
             return None

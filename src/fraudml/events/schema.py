@@ -163,9 +163,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return AttributeType.integer
         if name == TIME_INPUT:
             return AttributeType.time
-        known = ", ".join(
-            [TIME_INPUT, *([AMOUNT_INPUT] if self.amount else []), *self.entities, *self.attributes]
-        )
+        known = ", ".join([TIME_INPUT, *([AMOUNT_INPUT] if self.amount else []), *self.entities, *self.attributes])
         raise ConfigError(f"the schema has no {name!r}; it has: {known}")
 
     def check(self) -> Schema:
@@ -176,22 +174,16 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"schema.entities: {name!r} is not a plain name (letters, digits, _)")
         for name, attribute in self.attributes.items():
             if attribute.type is AttributeType.time:
-                TimeColumn(name, attribute.format, attribute.timezone, attribute.start).check(
-                    f"attribute {name!r}"
-                )
+                TimeColumn(name, attribute.format, attribute.timezone, attribute.start).check(f"attribute {name!r}")
             if attribute.vocabulary and attribute.type is not AttributeType.category:
                 raise ConfigError(f"attribute {name!r}: only a category has a vocabulary")
         seen: dict[str, str] = {}
         for name in (*self.entities, *self.attributes):
             folded = name.casefold()  # SQL engines fold the case of names
             if folded in RESERVED:
-                raise ConfigError(
-                    f"the name {name!r} is reserved; name it otherwise and set 'column: {name}'"
-                )
+                raise ConfigError(f"the name {name!r} is reserved; name it otherwise and set 'column: {name}'")
             if folded in seen:
-                raise ConfigError(
-                    f"{name!r} and {seen[folded]!r} are the same name to a database; rename one"
-                )
+                raise ConfigError(f"{name!r} and {seen[folded]!r} are the same name to a database; rename one")
             seen[folded] = name
         if self.label is not None:
             parse_duration(self.label.delay)

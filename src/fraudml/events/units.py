@@ -35,9 +35,7 @@ def parse_duration(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+)\s*(us|ms|s|min|h|d|w)\s*", text)
     if match is None:
-        raise ConfigError(
-            f"{text!r} is not a duration; write a whole number and a unit, such as 30min, 1h or 7d"
-        )
+        raise ConfigError(f"{text!r} is not a duration; write a whole number and a unit, such as 30min, 1h or 7d")
     return int(match[1]) * UNITS_US[match[2]]
 
 

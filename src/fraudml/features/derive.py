@@ -40,9 +40,7 @@ class Deriver:
             if attribute.type is AttributeType.category
         }
         # days_since reads the event's time beside its own column
-        self._used = sorted(
-            {TIME_INPUT, *(f.of for f in feature_set.features if isinstance(f, AttributeFeature))}
-        )
+        self._used = sorted({TIME_INPUT, *(f.of for f in feature_set.features if isinstance(f, AttributeFeature))})
         self._attribute_at = {name: i for i, name in enumerate(schema.attribute_names)}
 
     def from_transactions(self, batch: Sequence[Transaction], state: NDArray[np.float64]) -> Column:

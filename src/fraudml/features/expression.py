@@ -109,9 +109,7 @@ class Expression:
                 return lambda columns: constant
             case ast.Name(id=name):
                 if name not in names:
-                    raise FeatureError(
-                        f"the expression {self.text!r} uses {name!r}, which is no earlier feature"
-                    )
+                    raise FeatureError(f"the expression {self.text!r} uses {name!r}, which is no earlier feature")
                 self.names.add(name)
                 return lambda columns: columns[name]
             case ast.UnaryOp(op=ast.USub(), operand=operand):

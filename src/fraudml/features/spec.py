@@ -190,8 +190,7 @@ class FeatureSet:
         schema = self.schema
         document = {
             "features": [
-                {k: v for k, v in msgspec.to_builtins(feature).items() if k != "text"}
-                for feature in self.features
+                {k: v for k, v in msgspec.to_builtins(feature).items() if k != "text"} for feature in self.features
             ],
             "entities": schema.entity_names,
             "amount_decimals": schema.amount.decimals if schema.amount else None,
@@ -207,9 +206,7 @@ class FeatureSet:
 
     def horizon_us(self, entity: str) -> int:
         """How far back any feature over this entity looks, in microseconds; 0 when none does."""
-        spans = [
-            f.length_us + getattr(f, "resolution_us", 0) for f in self.state_features if f.over == entity
-        ]
+        spans = [f.length_us + getattr(f, "resolution_us", 0) for f in self.state_features if f.over == entity]
         return max(spans, default=0)
 
     def _check(self, feature: Feature, earlier: set[str]) -> None:

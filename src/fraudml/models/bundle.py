@@ -108,9 +108,7 @@ def load(directory: Path, *, expect: FeatureSet | None = None, version: str | No
     except ConfigError as error:
         raise BundleError(f"bundle {directory}: {error}") from None
     if feature_set.fingerprint != manifest.fingerprint:
-        raise BundleError(
-            f"bundle {directory}: its features do not have its fingerprint; it was changed by hand"
-        )
+        raise BundleError(f"bundle {directory}: its features do not have its fingerprint; it was changed by hand")
     if expect is not None and expect.fingerprint != manifest.fingerprint:
         raise BundleError(
             f"bundle {directory} was trained on another FeatureSet ({manifest.fingerprint[:12]}) than the project "
@@ -134,9 +132,7 @@ def read_manifest(directory: Path) -> Manifest:
             )
         return msgspec.convert(found, Manifest)
     except OSError as error:
-        raise BundleError(
-            f"{directory} is no bundle: cannot read {MANIFEST_FILE}: {error.strerror}"
-        ) from None
+        raise BundleError(f"{directory} is no bundle: cannot read {MANIFEST_FILE}: {error.strerror}") from None
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BundleError(f"bundle {directory}: {MANIFEST_FILE} is corrupt: {error}") from None
 

@@ -21,9 +21,7 @@ from fraudml.features.words import Describer
 from fraudml.models.bundle import Bundle, as_matrix
 
 PERMUTATION_PAIRS = 8
-ROW_BUDGET = (
-    6_000  # model rows per explanation: wide models get fewer permutations, never fewer than one pair
-)
+ROW_BUDGET = 6_000  # model rows per explanation: wide models get fewer permutations, never fewer than one pair
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -73,7 +73,7 @@ def build(
     until_us: int | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Compute the features of all transactions in ``[since_us, until_us)``; raises TrainingError when there are none."""
+    """The features of all transactions in ``[since_us, until_us)``; raises TrainingError when there are none."""
     deriver = Deriver(feature_set)
     entity = next(iter(feature_set.schema.entities), None)
     keys: dict[str | None, int] = {None: -1}

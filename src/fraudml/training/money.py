@@ -74,7 +74,13 @@ def actions(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.i
 
 
 def summary(
-    data: Dataset, scores: NDArray[np.float64], thresholds: Thresholds, costs: Costs, decimals: int, *, seed: int
+    data: Dataset,
+    scores: NDArray[np.float64],
+    thresholds: Thresholds,
+    costs: Costs,
+    decimals: int,
+    *,
+    seed: int,
 ) -> dict[str, float]:
     """Money per day on this period: losses by kind, and the saving against approving everything, with a 95 %
     interval from resampling days (percentile bootstrap)."""

@@ -36,7 +36,7 @@ def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2)
     labelled = data.y >= 0
     if data.frauds < 3 * MIN_FRAUDS:
         raise TrainingError(
-            f"only {data.frauds} labelled frauds among {len(data):,} transactions; at least {3 * MIN_FRAUDS} are needed "
+            f"only {data.frauds} labelled frauds among {len(data):,} transactions; {3 * MIN_FRAUDS} are needed "
             "(is schema.label right? a longer history helps)"
         )
     test_start = _cut(data.event_time_us[labelled], test_share)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def finish(result: Result, candidate: Candidate, step: StepReport) -> Candidate:
     rows = split.mature(result.data)
     mature = result.data.take(rows)
     model = candidate.model.refit(mature.x, mature.y, progress=step(f"Refit {candidate.family} on all mature data"))
-    return Candidate(**{**candidate.__dict__, "model": model, "refitted": True})
+    return replace(candidate, model=model, refitted=True)
 
 
 def _tuned(

@@ -1,0 +1,101 @@
+"""``fraudml features``: what the features are, their SQL, and the audit of what was served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fraudml import wiring
+from fraudml.cli import output
+from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path
+
+if TYPE_CHECKING:
+    from fraudml.monitoring.parity import AuditReport
+
+app = typer.Typer(help="Show the features, print their SQL, audit served values.", no_args_is_help=True)
+EXAMPLES_SHOWN = 10
+
+
+def add(parent: typer.Typer) -> None:
+    """Register the group of commands."""
+    parent.add_typer(app, name="features")
+
+
+@app.command("list")
+def list_features(project_file: ProjectFile = None, as_json: AsJson = False) -> None:
+    """List the declared features in plain words."""
+    import msgspec
+
+    from fraudml.features.words import Describer
+
+    declared, _ = read_project(project_file)
+    feature_set = declared.feature_set
+    if as_json:
+        features = [msgspec.to_builtins(feature) for feature in feature_set.features]
+        output.result({"fingerprint": feature_set.fingerprint, "features": features})
+        return
+    describer = Describer(feature_set)
+    rows = [
+        [feature.name, str(msgspec.to_builtins(feature)["kind"]), "yes" if feature.input else "no", describer.name(feature)]
+        for feature in feature_set.features
+    ]
+    output.table(["feature", "kind", "model input", "meaning"], rows, title=f"fingerprint {feature_set.fingerprint[:12]}")
+
+
+@app.command("sql")
+def sql(
+    dialect: Annotated[str, typer.Option(help="duckdb, postgres, spark, snowflake or bigquery.")] = "duckdb",
+    project_file: ProjectFile = None,
+) -> None:
+    """Print the SQL that computes the state features over tables `transactions` and `labels`."""
+    from fraudml.features.sql import state_features_sql
+
+    declared, _ = read_project(project_file)
+    typer.echo(state_features_sql(declared.feature_set, dialect))
+
+
+@app.command("audit")
+def audit(
+    history: Annotated[
+        list[str] | None,
+        typer.Option(help="History the service was started with; default: the project's source; '' for none."),
+    ] = None,
+    project_file: ProjectFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every logged feature value from history and compare; exit code 1 when any differs."""
+    import msgspec
+
+    from fraudml.monitoring import parity
+
+    declared, current = read_project(project_file)
+    log = wiring.decision_log(current, declared.schema)
+    store = wiring.offline_store(current)
+    try:
+        with output.steps(quiet=as_json) as steps:
+            past = wiring.history(current, declared, history, rejects_path(current, "history"))
+            with steps.step("Recompute and compare") as progress:
+                report = parity.audit(log, store, declared.feature_set, history=past, progress=progress)
+    finally:
+        store.close()
+        log.close()
+    if as_json:
+        output.result(msgspec.to_builtins(report))
+    else:
+        _show(report)
+    if report.differing:
+        raise typer.Exit(1)
+
+
+def _show(report: AuditReport) -> None:
+    output.results.print(
+        f"{report.values:,} values of {report.decisions:,} decisions compared: {report.differing:,} differ "
+        f"({report.explained:,} more differ only because of events that arrived later; {report.late:,} late decisions; "
+        f"{report.skipped:,} decisions skipped: degraded or of another FeatureSet)"
+    )
+    for example in report.examples[:EXAMPLES_SHOWN]:
+        output.results.print(
+            f"  {example.transaction_id} {example.feature}: served {example.served}, recomputed {example.recomputed}"
+        )

@@ -1,0 +1,246 @@
+"""The parity gate: every value of every logged vector against what the offline store says today.
+
+Logged transactions and labels are put through the offline store and each recomputed vector is compared with the
+logged one. Where they differ, the reference decides, seeing only what had *arrived* before the decision: an event
+that came late, or a label reported for an earlier time, is in today's history but could not be known then. A value
+that the reference confirms is counted as ``explained``; the rest are ``differing``: true skew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fraudml.decisions.log import ARRIVAL, DecisionLog
+from fraudml.errors import DataError
+from fraudml.events.label import Label
+from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
+from fraudml.events.source import Progress, arrow_schema
+from fraudml.events.transaction import Transaction
+from fraudml.features.derive import Deriver
+from fraudml.features.reference import as_float, evaluate
+from fraudml.features.spec import FeatureSet
+from fraudml.features.stores import OfflineStore
+
+RELATIVE_TOLERANCE = 1e-9
+MAX_EXAMPLES = 20
+HISTORY_ARRIVAL = -1  # history was there before every decision
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One value that was served and cannot be reproduced (``None`` is null)."""
+
+    transaction_id: str
+    feature: str
+    served: float | None
+    recomputed: float | None
+
+
+class AuditReport(msgspec.Struct):
+    """What an audit found; ``values`` are those compared.
+
+    ``skipped``: decisions of another FeatureSet, or made while degraded (they say so themselves);
+    ``late``: decisions on late events, whose windows see what the store still held; they are compared too.
+    """
+
+    decisions: int = 0
+    values: int = 0
+    differing: int = 0
+    explained: int = 0
+    late: int = 0
+    skipped: int = 0
+    by_feature: dict[str, int] = {}
+    examples: list[Difference] = []
+
+
+class _Logged(NamedTuple):
+    arrival: int
+    vector: NDArray[np.float64]
+
+
+def audit(
+    log: DecisionLog,
+    store: OfflineStore,
+    feature_set: FeatureSet,
+    *,
+    history: Iterable[pa.RecordBatch] = (),
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Compare every logged vector of this FeatureSet with the offline store; ``store`` is empty when handed in.
+
+    ``history``: what the online store was built from before the first decision (batches of ``arrow_schema``);
+    rows whose id is also in the log are left out, as they are when the service starts.
+    """
+    report = AuditReport()
+    logged = _logged_vectors(log, feature_set, report)
+    if not logged:
+        raise DataError("the decision log holds no decision of this FeatureSet; score something first")
+    past = list(_without(history, {key for batch in log.replay() for key in batch.column(TRANSACTION_ID).to_pylist()}))
+    schema = arrow_schema(feature_set.schema)
+    store.put(pa.RecordBatchReader.from_batches(schema, _chain(past, log.replay())))
+    store.put_labels(list(log.later_labels()))
+    suspects = _compare(store, feature_set, logged, report, progress)
+    if suspects:
+        _judge(suspects, past, log, feature_set, logged, report)
+    return report
+
+
+def same(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where two arrays of values are equal: both missing, or within 1e-9 of the larger.
+
+    >>> same(np.array([1.0, np.nan, 0.0]), np.array([1.0 + 1e-12, np.nan, 1e-3])).tolist()
+    [True, True, False]
+    """
+    close = np.abs(a - b) <= RELATIVE_TOLERANCE * np.maximum(np.abs(a), np.abs(b))
+    both: NDArray[np.bool_] = close | (np.isnan(a) & np.isnan(b))
+    return both
+
+
+def _logged_vectors(log: DecisionLog, feature_set: FeatureSet, report: AuditReport) -> dict[str, _Logged]:
+    logged: dict[str, _Logged] = {}
+    width = len(feature_set.inputs)
+    for batch in log.audit_batches():
+        columns = (TRANSACTION_ID, ARRIVAL, "fingerprint", "degraded", "late")
+        rows = zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+        vectors = batch.column("vector")
+        values, offsets = vectors.values.to_numpy(zero_copy_only=False), vectors.offsets.to_numpy()
+        for i, (key, arrival, fingerprint, degraded, late) in enumerate(rows):
+            vector = values[offsets[i] : offsets[i + 1]]
+            if fingerprint != feature_set.fingerprint or degraded or len(vector) != width:
+                report.skipped += 1
+                continue
+            report.late += bool(late)
+            logged[key] = _Logged(arrival, vector)
+    return logged
+
+
+def _compare(
+    store: OfflineStore,
+    feature_set: FeatureSet,
+    logged: dict[str, _Logged],
+    report: AuditReport,
+    progress: Progress | None,
+) -> dict[str, NDArray[np.float64]]:
+    """Recompute and compare; returns the recomputed vectors of decisions with a differing value."""
+    deriver = Deriver(feature_set)
+    suspects: dict[str, NDArray[np.float64]] = {}
+    for batch in store.features(feature_set, progress=progress):
+        ids = batch.column(TRANSACTION_ID).to_pylist()
+        rows = [i for i, key in enumerate(ids) if key in logged]
+        if not rows:
+            continue
+        recomputed = deriver.from_arrow(batch)[rows]
+        served = np.stack([logged[ids[i]].vector for i in rows])
+        report.decisions += len(rows)
+        report.values += served.size
+        wrong = ~same(served, recomputed).all(axis=1)
+        for place in np.flatnonzero(wrong):
+            suspects[ids[rows[place]]] = recomputed[place]
+    return suspects
+
+
+def _judge(
+    suspects: dict[str, NDArray[np.float64]],
+    past: Sequence[pa.RecordBatch],
+    log: DecisionLog,
+    feature_set: FeatureSet,
+    logged: dict[str, _Logged],
+    report: AuditReport,
+) -> None:
+    """Ask the reference what could be known when each suspect was scored."""
+    events, labels = _arrivals(past, log, feature_set, suspects)
+    by_id = {event.transaction_id: event for _, event in events}
+    names = feature_set.input_names
+    for key, recomputed in suspects.items():
+        target, decision = by_id[key], logged[key]
+        mine = {pair for pair in enumerate(target.entities) if pair[1] is not None}
+        known = [e for a, e in events if a < decision.arrival and mine & set(enumerate(e.entities))]
+        heard = [e for a, e in labels if a < decision.arrival and mine & set(enumerate(e.entities))]
+        truth = evaluate(feature_set, target, known, heard)
+        then = np.array([as_float(truth[name]) for name in names])
+        skewed = ~same(decision.vector, then)
+        late_news = ~same(decision.vector, recomputed) & ~skewed
+        report.explained += int(late_news.sum())
+        report.differing += int(skewed.sum())
+        for place in np.flatnonzero(skewed):
+            name = names[place]
+            report.by_feature[name] = report.by_feature.get(name, 0) + 1
+            if len(report.examples) < MAX_EXAMPLES:
+                served, right = float(decision.vector[place]), float(then[place])
+                report.examples.append(Difference(key, name, _none(served), _none(right)))
+
+
+def _arrivals(
+    past: Sequence[pa.RecordBatch], log: DecisionLog, feature_set: FeatureSet, suspects: Iterable[str]
+) -> tuple[list[tuple[int, Transaction]], list[tuple[int, Label]]]:
+    """All events and label reports that share an entity with a suspect, each with its arrival number."""
+    wanted: set[tuple[int, str | None]] = set()
+    keys = set(suspects)
+    for batch in log.replay():
+        for _, event, _ in _events(batch, feature_set):
+            if event.transaction_id in keys:
+                wanted |= {pair for pair in enumerate(event.entities) if pair[1] is not None}
+    arrival = {
+        key: number
+        for batch in log.audit_batches()
+        for key, number in zip(batch.column(TRANSACTION_ID).to_pylist(), batch.column(ARRIVAL).to_pylist(), strict=True)
+    }
+    events, labels = [], []
+    entities: dict[str, tuple[str | None, ...]] = {}
+    for batches, known in ((past, False), (log.replay(), True)):
+        for batch in batches:
+            for number, event, label in _events(batch, feature_set, arrival if known else None):
+                if not wanted & set(enumerate(event.entities)):
+                    continue
+                events.append((number, event))
+                entities[event.transaction_id] = event.entities
+                if label is not None and not known:
+                    labels.append((HISTORY_ARRIVAL, label))
+    for batch in log.audit_labels():
+        columns = (TRANSACTION_ID, IS_FRAUD, KNOWN_AT, ARRIVAL)
+        for key, fraud, known_at, number in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
+            if key in entities:
+                labels.append((number, Label(key, fraud, known_at, entities[key])))
+    return events, labels
+
+
+def _events(
+    batch: pa.RecordBatch, feature_set: FeatureSet, arrival: dict[str, int] | None = None
+) -> Iterator[tuple[int, Transaction, Label | None]]:
+    schema = feature_set.schema
+    count = len(schema.entities)
+    names = [
+        *schema.entity_names,
+        *schema.attribute_names,
+        AMOUNT,
+        IS_FRAUD,
+        KNOWN_AT,
+        TRANSACTION_ID,
+        EVENT_TIME,
+    ]
+    for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+        *values, amount, fraud, known_at, key, event_time = row
+        keys = tuple(values[:count])
+        number = HISTORY_ARRIVAL if arrival is None else arrival.get(key, HISTORY_ARRIVAL)
+        event = Transaction(key, event_time, keys, amount, tuple(values[count:]))
+        yield number, event, None if fraud is None else Label(key, fraud, known_at, keys)
+
+
+def _without(history: Iterable[pa.RecordBatch], ids: set[str]) -> Iterator[pa.RecordBatch]:
+    for batch in history:
+        keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
+        yield batch if all(keep) else batch.filter(pa.array(keep))
+
+
+def _chain(*sources: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batches in sources:
+        yield from batches
+
+
+def _none(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,95 @@
+"""Settings to adapters, by name: the one place that knows which technology stands behind a port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fraudml.errors import ConfigError, NotFoundError
+from fraudml.events.cards import CardHasher
+from fraudml.events.schema import Schema
+from fraudml.events.source import TransactionSource
+from fraudml.features.spec import FeatureSet
+from fraudml.features.stores import OfflineStore, OnlineStore
+from fraudml.models.registry import CHAMPION, Registry
+from fraudml.settings import Settings
+
+if TYPE_CHECKING:
+    from fraudml.decisions.log import DecisionLog
+    from fraudml.models.bundle import Bundle
+
+MICROSECONDS = 1_000_000
+
+
+def threads(settings: Settings) -> int:
+    """Threads for offline work: as set, or all cores this process may use."""
+    if settings.threads:
+        return settings.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def card_hasher(settings: Settings) -> CardHasher:
+    """The hasher of card numbers, under this installation's key."""
+    return CardHasher(settings.secret_hash_key())
+
+
+def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Path) -> TransactionSource:
+    """History from files; broken rows go to ``rejects``."""
+    from fraudml.adapters.source.files import FileSource
+
+    return FileSource(
+        paths,
+        schema,
+        card_hasher(settings),
+        max_reject_share=settings.max_reject_share,
+        rejects_path=rejects,
+        threads=threads(settings),
+        memory_limit=settings.memory_limit,
+    )
+
+
+def offline_store(settings: Settings) -> OfflineStore:
+    """An empty offline store; its temporary files live in the home directory."""
+    from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
+
+    return DuckDBOfflineStore(
+        threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
+    )
+
+
+def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
+    """An empty online store in this process."""
+    from fraudml.adapters.online.memory import MemoryOnlineStore
+
+    return MemoryOnlineStore(feature_set, lateness_us=int(settings.lateness_s * MICROSECONDS))
+
+
+def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
+    """The decision log, migrated to this version's tables."""
+    from fraudml.adapters.log.sqlite import SqliteDecisionLog
+
+    url = settings.sqlite_url()
+    if not url.startswith("sqlite:"):
+        raise ConfigError("FRAUDML_DATABASE_URL must start with sqlite: in this version of fraudml")
+    return SqliteDecisionLog(url, schema)
+
+
+def registry(settings: Settings) -> Registry:
+    """The model registry."""
+    from fraudml.adapters.registry.mlflow import MlflowRegistry
+
+    return MlflowRegistry(settings.registry_url, home=settings.home, model_name=settings.model_name)
+
+
+def champion(settings: Settings, feature_set: FeatureSet, name: str = CHAMPION) -> Bundle:
+    """The verified bundle that serves (or another, by alias or version number)."""
+    from fraudml.models import bundle
+
+    models = registry(settings)
+    try:
+        version = models.resolve(name)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}; train one with: fraudml train") from None
+    return bundle.load(models.fetch(version.version), expect=feature_set, version=str(version.version))
