@@ -3,10 +3,14 @@
 Files of millions of rows are normalised by SQL in ``adapters/source``; a property test holds the two together.
 The rules are here, because this is the slow and obvious one:
 
-- text is stripped; empty text and null are missing; for numbers also ``nan``, ``na``, ``n/a``, ``none``, ``null``;
+- text is stripped of white space; empty text and null are missing; for everything but identifiers and
+  categories also ``nan``, ``na``, ``n/a``, ``none``, ``null``;
 - an identifier given as a whole number is its decimal digits, without ``.0``;
-- numbers must lie within +-1e30, integers must be whole and within +-10^12, booleans one of true/false/yes/no/t/f/y/n/1/0;
-- times lie in the years 1970 to 2199; a naive one is refused unless the schema names a time zone;
+- numbers are decimal (:data:`NUMBER`) and within +-1e30, integers whole and within +-10^12, booleans one of
+  true/false/yes/no/t/f/y/n/1/0;
+- times are ISO 8601 (:data:`NAIVE_TIME`, :data:`ZONED_TIME`; digits beyond microseconds are cut off), of the
+  years 1970 to 2199; a naive one is refused unless the schema names a time zone; a naive time that a change of
+  clocks repeats is the first, one that it skips is read with the offset before the change;
 - an amount is rounded to minor units (halves away from zero), not negative unless the schema allows it;
 - text that looks like a card number becomes a token; a number that looks like one is refused.
 """
@@ -15,27 +19,50 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from fraudml.errors import FieldProblem, RowError
 from fraudml.events.cards import CardHasher, looks_like_card
-from fraudml.events.schema import Attribute, AttributeType, Schema, TimeColumn, TimeFormat
+from fraudml.events.schema import Attribute, AttributeType, LabelColumn, Schema, TimeColumn, TimeFormat
 from fraudml.events.transaction import Transaction
-from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT, to_minor
+from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT, SECOND, to_minor
 
 LATEST_US = 7_258_118_400_000_000  # 2200-01-01T00:00:00Z
 NULL_WORDS = frozenset({"", "nan", "na", "n/a", "none", "null"})  # as numbers, in lower case
+# Narrower than what Python reads (1_000, Arabic digits, 2024-W18-3), so that SQL can hold to the same.
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,9})?)?"
+NAIVE_TIME = f"{_DATE}(?:{_CLOCK})?"
+ZONED_TIME = f"{_DATE}{_CLOCK}(?:Z| ?UTC|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)"
 TRUE_WORDS = frozenset({"true", "t", "yes", "y", "1", "1.0"})
 FALSE_WORDS = frozenset({"false", "f", "no", "n", "0", "0.0"})
-_EPOCH_SCALE = {
-    TimeFormat.epoch_s: 1_000_000,
-    TimeFormat.seconds_from: 1_000_000,
+TIME_SCALE = {
+    TimeFormat.epoch_s: SECOND,
     TimeFormat.epoch_ms: 1_000,
     TimeFormat.epoch_us: 1,
+    TimeFormat.seconds_from: SECOND,
+    TimeFormat.hours_from: 3_600 * SECOND,
+    TimeFormat.days_from: 86_400 * SECOND,
 }
+_NUMBER = re.compile(NUMBER)
+_TIME = re.compile(f"{NAIVE_TIME}|{ZONED_TIME}")
+# What readers expected, in words; SQL says the same.
+A_NUMBER = "expected a number"
+WITHIN_LIMIT = "expected a number within +-1e30"
+NOT_A_CARD = "looks like a card number; declare the column as an entity or a category, which is hashed"
+A_WHOLE_NUMBER = f"expected a whole number within +-{INTEGER_LIMIT}"
+A_BOOLEAN = "expected true or false"
+A_TIME = "expected an ISO 8601 time such as 2024-05-01T12:30:00Z"
+WITH_ZONE = "expected a time with its zone, such as 2024-05-01T12:30:00Z (the schema names no time zone)"
+WITHIN_YEARS = "expected a time between the years 1970 and 2199"
+NOT_NEGATIVE = "expected an amount that is not negative"
+WITHIN_MINOR = f"expected at most {INTEGER_LIMIT} minor units"
+A_VERDICT = "expected one of the schema's values for fraud or genuine"
 
 Reader = Callable[[Any], Any]
 
@@ -44,7 +71,7 @@ class _Wrong(ValueError):
     """What was expected of a value; becomes a FieldProblem with the field's name."""
 
 
-def read_text(value: Any, hasher: CardHasher) -> str | None:
+def read_text(value: Any, hasher: Callable[[str], str]) -> str | None:
     """An identifier or category; ``None`` when missing."""
     if value is None:
         return None
@@ -64,31 +91,38 @@ def read_text(value: Any, hasher: CardHasher) -> str | None:
 
 
 def read_number(value: Any) -> float | None:
-    """A number within +-1e30; ``None`` when missing."""
+    """A number within +-1e30 that is no card number; ``None`` when missing."""
+    number = _read_any_number(value)
+    if (
+        number is not None
+        and abs(number) >= INTEGER_LIMIT
+        and number.is_integer()
+        and looks_like_card(str(abs(int(number))))
+    ):
+        raise _Wrong(NOT_A_CARD)
+    return number
+
+
+def _read_any_number(value: Any) -> float | None:
     if isinstance(value, str):
         text = value.strip()
         if text.lower() in NULL_WORDS:
             return None
-        if "_" in text:  # Python's float() would read 1_000
-            raise _Wrong("expected a number")
-        try:
-            value = float(text)
-        except ValueError:
-            raise _Wrong("expected a number") from None
+        if _NUMBER.fullmatch(text) is None:
+            raise _Wrong(A_NUMBER)
+        value = float(text)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Wrong("expected a number")
+        raise _Wrong(A_NUMBER)
     try:
         number = float(value)
     except OverflowError:
-        raise _Wrong("expected a number within +-1e30") from None
+        raise _Wrong(WITHIN_LIMIT) from None
     if math.isnan(number):
         return None
     if abs(number) > NUMBER_LIMIT:
-        raise _Wrong("expected a number within +-1e30")
-    if abs(number) >= INTEGER_LIMIT and number.is_integer() and looks_like_card(str(abs(int(number)))):
-        raise _Wrong("looks like a card number; declare the column as an entity or a category, which is hashed")
+        raise _Wrong(WITHIN_LIMIT)
     return number
 
 
@@ -98,7 +132,7 @@ def read_integer(value: Any) -> int | None:
     if number is None:
         return None
     if not number.is_integer() or abs(number) > INTEGER_LIMIT:
-        raise _Wrong(f"expected a whole number within +-{INTEGER_LIMIT}")
+        raise _Wrong(A_WHOLE_NUMBER)
     return int(number)
 
 
@@ -113,16 +147,14 @@ def read_boolean(value: Any) -> int | None:
         return 1
     if word in FALSE_WORDS:
         return 0
-    raise _Wrong("expected true or false")
+    raise _Wrong(A_BOOLEAN)
 
 
 def time_reader(column: TimeColumn | Attribute) -> Reader:
     """A function from a raw value to microseconds UTC (``None`` when missing) for this column's format."""
     zone = ZoneInfo(column.timezone) if column.timezone else None
     start_us = (
-        TimeColumn("", column.format, column.timezone, column.start).start_us()
-        if column.format is TimeFormat.seconds_from
-        else 0
+        TimeColumn("", column.format, column.timezone, column.start).start_us() if column.format.needs_start else 0
     )
 
     def read(value: Any) -> int | None:
@@ -131,12 +163,12 @@ def time_reader(column: TimeColumn | Attribute) -> Reader:
         if column.format is TimeFormat.iso:
             moment_us = _iso_us(value, zone)
         else:
-            number = read_number(value)
+            number = _read_any_number(value)  # one in ten epochs in milliseconds passes for a card number
             if number is None:
                 return None
-            moment_us = start_us + to_minor(number * _EPOCH_SCALE[column.format], 0)
+            moment_us = start_us + to_minor(number * TIME_SCALE[column.format], 0)
         if not 0 <= moment_us < LATEST_US:
-            raise _Wrong("expected a time between the years 1970 and 2199")
+            raise _Wrong(WITHIN_YEARS)
         return moment_us
 
     return read
@@ -144,18 +176,43 @@ def time_reader(column: TimeColumn | Attribute) -> Reader:
 
 def _iso_us(value: Any, zone: ZoneInfo | None) -> int:
     if isinstance(value, str):
+        text = value.strip()
+        if _TIME.fullmatch(text) is None:
+            raise _Wrong(A_TIME)
         try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise _Wrong("expected an ISO 8601 time such as 2024-05-01T12:30:00Z") from None
+            value = datetime.fromisoformat(text.replace(" UTC", "Z").replace("UTC", "Z"))
+        except ValueError:  # a 30th of February
+            raise _Wrong(A_TIME) from None
     if not isinstance(value, datetime):
-        raise _Wrong("expected an ISO 8601 time such as 2024-05-01T12:30:00Z")
+        raise _Wrong(A_TIME)
     if value.tzinfo is None:
         if zone is None:
-            raise _Wrong("expected a time with its zone, such as 2024-05-01T12:30:00Z (the schema names no time zone)")
+            raise _Wrong(WITH_ZONE)
         value = value.replace(tzinfo=zone)
-    delta = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+    delta: timedelta = value - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def read_label(value: Any, column: LabelColumn) -> bool | None:
+    """The verdict of a label column; ``None`` when there is none yet.
+
+    >>> column = LabelColumn("fraud")
+    >>> read_label(" Yes ", column), read_label(0, column), read_label("", column)
+    (True, False, None)
+    """
+    text = read_text(value, _keep)
+    word = text.lower() if text is not None else ""
+    if word in column.fraud:
+        return True
+    if word in column.genuine:
+        return False
+    if word in NULL_WORDS:
+        return None
+    raise _Wrong(A_VERDICT)
+
+
+def _keep(text: str) -> str:
+    return text
 
 
 class Normaliser:
@@ -238,10 +295,10 @@ class Normaliser:
                 problems.append(FieldProblem(column.column, "missing"))
             return None
         if number < 0 and not column.allow_negative:
-            problems.append(FieldProblem(column.column, "expected an amount that is not negative"))
+            problems.append(FieldProblem(column.column, NOT_NEGATIVE))
         minor = to_minor(number, column.decimals) if abs(number) < INTEGER_LIMIT else 2 * INTEGER_LIMIT
         if abs(minor) > INTEGER_LIMIT:
-            problems.append(FieldProblem(column.column, f"expected at most {INTEGER_LIMIT} minor units"))
+            problems.append(FieldProblem(column.column, WITHIN_MINOR))
         return minor
 
     def _unknown(self, row: Mapping[str, Any]) -> list[FieldProblem]:

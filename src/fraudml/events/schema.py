@@ -32,6 +32,13 @@ class TimeFormat(StrEnum):
     epoch_ms = "epoch_ms"
     epoch_us = "epoch_us"
     seconds_from = "seconds_from"  # seconds since ``start``
+    hours_from = "hours_from"  # hours since ``start``, for example a simulation's steps
+    days_from = "days_from"  # days since ``start``
+
+    @property
+    def needs_start(self) -> bool:
+        """True for the formats that count from a ``start`` of their own."""
+        return self.value.endswith("_from")
 
 
 class AttributeType(StrEnum):
@@ -63,8 +70,8 @@ class TimeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self, where: str) -> None:
         """Raise ConfigError when the format's own settings are missing or wrong."""
-        if self.format is TimeFormat.seconds_from and self.start is None:
-            raise ConfigError(f"{where}: format seconds_from needs 'start', a date such as 2024-01-01")
+        if self.format.needs_start and self.start is None:
+            raise ConfigError(f"{where}: format {self.format} needs 'start', a date such as 2024-01-01")
         try:
             self.start_us()
         except (ValueError, ZoneInfoNotFoundError) as error:
