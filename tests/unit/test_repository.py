@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,7 @@ def test_a_module_is_short_and_says_what_it_is(path: Path) -> None:
 def test_no_assert_in_the_product(path: Path) -> None:
     """``python -O`` removes asserts, so none may stand between bad input and a decision."""
     asserts = [
-        node.lineno
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Assert)
+        node.lineno for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Assert)
     ]
     assert not asserts
 
@@ -85,6 +84,32 @@ def test_a_lock_pins_every_package_with_hashes_and_names_no_host(lock: str) -> N
 
 def required_names(requirements: list[str]) -> set[str]:
     return {re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0] for requirement in requirements}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level names that a source file imports from outside the standard library and fraudml."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"fraudml"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Another package's dependency may disappear with its next release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [item for name, items in project["optional-dependencies"].items() if name != "dev" for item in items]
+    declared = required_names(project["dependencies"] + extras)
+    distributions = packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SOURCES
+        for name in imported_packages(path)
+        if not {each.lower() for each in distributions.get(name, [name])} & declared
+    }
+    assert not undeclared
 
 
 def test_the_locks_contain_everything_that_is_declared() -> None:
