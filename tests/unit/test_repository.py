@@ -107,7 +107,7 @@ def test_what_is_imported_is_declared() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in SOURCES
         for name in imported_packages(path)
-        if not {each.lower() for each in distributions.get(name, [name])} & declared
+        if not {each.lower().replace("_", "-") for each in distributions.get(name, [name])} & declared
     }
     assert not undeclared
 
