@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,11 @@ from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fraudml.decisions.log import DecisionLog
     from fraudml.models.bundle import Bundle
+    from fraudml.project import Project
 
 MICROSECONDS = 1_000_000
 
@@ -57,6 +60,20 @@ def offline_store(settings: Settings) -> OfflineStore:
     return DuckDBOfflineStore(
         threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
     )
+
+
+def history(
+    settings: Settings, declared: Project, paths: Sequence[str] | None, rejects: Path
+) -> Iterator[pa.RecordBatch]:
+    """What online state is built from before the log: the files named, else the project's source; none for ``[""]``.
+
+    A source that the project names but that is not there is an error: a service with empty windows would score
+    otherwise than the model was trained.
+    """
+    chosen = [declared.source] if paths is None and declared.source else paths
+    if not chosen or chosen == [""]:
+        return iter(())
+    return iter(source(settings, declared.schema, chosen, rejects).read())
 
 
 def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
