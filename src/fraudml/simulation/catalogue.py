@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fraudml.simulation.rows import FloatArray, IntArray
+
 
 class City(NamedTuple):
-    """A place where merchants are; people live there if ``residents`` > 0, and travel there by ``visitors``."""
+    """A place with merchants: weights for how many people live there and how many travel there."""
 
     country: str
     latitude: float
@@ -55,7 +57,7 @@ CITIES = (
     City("HK", 22.32, 114.17, 8, 0, 1),
 )
 COUNTRIES = tuple(sorted({city.country for city in CITIES} | {"RO", "UA", "VN", "NG", "ID", "CA", "SE"}))
-CITY_COUNTRY = np.array([COUNTRIES.index(city.country) for city in CITIES], dtype=np.int8)
+CITY_COUNTRY: IntArray = np.array([COUNTRIES.index(city.country) for city in CITIES], dtype=np.int8)
 
 # Channels and what the reader saw. Codes are positions.
 CHANNELS = ("pos", "atm", "online")
@@ -68,7 +70,7 @@ PROFILES = ("shops", "evening", "anytime", "online")
 
 
 class Category(NamedTuple):
-    """What a merchant sells: channel, median amount, spread, hours, share of merchants, ease of resale (0-1)."""
+    """What merchants sell; ``median`` in currency units, ``sigma`` of its log, ease of ``resale`` 0 to 1."""
 
     name: str
     channel: int
@@ -103,8 +105,8 @@ CATEGORIES = (
     Category("donations", ONLINE, 12, 0.70, "anytime", 1, 0.0),
     Category("tickets", ONLINE, 42, 0.60, "online", 1, 0.6),
 )
-RESALE = np.array([category.resale for category in CATEGORIES])
-PROFILE_OF = np.array([PROFILES.index(category.profile) for category in CATEGORIES], dtype=np.int8)
+RESALE: FloatArray = np.array([category.resale for category in CATEGORIES])
+PROFILE_OF: IntArray = np.array([PROFILES.index(category.profile) for category in CATEGORIES], dtype=np.int8)
 
 EMAIL_DOMAINS = (
     "gmail.com",
@@ -135,7 +137,7 @@ _WEEKEND_SHIFT = {"shops": 1, "evening": 1, "anytime": 1, "online": 1}
 QUANTILES = 1024
 
 
-def _hour_quantiles(weekend: bool) -> np.ndarray:
+def _hour_quantiles(weekend: bool) -> FloatArray:
     """Local time of day in milliseconds at each of QUANTILES + 1 equal steps of probability, by profile."""
     table = np.empty((len(PROFILES), QUANTILES + 1))
     edges_ms = np.arange(25) * 3_600_000.0

@@ -14,7 +14,7 @@ import numpy as np
 from fraudml.simulation import catalogue as world
 from fraudml.simulation.config import SimulationConfig
 from fraudml.simulation.population import Population, stray_devices
-from fraudml.simulation.rhythm import day_factors, is_weekend, time_of_day
+from fraudml.simulation.rhythm import day_factors, is_weekend, midnight_ms, time_of_day
 from fraudml.simulation.rows import (
     DAY_MS,
     GENUINE,
@@ -27,9 +27,9 @@ from fraudml.simulation.rows import (
     running_total,
 )
 
-SHOPPING_DAY, SHOPPING_FACTOR = 0.012, 5.0
+SHOPPING_DAY, SHOPPING_FACTOR = 0.006, 5.0
 FOLLOW_UP, FOLLOW_UP_MEAN = 0.05, 2.0  # share of online orders followed by more within minutes, and how many
-CROWD = 0.006  # share of transactions that come from a ticket sale or a collection for charity
+CROWD = 0.003  # share of transactions that come from a ticket sale or a collection for charity
 _MEDIAN = np.log([category.median for category in world.CATEGORIES])
 _SIGMA = np.array([category.sigma for category in world.CATEGORIES])
 
@@ -58,7 +58,7 @@ class GenuineTraffic:
         rows = self._purchases(rng, customer, day, is_weekend(date), shopping[customer])
         parts = [rows, self._follow_ups(rng, rows), self._crowd(rng, len(rows), day, is_weekend(date))]
         result = Rows.concat(parts)
-        result.time_ms += _midnight_ms(date)
+        result.time_ms += midnight_ms(date)
         return result
 
     def _purchases(
@@ -94,18 +94,16 @@ class GenuineTraffic:
         online = rng.random(len(customer)) < self._population.customers.online_share[customer]
         return np.where(online, world.ONLINE, cash)
 
-    def _merchants(
-        self, rng: np.random.Generator, customer: IntArray, city: IntArray, channel: IntArray
-    ) -> IntArray:
+    def _merchants(self, rng: np.random.Generator, customer: IntArray, city: IntArray, channel: IntArray) -> IntArray:
         """Mostly the customer's usual shops; away from home or on a whim, any popular one of the place."""
         customers, merchants = self._population.customers, self._population.merchants
-        shops = merchants.segment(world.POS, city)
-        segment = np.where(channel == world.ATM, shops + merchants.cities, shops)
-        segment = np.where(channel == world.ONLINE, 2 * merchants.cities, segment)
-        merchant = merchants.pick(rng, segment)
-        habit = rng.random(len(customer)) < 0.7
+        habit = (rng.random(len(customer)) < 0.7) & (channel != world.ATM)
+        habit &= (channel == world.ONLINE) | (city == customers.city[customer])
         which = rng.random(len(customer)) ** 1.7
-        near = np.flatnonzero(habit & (channel == world.POS) & (city == customers.city[customer]))
+        merchant = np.empty(len(customer), dtype=np.int64)
+        whim = np.flatnonzero(~habit)
+        merchant[whim] = merchants.pick(rng, merchants.segment(channel[whim], city[whim]))
+        near = np.flatnonzero(habit & (channel == world.POS))
         width = customers.shop_habits.shape[1]
         merchant[near] = customers.shop_habits[customer[near], (which[near] * width).astype(np.int64)]
         web = np.flatnonzero(habit & (channel == world.ONLINE))
@@ -115,7 +113,7 @@ class GenuineTraffic:
 
     def _devices(self, rng: np.random.Generator, customer: IntArray, has: np.ndarray, day: int) -> IntArray:
         device = self._population.customers.device(rng, customer, day)
-        stray = np.flatnonzero(rng.random(len(customer)) < 0.03)
+        stray = np.flatnonzero(rng.random(len(customer)) < 0.02)
         device[stray] = stray_devices(rng, len(stray))
         return np.where(has, device, MISSING)
 
@@ -127,9 +125,7 @@ class GenuineTraffic:
         gaps = rng.exponential(150_000, len(more)) + 5_000
         since = running_total(gaps, sizes) + np.repeat(rng.exponential(150_000, len(chosen)) + 5_000, sizes)
         more.time_ms = np.minimum(more.time_ms + since.astype(np.int64), DAY_MS - 1)
-        more.amount_minor = np.maximum(
-            (more.amount_minor * rng.lognormal(-0.2, 0.6, len(more))).astype(np.int64), 50
-        )
+        more.amount_minor = np.maximum((more.amount_minor * rng.lognormal(-0.2, 0.6, len(more))).astype(np.int64), 50)
         return more
 
     def _crowd(self, rng: np.random.Generator, traffic: int, day: int, weekend: bool) -> Rows:
@@ -163,7 +159,10 @@ class GenuineTraffic:
 def purchase_amounts(
     rng: np.random.Generator, population: Population, merchant: IntArray, lift: FloatArray, big: float = 0.0
 ) -> IntArray:
-    """Minor units of purchases at these merchants; ``lift`` is added to the log, ``big`` of them are large."""
+    """Minor units of purchases at these merchants.
+
+    ``lift`` is added to the logarithm; ``big`` is the share of exceptionally large purchases.
+    """
     category = population.merchants.category[merchant]
     log = _MEDIAN[category] + population.merchants.price_level[merchant] + lift
     log += _SIGMA[category] * rng.standard_normal(len(merchant))
@@ -187,13 +186,9 @@ def _addresses(rng: np.random.Generator, country: IntArray, online: np.ndarray) 
 
 
 def _entry_modes(rng: np.random.Generator, channel: IntArray) -> IntArray:
-    """How the card was read, by channel: shares of (last, middle, first) choice by one uniform number."""
+    """How the card was read, by channel."""
     drawn = rng.random(len(channel))
     shop = np.searchsorted([0.27, 0.84, 0.88], drawn)  # chip, contactless, magstripe, wallet by position
     web = np.where(drawn < 0.45, world.KEYED, world.CARD_ON_FILE)
     cash = np.where(drawn < 0.92, world.CHIP, world.MAGSTRIPE)
     return np.where(channel == world.ONLINE, web, np.where(channel == world.ATM, cash, shop))
-
-
-def _midnight_ms(day: object) -> int:
-    return int(np.datetime64(str(day), "ms").astype(np.int64))

@@ -22,7 +22,7 @@ FIRST_STRAY_DEVICE = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Merchants:
-    """Merchants sorted by segment: points of sale city by city, then cash machines city by city, then online."""
+    """Merchants sorted by segment: shops city by city, then cash machines city by city, then online."""
 
     category: IntArray
     city: IntArray
@@ -35,11 +35,10 @@ class Merchants:
     segment_start: IntArray  # length segments + 1
     cities: int
 
-    def segment(self, channel: int, city: IntArray | int) -> IntArray:
+    def segment(self, channel: IntArray | int, city: IntArray) -> IntArray:
         """The segment of merchants of a channel in a city; online merchants form one segment."""
-        if channel == world.ONLINE:
-            return np.full(np.shape(city), 2 * self.cities)
-        return np.asarray(city, dtype=np.int64) + (self.cities if channel == world.ATM else 0)
+        local = city + np.where(np.equal(channel, world.ATM), self.cities, 0)
+        return np.where(np.equal(channel, world.ONLINE), 2 * self.cities, local)
 
     def pick(self, rng: np.random.Generator, segment: IntArray) -> IntArray:
         """For each entry a merchant of that segment, the popular ones more often."""
@@ -56,9 +55,7 @@ class Merchants:
 
     def pick_terminal(self, rng: np.random.Generator, merchant: IntArray) -> IntArray:
         """For each entry one of the merchant's terminals."""
-        return self.first_terminal[merchant] + (rng.random(len(merchant)) * self.terminals[merchant]).astype(
-            np.int64
-        )
+        return self.first_terminal[merchant] + (rng.random(len(merchant)) * self.terminals[merchant]).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +172,9 @@ def _draw_customers(config: SimulationConfig, rng: np.random.Generator, merchant
         online_share=rng.beta(2, 3.5, count),
         shop_habits=_habits(rng, merchants, merchants.segment(world.POS, city), SHOP_HABITS),
         online_habits=_habits(rng, merchants, merchants.segment(world.ONLINE, city), ONLINE_HABITS),
-        email=rng.choice(
-            len(world.EMAIL_DOMAINS), count, p=world.EMAIL_WEIGHTS / world.EMAIL_WEIGHTS.sum()
-        ).astype(np.int8),
+        email=rng.choice(len(world.EMAIL_DOMAINS), count, p=world.EMAIL_WEIGHTS / world.EMAIL_WEIGHTS.sum()).astype(
+            np.int8
+        ),
         household=np.where(alone, np.arange(count), neighbour),
         new_phone_day=rng.integers(-300, 600, count),
         trip_customer=np.repeat(np.arange(count), travels),
@@ -193,9 +190,7 @@ def _spread(rng: np.random.Generator, count: int, appeal: FloatArray) -> IntArra
     return np.sort(np.concatenate([np.arange(len(appeal)), rest]))
 
 
-def _habits(
-    rng: np.random.Generator, merchants: Merchants, segment: IntArray, width: int
-) -> npt.NDArray[np.int32]:
+def _habits(rng: np.random.Generator, merchants: Merchants, segment: IntArray, width: int) -> npt.NDArray[np.int32]:
     habits = np.empty((len(segment), width), dtype=np.int32)
     for column in range(width):
         habits[:, column] = merchants.pick(rng, segment)

@@ -35,12 +35,21 @@ def day_factor(day: date) -> float:
 def day_factors(start: date, days: int) -> list[float]:
     """``day_factor`` for each day of a period, scaled to a mean of 1.
 
-    >>> sum(day_factors(date(2025, 9, 1), 30))
+    >>> round(sum(day_factors(date(2025, 9, 1), 30)), 6)
     30.0
     """
     raw = [day_factor(start + timedelta(days=offset)) for offset in range(days)]
     mean = sum(raw) / days
     return [factor / mean for factor in raw]
+
+
+def midnight_ms(day: date) -> int:
+    """The day's first millisecond, since 1970 UTC.
+
+    >>> midnight_ms(date(1970, 1, 2))
+    86400000
+    """
+    return (day - date(1970, 1, 1)).days * DAY_MS
 
 
 def is_weekend(day: date) -> bool:
@@ -59,4 +68,5 @@ def time_of_day(rng: np.random.Generator, profile: IntArray, city: IntArray, wee
     below = quantile.astype(np.int64)
     early, late = table[profile, below], table[profile, below + 1]
     local = (early + (quantile - below) * (late - early)).astype(np.int64)
-    return (local - _OFFSET_MS[city]) % DAY_MS
+    utc: IntArray = (local - _OFFSET_MS[city]) % DAY_MS
+    return utc

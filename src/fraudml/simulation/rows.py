@@ -51,7 +51,7 @@ class Rows:
 
 
 COLUMNS = tuple(column.name for column in fields(Rows))
-_TYPES = {"time_ms": np.int64, "device": np.int64, "amount_minor": np.int64}
+_TYPES: dict[str, type[np.integer[Any]]] = {"time_ms": np.int64, "device": np.int64, "amount_minor": np.int64}
 _TYPES |= {"customer": np.int32, "merchant": np.int32, "terminal": np.int32}
 
 
@@ -63,10 +63,7 @@ def make_rows(**columns: npt.NDArray[Any] | int) -> Rows:
     """
     length = len(np.atleast_1d(columns["time_ms"]))
     return Rows(
-        *(
-            np.broadcast_to(np.asarray(columns[name]).astype(_TYPES.get(name, np.int8)), length)
-            for name in COLUMNS
-        )
+        *(np.broadcast_to(np.asarray(columns[name]).astype(_TYPES.get(name, np.int8)), length) for name in COLUMNS)
     )
 
 
@@ -93,4 +90,5 @@ def running_total(values: FloatArray, sizes: IntArray) -> FloatArray:
     total = np.cumsum(values)
     filled = sizes[sizes > 0]
     first = np.cumsum(filled) - filled
-    return total - np.repeat(total[first], filled)
+    start: FloatArray = np.repeat(total[first], filled)
+    return total - start
