@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,11 +36,12 @@ def list_features(project_file: ProjectFile = None, as_json: AsJson = False) -> 
         output.result({"fingerprint": feature_set.fingerprint, "features": features})
         return
     describer = Describer(feature_set)
-    rows = [
-        [feature.name, str(msgspec.to_builtins(feature)["kind"]), "yes" if feature.input else "no", describer.name(feature)]
-        for feature in feature_set.features
-    ]
-    output.table(["feature", "kind", "model input", "meaning"], rows, title=f"fingerprint {feature_set.fingerprint[:12]}")
+    rows = []
+    for feature in feature_set.features:
+        kind = str(msgspec.to_builtins(feature)["kind"])
+        rows.append([feature.name, kind, "yes" if feature.input else "no", describer.name(feature)])
+    title = f"fingerprint {feature_set.fingerprint[:12]}"
+    output.table(["feature", "kind", "model input", "meaning"], rows, title=title)
 
 
 @app.command("sql")

@@ -48,8 +48,13 @@ def list_keys(project_file: ProjectFile = None, as_json: AsJson = False) -> None
     if as_json:
         output.result(
             [
-                {"name": k.name, "scopes": k.scopes, "created": _when(k.created_at_us), "revoked": _when(k.revoked_at_us)}
-                for k in found
+                {
+                    "name": key.name,
+                    "scopes": key.scopes,
+                    "created": _when(key.created_at_us),
+                    "revoked": _when(key.revoked_at_us),
+                }
+                for key in found
             ]
         )
         return

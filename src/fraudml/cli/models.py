@@ -102,7 +102,9 @@ def _changed(champion: ModelVersion, as_json: bool) -> None:
     if as_json:
         output.result(msgspec.to_builtins(champion))
         return
-    output.remarks.print(f"Version {champion.version} ({champion.family}) is the champion. Restart the service to use it.")
+    output.remarks.print(
+        f"Version {champion.version} ({champion.family}) is the champion; restart the service to use it."
+    )
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
+from fraudml.decisions.policy import Policy
 from fraudml.models.bundle import Thresholds
 from fraudml.training.dataset import Dataset
 
@@ -68,11 +69,6 @@ def best_thresholds(data: Dataset, scores: NDArray[np.float64], costs: Costs, de
     return Thresholds(review=_threshold(ranked, int(cuts[j])), decline=_threshold(ranked, int(cuts[i])))
 
 
-def actions(scores: NDArray[np.float64], thresholds: Thresholds) -> NDArray[np.int8]:
-    """0 approve, 1 review, 2 decline per score."""
-    return ((scores >= thresholds.review).astype(np.int8) + (scores >= thresholds.decline)).astype(np.int8)
-
-
 def summary(
     data: Dataset,
     scores: NDArray[np.float64],
@@ -85,7 +81,7 @@ def summary(
     """Money per day on this period: losses by kind, and the saving against approving everything, with a 95 %
     interval from resampling days (percentile bootstrap)."""
     cost = outcomes(data, costs, decimals)
-    action = actions(scores, thresholds)
+    action = Policy(thresholds.review, thresholds.decline).levels(scores)
     fraud = data.y == 1
     spent = np.choose(action, [cost.approve, cost.review, cost.decline])
     day = (data.event_time_us - data.event_time_us.min()) // DAY_US

@@ -170,7 +170,8 @@ class MlflowRegistry:
         # undo: a promotion to a version seen before is a way back, and takes what came after it with it
         path: list[int] = []
         for entry in history:
-            path = [*path[: path.index(entry.version)], entry.version] if entry.version in path else [*path, entry.version]
+            seen = path.index(entry.version) if entry.version in path else len(path)
+            path = [*path[:seen], entry.version]
         if len(path) < 2:
             raise RegistryError(f"model {self._name!r} has no earlier champion to go back to")
         return self.promote(path[-2], reason)
