@@ -41,7 +41,7 @@ def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2)
         )
     test_start = _cut(data.event_time_us[labelled], test_share)
     test = labelled & (data.event_time_us >= test_start)
-    known = labelled & (data.event_time_us < test_start) & (data.known_at_us <= test_start)
+    known = known_by(data, test_start) & (data.event_time_us < test_start)
     if not known.any():
         raise TrainingError(
             "no label was known when the test period begins: the history is shorter than the label delay; "
@@ -64,9 +64,22 @@ def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2)
     return split
 
 
+def known_by(data: Dataset, moment_us: int) -> NDArray[np.bool_]:
+    """Rows whose label was known at a time, up to the last genuine one of them.
+
+    Frauds are often reported within days, while a genuine transaction counts as genuine only after weeks: the
+    frauds reported after the last known genuine one would be learnt from without their genuine neighbours, so
+    they are left out.
+    """
+    known = (data.y >= 0) & (data.known_at_us <= moment_us)
+    genuine = data.event_time_us[known & (data.y == 0)]
+    last: int = genuine.max() if len(genuine) else np.iinfo(np.int64).min
+    return known & (data.event_time_us <= last)
+
+
 def mature(data: Dataset) -> NDArray[np.bool_]:
     """Rows whose label was known at the end of the data: what a final fit may use."""
-    return (data.y >= 0) & (data.known_at_us <= data.event_time_us.max())
+    return known_by(data, int(data.event_time_us.max()))
 
 
 def _cut(times: NDArray[np.int64], share: float) -> int:
