@@ -1,0 +1,155 @@
+"""Between decisions and rows of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from fraudml.decisions.log import audit_schema
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
+from fraudml.errors import DecisionLogError
+from fraudml.events.label import Label
+from fraudml.events.schema import Schema
+from fraudml.events.source import arrow_schema
+from fraudml.events.transaction import Transaction
+
+# A row as the driver gives it: a tuple in the order of the columns selected.
+Row = Sequence[Any]
+
+_degraded = msgspec.json.Decoder(tuple[Degradation, ...])
+_timings = msgspec.json.Decoder(Timings)
+_objects = msgspec.json.Decoder(list[dict[str, str | int | float]])
+_encode = msgspec.json.Encoder().encode
+
+
+class RowCodec:
+    """Rows of one schema. Every method takes and gives rows in the order of the tables' columns."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._entities = schema.entity_names
+        self._attributes = schema.attribute_names
+        self._history = arrow_schema(schema)
+        self._audit = audit_schema(schema)
+
+    def transaction_row(self, decision: Decision) -> Row:
+        """The row of ``transactions``."""
+        event = decision.transaction
+        return (
+            decision.arrival,
+            event.transaction_id,
+            event.event_time_us,
+            event.amount_minor,
+            _present(self._entities, event.entities),
+            _present(self._attributes, event.attributes),
+        )
+
+    def decision_row(self, decision: Decision) -> Row:
+        """The row of ``decisions``."""
+        return (
+            decision.arrival,
+            decision.vector,
+            decision.score,
+            decision.action.value,
+            decision.model_version,
+            decision.fingerprint,
+            decision.arm,
+            decision.late,
+            _encode(decision.degraded).decode(),
+            decision.decided_at_us,
+            _encode(decision.timings).decode(),
+        )
+
+    def decision(self, row: Row) -> Decision:
+        """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
+        arrival, transaction_id, event_time_us, amount_minor, entities, attributes = row[:6]
+        vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, timings = row[6:]
+        keys: dict[str, Any] = msgspec.json.decode(entities)
+        values: dict[str, Any] = msgspec.json.decode(attributes)
+        event = Transaction(
+            transaction_id,
+            event_time_us,
+            tuple(keys.get(name) for name in self._entities),
+            amount_minor,
+            tuple(values.get(name) for name in self._attributes),
+        )
+        return Decision(
+            transaction=event,
+            vector=vector,
+            score=score,
+            action=Action(action),
+            model_version=version,
+            fingerprint=fingerprint,
+            arrival=arrival,
+            decided_at_us=decided_at_us,
+            timings=_timings.decode(timings),
+            arm=arm,
+            late=bool(late),
+            degraded=_degraded.decode(degraded),
+        )
+
+    def label(self, row: Row) -> Label:
+        """From a row (transaction_id, is_fraud, known_at_us, arrival, entities of the transaction)."""
+        keys: dict[str, Any] = msgspec.json.decode(row[4])
+        transaction_id, is_fraud, known_at_us = row[:3]
+        return Label(transaction_id, bool(is_fraud), known_at_us, tuple(map(keys.get, self._entities)))
+
+    def history(self, rows: Sequence[Row]) -> pa.RecordBatch:
+        """From rows (transaction_id, event_time_us, amount_minor, entities, attributes, is_fraud, known_at_us)."""
+        ids, times, amounts, entities, attributes, frauds, known = zip(*rows, strict=True)
+        columns = self._columns(ids, times, amounts, entities, attributes)
+        is_fraud = [None if fraud is None else bool(fraud) for fraud in frauds]
+        return _batch([*columns, is_fraud, known], self._history)
+
+    def audit(self, rows: Sequence[Row]) -> pa.RecordBatch:
+        """From rows (the five of a transaction, then the columns of ``audit_schema`` after the schema's own)."""
+        ids, times, amounts, entities, attributes, *rest = zip(*rows, strict=True)
+        arrival, decided, score, action, version, arm, fingerprint, late, degraded, vectors = rest
+        columns = self._columns(ids, times, amounts, entities, attributes)
+        sizes = np.array([len(vector) // 8 for vector in vectors])
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        flat = np.frombuffer(b"".join(vectors), dtype="<f8")
+        vector_column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+        flags = [[bool(value) for value in late], [value != "[]" for value in degraded]]
+        own = [arrival, decided, score, action, version, arm, fingerprint, *flags, vector_column]
+        return _batch([*columns, *own], self._audit)
+
+    def _columns(self, ids: Row, times: Row, amounts: Row, entities: Row, attributes: Row) -> list[Row]:
+        """The normal columns; all JSON objects of a column are decoded in one go, which is much faster."""
+        keys = _objects.decode("[" + ",".join(entities) + "]")
+        values = _objects.decode("[" + ",".join(attributes) + "]")
+        return [
+            ids,
+            times,
+            *([row.get(name) for row in keys] for name in self._entities),
+            amounts,
+            *([row.get(name) for row in values] for name in self._attributes),
+        ]
+
+
+def report(row: Row) -> LabelReport:
+    """From a row (transaction_id, is_fraud, known_at_us, arrival)."""
+    transaction_id, is_fraud, known_at_us, arrival = row
+    return LabelReport(Label(transaction_id, bool(is_fraud), known_at_us), arrival)
+
+
+def _present(names: tuple[str, ...], values: Sequence[str | int | float | None]) -> str:
+    """A JSON object of the values that are not missing."""
+    found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return _encode(found).decode()
+
+
+def _batch(columns: list[Any], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = []
+    for values, field in zip(columns, schema, strict=True):
+        try:
+            arrays.append(values if isinstance(values, pa.Array) else pa.array(values, field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DecisionLogError(
+                f"logged values of {field.name!r} are not of the type that the schema declares now: "
+                "restore the type, or start with a new database"
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

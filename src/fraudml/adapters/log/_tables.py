@@ -1,0 +1,63 @@
+"""The tables of the decision log, for every database. Changes go through ``migrations/`` (a test compares both).
+
+Entities and attributes are JSON objects by name, without the missing ones: a column added to the schema later
+leaves old rows readable, and a query can look inside.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+# The place among decisions and label reports; SQLite needs INTEGER to make it the table's own order.
+Arrival = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+transactions = sa.Table(
+    "transactions",
+    metadata,
+    sa.Column("arrival", Arrival, primary_key=True, autoincrement=False),
+    sa.Column("transaction_id", sa.Text, nullable=False, unique=True),
+    sa.Column("event_time_us", sa.BigInteger, nullable=False, index=True),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("entities", sa.Text, nullable=False),
+    sa.Column("attributes", sa.Text, nullable=False),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("arrival", Arrival, sa.ForeignKey("transactions.arrival"), primary_key=True, autoincrement=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+    sa.Column("score", sa.Double),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("late", sa.Boolean, nullable=False),
+    sa.Column("degraded", sa.Text, nullable=False),
+    sa.Column("decided_at_us", sa.BigInteger, nullable=False),
+    sa.Column("timings", sa.Text, nullable=False),
+)
+
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("arrival", Arrival, primary_key=True, autoincrement=False),
+    sa.Column("transaction_id", sa.Text, sa.ForeignKey("transactions.transaction_id"), nullable=False),
+    # 1 for the first report about a transaction, 2 for the next: two writers cannot add the same one
+    sa.Column("nth", sa.Integer, nullable=False),
+    sa.Column("is_fraud", sa.Boolean, nullable=False),
+    sa.Column("known_at_us", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("transaction_id", "nth"),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created_at_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at_us", sa.BigInteger),
+)

@@ -1,0 +1,169 @@
+"""Port: the decision log, the only durable truth. Adapters live in ``adapters/log``.
+
+Everything else (online state, metrics, reports) can be rebuilt from it. What is in it is never changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import pyarrow as pa
+
+from fraudml.decisions.keys import KeyStore
+from fraudml.decisions.record import Decision, LabelReport
+from fraudml.events.label import Label
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID, Schema
+from fraudml.events.source import arrow_schema
+
+ARRIVAL = "arrival"
+
+
+class Durability(StrEnum):
+    """What a commit survives."""
+
+    process = "process"  # the end of the process (kill -9)
+    machine = "machine"  # also a power cut: every commit waits for the disk
+
+
+class DecisionLog(Protocol):
+    """Decisions with their transactions, and label reports.
+
+    Safe for use by several threads; only one process may append. Raises ``DecisionLogError`` when the backend fails,
+    and nothing of the call is then stored, unless the connection broke during the commit: then it may be.
+    """
+
+    @property
+    def keys(self) -> KeyStore:
+        """The API keys, kept in the same database."""
+        ...
+
+    def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
+        """The decisions with these ids, by id; unknown ids are left out. Any number of ids."""
+        ...
+
+    def decision(self, transaction_id: str) -> Decision:
+        """One decision; raises ``NotFoundError``."""
+        ...
+
+    def append(self, decisions: Sequence[Decision]) -> None:
+        """Store decisions and their transactions in one commit, durable before this returns.
+
+        The caller has made sure that the ids are new; a known one is a ``DecisionLogError`` and nothing is stored.
+        """
+        ...
+
+    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+        """Store the reports that are news (:func:`is_news`) in one commit, and return them, in the given order.
+
+        The transactions must be in the log: otherwise ``DecisionLogError``, and nothing is stored.
+        """
+        ...
+
+    def label_history(self, transaction_id: str) -> list[LabelReport]:
+        """All reports about a transaction in order of arrival; ``entities`` are not filled in."""
+        ...
+
+    def last_arrival(self) -> int:
+        """The greatest arrival number in the log; 0 when it is empty."""
+        ...
+
+    def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """All transactions in order of arrival, in ``events.source.arrow_schema``, each with its first label report.
+
+        With :meth:`later_labels` this is all an online store needs to be rebuilt.
+        """
+        ...
+
+    def later_labels(self) -> Iterator[Label]:
+        """The second and further reports about transactions, in order of arrival, with their entities."""
+        ...
+
+    def audit_batches(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """All decisions in order of arrival: batches of :func:`audit_schema`."""
+        ...
+
+    def audit_labels(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """All label reports in order of arrival: batches of :data:`AUDIT_LABELS`."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the log can be read; raises ``DecisionLogError``."""
+        ...
+
+    def close(self) -> None:
+        """Release connections and files."""
+        ...
+
+
+def audit_schema(schema: Schema) -> pa.Schema:
+    """The columns of ``events.source.arrow_schema`` without the label, then the decision's.
+
+    ``vector`` is float64 of variable length: a log may hold decisions of several FeatureSets (``fingerprint``).
+    """
+    columns = [field for field in arrow_schema(schema) if field.name not in (IS_FRAUD, KNOWN_AT)]
+    return pa.schema(
+        [
+            *columns,
+            pa.field(ARRIVAL, pa.int64()),
+            pa.field("decided_at_us", pa.int64()),
+            pa.field("score", pa.float64()),
+            pa.field("action", pa.string()),
+            pa.field("model_version", pa.string()),
+            pa.field("arm", pa.string()),
+            pa.field("fingerprint", pa.string()),
+            pa.field("late", pa.bool_()),
+            pa.field("degraded", pa.bool_()),
+            pa.field("vector", pa.list_(pa.float64())),
+        ]
+    )
+
+
+AUDIT_LABELS = pa.schema(
+    [
+        (TRANSACTION_ID, pa.string()),
+        (EVENT_TIME, pa.int64()),
+        (IS_FRAUD, pa.bool_()),
+        (KNOWN_AT, pa.int64()),
+        (ARRIVAL, pa.int64()),
+    ]
+)
+
+
+def is_news(history: Sequence[LabelReport], label: Label) -> bool:
+    """Whether a report says something new, given the earlier ones about its transaction in order of arrival.
+
+    A repeat of the verdict that arrived last is none, nor is a report that was received before (a retry).
+
+    >>> first = LabelReport(Label("t1", True, 10), 1)
+    >>> is_news([first], Label("t1", True, 20)), is_news([first], Label("t1", False, 20))
+    (False, True)
+    """
+    if not history:
+        return True
+    return history[-1].label.is_fraud != label.is_fraud and all(
+        (report.label.is_fraud, report.label.known_at_us) != (label.is_fraud, label.known_at_us) for report in history
+    )
+
+
+class Arrivals:
+    """Numbers for decisions and label reports: strictly increasing, also over restarts, and close to the time.
+
+    The next number is the time in microseconds, or one more than the last where the clock is behind that. So an
+    audit can ask of a label "was it known when this was scored?" without trusting any clock's order.
+
+    >>> arrivals = Arrivals(last=2**62)
+    >>> arrivals.take(2) == [2**62 + 1, 2**62 + 2], arrivals.take(1) == [2**62 + 3]
+    (True, True)
+    """
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+
+    def take(self, count: int) -> list[int]:
+        """The next ``count`` numbers. Not for several threads at once."""
+        first = max(time.time_ns() // 1_000, self._last + 1)
+        self._last = max(self._last, first + count - 1)
+        return list(range(first, first + count))

@@ -1,0 +1,82 @@
+"""The durable record of one scored transaction, and of one label report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml.events.label import Label
+from fraudml.events.transaction import Transaction
+
+CHAMPION = "champion"  # the arm of a model that is not part of an experiment
+
+
+class Action(StrEnum):
+    """What to do with a transaction."""
+
+    approve = "approve"
+    review = "review"
+    decline = "decline"
+
+
+class Degradation(StrEnum):
+    """A dependency that failed while a decision was made, and what was done instead."""
+
+    online_store = "online_store"  # scored without history: every state feature counted as missing
+    model = "model"  # no score; the action is a review
+
+
+class Timings(msgspec.Struct, frozen=True, gc=False):
+    """How long the decision's batch took, in microseconds, and how many transactions were in it.
+
+    The commit is not here: it happens after the record is made. The metrics have it.
+    """
+
+    batch: int
+    state_us: int
+    model_us: int
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision. What a client is answered is a function of this alone, so a retry gets the same bytes.
+
+    ``vector``: the features before the model's float32, little-endian float64 ``[k]`` in ``FeatureSet.input_names``
+    order, NaN for missing. ``score``: calibrated probability; ``None`` when the model gave none. ``arrival``: the
+    place among all decisions and label reports (see :class:`fraudml.decisions.log.Arrivals`).
+    """
+
+    transaction: Transaction
+    vector: bytes
+    score: float | None
+    action: Action
+    model_version: str
+    fingerprint: str
+    arrival: int
+    decided_at_us: int
+    timings: Timings
+    arm: str = CHAMPION
+    late: bool = False
+    degraded: tuple[Degradation, ...] = ()
+
+    def features(self) -> NDArray[np.float64]:
+        """The logged vector: float64 ``[k]``, read-only."""
+        return np.frombuffer(self.vector, dtype="<f8")
+
+
+class LabelReport(msgspec.Struct, frozen=True):
+    """A label and its ``arrival``: which decisions could know it is told by that number, not by a clock."""
+
+    label: Label
+    arrival: int
+
+
+def pack_vector(vector: NDArray[np.float64]) -> bytes:
+    """The bytes of :attr:`Decision.vector`.
+
+    >>> np.frombuffer(pack_vector(np.array([1.0, np.nan])), "<f8").tolist()
+    [1.0, nan]
+    """
+    return vector.astype("<f8", copy=False).tobytes()

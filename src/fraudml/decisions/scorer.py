@@ -1,0 +1,257 @@
+"""The hot path: a batch of transactions in, decisions out.
+
+known ids -> state -> vectors -> model -> policy -> log -> answers. HTTP, files and streams all call this.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml.decisions.log import Arrivals, DecisionLog
+from fraudml.decisions.policy import Policy
+from fraudml.decisions.record import CHAMPION, Decision, Degradation, LabelReport, Timings, pack_vector
+from fraudml.decisions.state import OnlineState
+from fraudml.errors import (
+    BundleError,
+    ConflictError,
+    DataError,
+    FieldProblem,
+    FraudmlError,
+    NotFoundError,
+    RowError,
+)
+from fraudml.events.label import Label
+from fraudml.events.schema import AMOUNT_INPUT, Schema
+from fraudml.events.transaction import Transaction
+from fraudml.features.derive import Deriver, to_model
+from fraudml.features.stores import OnlineStore, StateRead
+from fraudml.models.bundle import Bundle
+from fraudml.models.explain import Explainer
+
+# Told how long each stage of a batch took: (find | state | model | log, seconds).
+OnStage = Callable[[str, float], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Model:
+    """A bundle as it serves: with its policy, and what is made once per bundle."""
+
+    def __init__(self, bundle: Bundle, policy: Policy | None = None, arm: str = CHAMPION) -> None:
+        thresholds = bundle.manifest.thresholds
+        self.bundle = bundle
+        self.policy = policy or Policy(thresholds.review, thresholds.decline)
+        self.arm = arm
+        self.deriver = Deriver(bundle.feature_set)
+
+    @property
+    def version(self) -> str:
+        """The version that decisions name."""
+        return self.bundle.version
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Made on first use: most processes never explain."""
+        return Explainer(self.bundle)
+
+    def vectors(self, batch: Sequence[Transaction], state: StateRead | None) -> NDArray[np.float64]:
+        """Feature vectors, float64 ``[n, k]``; without ``state`` all history is missing."""
+        if state is None:
+            values = np.full((len(batch), len(self.bundle.feature_set.state_features)), np.nan)
+        else:
+            values = state.values
+        return self.deriver.from_transactions(batch, values)
+
+    def scores(self, vectors: NDArray[np.float64]) -> list[float | None]:
+        """A probability for each vector; ``None`` where the model gives none (it fails, or answers nonsense)."""
+        try:
+            scores = self.bundle.runtime.score(to_model(vectors)).tolist()
+        except BundleError as error:
+            logger.error("model %s failed: %s", self.version, error)
+            return [None] * len(vectors)
+        return [score if 0.0 <= score <= 1.0 else None for score in scores]
+
+
+class Scorer:
+    """Turns transactions into decisions that are durable before they are returned.
+
+    Safe for use by several threads, one batch at a time. Each event enters state once, whatever is retried and
+    whatever fails: decisions that the log did not take stay in ``_unlogged`` and are logged before anything else
+    is done, so state never runs ahead of the log by more than one batch.
+    """
+
+    def __init__(self, model: Model, store: OnlineStore, log: DecisionLog, *, on_stage: OnStage | None = None) -> None:
+        self._model = model
+        self._state = OnlineState(store)
+        self._log = log
+        self._on_stage = on_stage or (lambda stage, seconds: None)
+        self._arrivals = Arrivals(log.last_arrival())
+        self._unlogged: list[Decision] = []
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> Model:
+        """The model that serves now."""
+        return self._model
+
+    def use(self, model: Model) -> None:
+        """Serve another model from the next batch on; raises BundleError when its features are others."""
+        if model.bundle.feature_set.fingerprint != self._model.bundle.feature_set.fingerprint:
+            raise BundleError(
+                f"model {model.version} reads other features than the online store keeps: restart to serve it"
+            )
+        with self._lock:
+            self._model = model
+
+    def score(self, batch: Sequence[Transaction]) -> list[Decision]:
+        """The decision for each transaction, in order; a known id gets its first decision.
+
+        Raises ``ConflictError`` when an id was decided with other content (the rest of the batch is decided all
+        the same), and ``DecisionLogError`` when the log fails: then a retry is safe.
+        """
+        outcomes = self.try_score(batch)
+        for outcome in outcomes:
+            if isinstance(outcome, ConflictError):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
+
+    def try_score(self, batch: Sequence[Transaction]) -> list[Decision | ConflictError]:
+        """The same with conflicts in the place of decisions, for batches whose items fail one by one."""
+        with self._lock:
+            self._log_leftovers()
+            started = time.perf_counter()
+            known = self._log.find([transaction.transaction_id for transaction in batch])
+            self._on_stage("find", time.perf_counter() - started)
+            fresh: dict[str, Transaction] = {}
+            for transaction in batch:
+                if transaction.transaction_id not in known:
+                    fresh.setdefault(transaction.transaction_id, transaction)
+            if fresh:
+                self._unlogged = self._decide(list(fresh.values()))
+                known.update((decision.transaction.transaction_id, decision) for decision in self._unlogged)
+                self._write()
+            return [self._answer(transaction, known[transaction.transaction_id]) for transaction in batch]
+
+    def add_labels(self, labels: Sequence[Label]) -> list[bool | FraudmlError]:
+        """Record reports about decided transactions; their entities are looked up in the log.
+
+        For each: True when recorded, False for a repeat (:func:`fraudml.decisions.log.is_news`), or the error:
+        ``NotFoundError`` for an unknown transaction, ``RowError`` when known before the event itself.
+        """
+        with self._lock:
+            self._log_leftovers()
+            decided = self._log.find([label.transaction_id for label in labels])
+            found = [_resolve(label, decided.get(label.transaction_id)) for label in labels]
+            good = [label for label in found if isinstance(label, Label)]
+            arrivals = iter(self._arrivals.take(len(good)))
+            reports = [LabelReport(label, next(arrivals)) if isinstance(label, Label) else label for label in found]
+            news = self._log.append_labels([r for r in reports if isinstance(r, LabelReport)])
+            if news:
+                self._state.add_labels([report.label for report in news])
+            recorded = {report.arrival for report in news}
+            return [r.arrival in recorded if isinstance(r, LabelReport) else r for r in reports]
+
+    def _log_leftovers(self) -> None:
+        """Log what is in state but, after a failure, not known to be in the log."""
+        if self._unlogged:
+            logged = self._log.find([decision.transaction.transaction_id for decision in self._unlogged])
+            self._unlogged = [d for d in self._unlogged if d.transaction.transaction_id not in logged]
+            self._write()
+
+    def _write(self) -> None:
+        started = time.perf_counter()
+        if self._unlogged:
+            self._log.append(self._unlogged)
+        self._unlogged = []
+        self._on_stage("log", time.perf_counter() - started)
+
+    def _decide(self, batch: list[Transaction]) -> list[Decision]:
+        model = self._model
+        started = time.perf_counter()
+        state = self._state.read_then_update(batch)
+        read = time.perf_counter()
+        vectors = model.vectors(batch, state)
+        scores = model.scores(vectors)
+        scored = time.perf_counter()
+        self._on_stage("state", read - started)
+        self._on_stage("model", scored - read)
+        timings = Timings(len(batch), int((read - started) * 1e6), int((scored - read) * 1e6))
+        late = [False] * len(batch) if state is None else state.late.tolist()
+        decided_at_us = time.time_ns() // 1_000
+        arrivals = self._arrivals.take(len(batch))
+        decisions = []
+        for i, transaction in enumerate(batch):
+            degraded = _degraded(state, scores[i])
+            decision = Decision(
+                transaction=transaction,
+                vector=pack_vector(vectors[i]),
+                score=scores[i],
+                action=model.policy.action(scores[i], degraded),
+                model_version=model.version,
+                fingerprint=model.bundle.feature_set.fingerprint,
+                arrival=arrivals[i],
+                decided_at_us=decided_at_us,
+                timings=timings,
+                arm=model.arm,
+                late=late[i],
+                degraded=degraded,
+            )
+            decisions.append(decision)
+        return decisions
+
+    def _answer(self, transaction: Transaction, decision: Decision) -> Decision | ConflictError:
+        field = difference(self._model.bundle.feature_set.schema, decision.transaction, transaction)
+        return decision if field is None else conflict(transaction.transaction_id, field)
+
+
+def difference(schema: Schema, first: Transaction, second: Transaction) -> str | None:
+    """The first field (by its request name) in which two transactions differ; ``None`` when they are equal."""
+    if first == second:
+        return None
+    if first.event_time_us != second.event_time_us:
+        return schema.event_time.column
+    if first.amount_minor != second.amount_minor:
+        return schema.amount.column if schema.amount else AMOUNT_INPUT
+    columns = [*schema.entities.values(), *map(schema.attribute_column, schema.attributes)]
+    before = (*first.entities, *first.attributes)
+    for column, a, b in zip(columns, before, (*second.entities, *second.attributes), strict=True):
+        if a != b:
+            return column
+    return schema.id_column
+
+
+def conflict(transaction_id: str, field: str) -> ConflictError:
+    """The error for an id that comes again with other content; it names the field, not the values."""
+    return ConflictError(
+        f"transaction {transaction_id!r} was decided before with another {field!r}: "
+        "send the same content to get the same answer, or a new id for a new transaction"
+    )
+
+
+def unknown(transaction_id: str) -> NotFoundError:
+    """The error for an id that was never scored."""
+    return NotFoundError(f"transaction {transaction_id!r} has not been scored here")
+
+
+def _degraded(state: StateRead | None, score: float | None) -> tuple[Degradation, ...]:
+    if state is not None and score is not None:
+        return ()
+    lost = () if state is not None else (Degradation.online_store,)
+    return lost if score is not None else (*lost, Degradation.model)
+
+
+def _resolve(label: Label, decision: Decision | None) -> Label | DataError | NotFoundError:
+    """The label with the entities of its transaction."""
+    if decision is None:
+        return unknown(label.transaction_id)
+    event = decision.transaction
+    if label.known_at_us < event.event_time_us:
+        return RowError([FieldProblem("known_at", "expected a time that is not before the transaction's")])
+    return Label(label.transaction_id, label.is_fraud, label.known_at_us, event.entities)

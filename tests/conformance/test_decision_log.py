@@ -1,0 +1,301 @@
+"""What every decision log promises, over every adapter in ``adapters/log``."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fraudml.adapters.log
+from fraudml.decisions.keys import Scope, hash_token, new_key
+from fraudml.decisions.log import AUDIT_LABELS, DecisionLog, audit_schema
+from fraudml.decisions.record import Action, Degradation, LabelReport
+from fraudml.errors import ConflictError, DecisionLogError, NotFoundError
+from fraudml.events.label import Label
+from fraudml.events.source import arrow_schema
+from fraudml.events.transaction import Transaction
+from tests.support.scoring import FEATURES, SCHEMA, T0, ReferenceStore, decision, transaction
+
+Open = Callable[[], DecisionLog]
+
+
+def _sqlite(folder: Path) -> DecisionLog:
+    from fraudml.adapters.log.sqlite import SqliteDecisionLog
+
+    return SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
+
+
+ADAPTERS: dict[str, Callable[[Path], DecisionLog]] = {"sqlite": _sqlite}
+
+
+def test_every_adapter_is_here() -> None:
+    folder = Path(fraudml.adapters.log.__path__[0])
+    assert {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} == set(ADAPTERS)
+
+
+@pytest.fixture(params=sorted(ADAPTERS))
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Opens the same log again, as after a restart."""
+    opened: list[DecisionLog] = []
+
+    def open_log() -> DecisionLog:
+        for log in opened:
+            log.close()
+        opened.append(ADAPTERS[request.param](tmp_path))
+        return opened[-1]
+
+    yield open_log
+    for log in opened:
+        log.close()
+
+
+@pytest.fixture
+def log(reopen: Open) -> DecisionLog:
+    return reopen()
+
+
+def report(number: int, arrival: int, fraud: bool = True, known: int = 10) -> LabelReport:
+    return LabelReport(Label(f"t{number}", fraud, T0 + known, ("c1", "term-1")), arrival)
+
+
+def test_a_decision_comes_back_as_it_was_also_after_a_restart(reopen: Open) -> None:
+    made = [
+        decision(transaction(1), 5),
+        decision(transaction(2, customer=None, country=None, distance=None, items=None), 6, score=None),
+        decision(
+            transaction(3, country="ZZ \u00e9\x00\"'", distance=1e-300),
+            9,
+            late=True,
+            arm="challenger",
+            action=Action.decline,
+            degraded=(Degradation.online_store, Degradation.model),
+        ),
+    ]
+    reopen().append(made)
+    log = reopen()
+    assert log.find(["t1", "t2", "t3", "t4"]) == {d.transaction.transaction_id: d for d in made}
+    assert log.decision("t3") == made[2]
+
+
+identifiers = st.text(min_size=1, max_size=30).filter(lambda t: t.encode("utf-8", "ignore").decode() == t)
+events = st.builds(
+    Transaction,
+    identifiers,
+    st.integers(0, 7_258_118_400_000_000 - 1),
+    st.tuples(st.none() | identifiers, st.none() | identifiers),
+    st.none() | st.integers(-(10**12), 10**12),
+    st.tuples(
+        st.none() | identifiers,
+        st.none() | st.floats(-1e30, 1e30),
+        st.none() | st.integers(-(10**12), 10**12),
+    ),
+)
+
+
+@given(events=st.lists(events, max_size=20, unique_by=lambda e: e.transaction_id))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_any_transaction_comes_back_and_is_replayed(reopen: Open, events: list[Transaction]) -> None:
+    log = reopen()
+    first = log.last_arrival() + 1
+    fresh = [e for e in events if not log.find([e.transaction_id])]
+    log.append([decision(event, first + i) for i, event in enumerate(fresh)])
+    found = log.find([event.transaction_id for event in fresh])
+    assert [found[event.transaction_id].transaction for event in fresh] == fresh
+    store = ReferenceStore()
+    for batch in log.replay(batch_size=7):
+        store.load(batch)
+    assert store.events[len(store.events) - len(fresh) :] == fresh
+
+
+def test_unknown_ids_are_left_out_and_not_found(log: DecisionLog) -> None:
+    assert log.find([]) == {}
+    assert log.find(["nobody"]) == {}
+    with pytest.raises(NotFoundError, match="nobody"):
+        log.decision("nobody")
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 256, 257, 1_000])
+def test_any_number_of_ids_is_found(log: DecisionLog, count: int) -> None:
+    log.append([decision(transaction(i), 10 + i) for i in range(count)])
+    found = log.find([f"t{i}" for i in range(-3, count)])
+    assert set(found) == {f"t{i}" for i in range(count)}
+    assert found[f"t{count - 1}"].arrival == 9 + count
+
+
+def test_a_known_id_is_refused_and_nothing_of_its_batch_is_stored(log: DecisionLog) -> None:
+    log.append([decision(transaction(1), 5)])
+    with pytest.raises(DecisionLogError):
+        log.append([decision(transaction(2), 6), decision(transaction(1, amount=7), 7)])
+    assert set(log.find(["t1", "t2"])) == {"t1"}
+    assert log.decision("t1").transaction.amount_minor == 1_000
+    assert log.last_arrival() == 5
+
+
+def test_an_empty_append_is_nothing(log: DecisionLog) -> None:
+    log.append([])
+    assert log.append_labels([]) == []
+    assert log.last_arrival() == 0
+    assert list(log.replay()) == []
+    assert list(log.audit_batches()) == []
+
+
+def test_a_repeated_verdict_is_ignored_and_a_new_one_is_a_report(log: DecisionLog) -> None:
+    log.append([decision(transaction(1), 1), decision(transaction(2), 2)])
+    first, repeat, reversal = report(1, 10), report(1, 11, known=20), report(1, 12, fraud=False, known=30)
+    assert log.append_labels([first, repeat, report(2, 13)]) == [first, report(2, 13)]
+    assert log.append_labels([repeat]) == []
+    assert log.append_labels([reversal]) == [reversal]
+    assert log.append_labels([report(1, 14)]) == []  # a retry of the first report, after the reversal
+    history = log.label_history("t1")
+    assert [(r.label.is_fraud, r.label.known_at_us, r.arrival) for r in history] == [
+        (True, T0 + 10, 10),
+        (False, T0 + 30, 12),
+    ]
+    assert log.label_history("t3") == []
+
+
+def test_a_label_of_an_unknown_transaction_is_refused_with_its_batch(log: DecisionLog) -> None:
+    log.append([decision(transaction(1), 1)])
+    with pytest.raises(DecisionLogError):
+        log.append_labels([report(1, 2), report(9, 3)])
+    assert log.label_history("t1") == []
+
+
+def test_arrivals_count_decisions_and_labels(reopen: Open) -> None:
+    log = reopen()
+    log.append([decision(transaction(1), 2**53 + 1)])
+    assert reopen().last_arrival() == 2**53 + 1
+    reopen().append_labels([report(1, 2**53 + 3)])
+    assert reopen().last_arrival() == 2**53 + 3
+
+
+def test_replay_rebuilds_an_online_store(reopen: Open) -> None:
+    log = reopen()
+    live = ReferenceStore()
+    numbers = list(range(40))
+    random.Random(3).shuffle(numbers)
+    made = [transaction(n, customer=f"c{n % 3}" if n % 5 else None) for n in numbers]
+    log.append([decision(event, 100 + i) for i, event in enumerate(made)])
+    live.read_then_update(made)
+    reports = [report(i, 200 + i, fraud=i % 2 == 0, known=i + 1) for i in range(0, 40, 3)]
+    reports += [report(i, 300 + i, fraud=i % 2 == 1, known=i + 100) for i in range(0, 40, 6)]
+    reports = [
+        LabelReport(Label(r.label.transaction_id, r.label.is_fraud, r.label.known_at_us, _keys(made, r)), r.arrival)
+        for r in reports
+    ]
+    assert log.append_labels(reports) == reports
+    live.add_labels([r.label for r in reports])
+
+    rebuilt = ReferenceStore()
+    log = reopen()
+    batches = list(log.replay(batch_size=7))
+    assert all(batch.schema == arrow_schema(SCHEMA) for batch in batches)
+    for batch in batches:
+        rebuilt.load(batch)
+    later = list(log.later_labels())
+    assert [label.transaction_id for label in later] == [f"t{i}" for i in range(0, 40, 6)]
+    rebuilt.add_labels(later)
+    assert rebuilt.events == made
+    assert sorted(rebuilt.labels, key=str) == sorted(live.labels, key=str)
+
+
+def _keys(made: list[Transaction], item: LabelReport) -> tuple[str | None, ...]:
+    return next(e.entities for e in made if e.transaction_id == item.label.transaction_id)
+
+
+def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:
+    log.append(
+        [
+            decision(transaction(2), 20, vector=np.array([1.0, 2.0]).tobytes(), fingerprint="other"),
+            decision(transaction(1), 21, score=None, degraded=(Degradation.model,), late=True, model_version="2"),
+        ]
+    )
+    log.append_labels([report(1, 30, known=5), report(2, 31, fraud=False, known=6)])
+    log.append_labels([report(1, 32, fraud=False, known=7)])
+    (batch,) = log.audit_batches()
+    assert batch.schema == audit_schema(SCHEMA)
+    rows = batch.to_pylist()
+    assert [r["arrival"] for r in rows] == [20, 21]
+    assert rows[0]["vector"] == [1.0, 2.0]
+    assert rows[1]["vector"][0] == 1.5
+    assert np.isnan(rows[1]["vector"][1])
+    assert [(r["fingerprint"], r["degraded"], r["late"], r["model_version"]) for r in rows] == [
+        ("other", False, False, "1"),
+        (FEATURES.fingerprint, True, True, "2"),
+    ]
+    assert rows[0]["score"] == 0.1 + 0.2
+    assert rows[1]["score"] is None
+    assert (rows[0]["customer"], rows[0]["distance"], rows[0]["decided_at_us"]) == ("c1", 2.5, 27)
+    (labels,) = log.audit_labels()
+    assert labels.schema == AUDIT_LABELS
+    assert [tuple(r.values()) for r in labels.to_pylist()] == [
+        ("t1", T0 + 1_000_000, True, T0 + 5, 30),
+        ("t2", T0 + 2_000_000, False, T0 + 6, 31),
+        ("t1", T0 + 1_000_000, False, T0 + 7, 32),
+    ]
+
+
+def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> None:
+    stop, failures = threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                log.find(["t0", "t1"])
+                list(log.replay(batch_size=10))
+        except Exception as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for i in range(60):
+        log.append([decision(transaction(i), 10 + i)])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
+    assert len(log.find([f"t{i}" for i in range(60)])) == 60
+
+
+def test_ping(log: DecisionLog) -> None:
+    log.ping()
+
+
+def test_keys_are_kept_without_their_token(reopen: Open, tmp_path: Path) -> None:
+    token, key = new_key("laptop", [Scope.read, Scope.score])
+    log = reopen()
+    log.keys.add(key)
+    log.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert token.encode() not in stored
+    assert token.removeprefix("fml_").encode() not in stored
+    assert reopen().keys.all() == [key]
+    assert key.token_hash == hash_token(token)
+
+
+def test_a_key_is_revoked_once(log: DecisionLog) -> None:
+    names = ("b", "a")
+    for name in names:
+        log.keys.add(new_key(name, [Scope.score])[1])
+    log.keys.revoke("a")
+    revoked = {key.name: key.revoked_at_us for key in log.keys.all()}
+    assert revoked["b"] is None
+    assert revoked["a"] is not None
+    log.keys.revoke("a")
+    assert {key.name: key.revoked_at_us for key in log.keys.all()} == revoked
+    with pytest.raises(NotFoundError, match="nobody"):
+        log.keys.revoke("nobody")
+
+
+def test_a_key_name_is_taken_for_good(log: DecisionLog) -> None:
+    log.keys.add(new_key("ci", [Scope.score])[1])
+    log.keys.revoke("ci")
+    with pytest.raises(ConflictError, match="ci"):
+        log.keys.add(new_key("ci", [Scope.score])[1])

@@ -1,0 +1,128 @@
+"""What is particular to the SQLite file: its mode, its migrations, and how it refuses."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from fraudml.adapters.log import _migrate
+from fraudml.adapters.log._tables import metadata
+from fraudml.adapters.log.sqlite import SqliteDecisionLog, connect
+from fraudml.decisions.log import Durability
+from fraudml.errors import ConfigError, DecisionLogError
+from tests.support.scoring import SCHEMA, decision, transaction
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path / 'fraudml.db'}"
+
+
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path / "new" / "folder"), SCHEMA)
+    log.append([decision(transaction(1), 1)])
+    files = list((tmp_path / "new" / "folder").iterdir())
+    assert {file.name for file in files} == {"fraudml.db", "fraudml.db-wal", "fraudml.db-shm"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    log.close()
+
+
+def test_the_migrations_make_the_declared_tables(tmp_path: Path) -> None:
+    engine = connect(url(tmp_path))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": _migrate.VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, metadata) == []
+        assert _migrate.revision(connection) == "0001"
+    engine.dispose()
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    connect(url(tmp_path)).dispose()
+    before = _dump(tmp_path)
+    connect(url(tmp_path)).dispose()
+    assert _dump(tmp_path) == before
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    connect(url(tmp_path)).dispose()
+    with sqlite3.connect(tmp_path / "fraudml.db") as connection:
+        connection.execute("UPDATE fraudml_schema_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(DecisionLogError, match=r"newer fraudml \(revision 9999"):
+        connect(url(tmp_path))
+
+
+def test_a_failed_migration_leaves_nothing(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "fraudml.db")
+    connection.execute("CREATE TABLE labels (mine TEXT)")
+    connection.commit()
+    connection.close()
+    before = _dump(tmp_path)
+    with pytest.raises(DecisionLogError, match="labels"):
+        connect(url(tmp_path))
+    assert _dump(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["sqlite://", "sqlite:///:memory:"])
+def test_a_log_in_memory_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="needs a file"):
+        connect(name)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fraudml.db").write_bytes(b"this is a text, and no database\n" * 100)
+    with pytest.raises(DecisionLogError, match="not a database"):
+        connect(url(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DecisionLogError, match="opening"):
+        connect(url(tmp_path / "file" / "folder"))
+
+
+@pytest.mark.parametrize(("durability", "level"), [(Durability.process, 1), (Durability.machine, 2)])
+def test_durability_sets_what_a_commit_waits_for(tmp_path: Path, durability: Durability, level: int) -> None:
+    engine = connect(url(tmp_path), durability)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == level
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+    engine.dispose()
+
+
+def test_a_locked_database_is_a_decision_log_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraudml.adapters.log.sqlite.BUSY_TIMEOUT_MS", 1)
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    other = sqlite3.connect(tmp_path / "fraudml.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DecisionLogError, match="locked"):
+        log.append([decision(transaction(1), 1)])
+    other.execute("ROLLBACK")
+    other.close()
+    log.append([decision(transaction(1), 1)])
+    log.close()
+
+
+def test_logged_values_of_another_type_than_declared_are_named(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.append([decision(transaction(1), 1)])
+    with log._engine.begin() as connection:
+        connection.execute(sa.text("""UPDATE transactions SET attributes = '{"distance":"far"}'"""))
+    with pytest.raises(DecisionLogError, match="'distance'"):
+        list(log.replay())
+    log.close()
+
+
+def _dump(folder: Path) -> list[str]:
+    connection = sqlite3.connect(folder / "fraudml.db")
+    lines = list(connection.iterdump())
+    connection.close()
+    return lines
