@@ -24,8 +24,8 @@ Margins = npt.NDArray[np.float64]
 Validation = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 Progress = Callable[[int, int], None]  # (steps done, steps in total)
 
-# Infinities are trained on as this; far from the end of float32, so that sums and midpoints stay finite.
-HUGE = np.float32(1e38)
+# Infinities are trained on as this; far from the end of float32, so that sums over all rows stay finite.
+HUGE = np.float32(1e25)
 
 
 class FittedModel(Protocol):
@@ -94,9 +94,7 @@ class Setup:
     threads: int
 
 
-def make_setup(
-    feature_names: Sequence[str], monotone: Sequence[int] | None, seed: int, threads: int
-) -> Setup:
+def make_setup(feature_names: Sequence[str], monotone: Sequence[int] | None, seed: int, threads: int) -> Setup:
     """Checked settings of one fit.
 
     >>> make_setup(["a", "b"], None, 0, 1).monotone
@@ -148,10 +146,10 @@ def check_rows(X: Matrix, y: npt.ArrayLike, feature_names: Sequence[str]) -> tup
 
 
 def without_infinities(X: Matrix) -> Matrix:
-    """``X`` with infinities (and what is nearly so) brought to +-1e38; copied only if there are any.
+    """``X`` with infinities (and what is nearly so) brought to +-1e25; copied only if there are any.
 
     >>> without_infinities(np.array([[np.inf, np.nan, 1.0]], np.float32))
-    array([[1.e+38,    nan, 1.e+00]], dtype=float32)
+    array([[1.e+25,    nan, 1.e+00]], dtype=float32)
     """
     if X.size and (np.fmax.reduce(X, axis=None) > HUGE or np.fmin.reduce(X, axis=None) < -HUGE):
         return np.clip(X, -HUGE, HUGE)
@@ -173,8 +171,8 @@ def keep_all_frauds(y: Labels, genuine_per_fraud: float, max_rows: int, seed: in
 
     Where frauds are rare, nearly all of the information is in them; thinning out the genuine rows costs little
     accuracy and saves most of the time. The sample has ``genuine_per_fraud`` times as many genuine rows as
-    frauds, but at least 50,000 where there are so many, and at most ``max_rows`` rows in total. The shift of
-    the base rate this causes is the same constant for every margin.
+    frauds, but at least 50,000 where there are so many, and at most ``max_rows`` rows in total.
+    :func:`thinning_shift` is what this does to a margin.
 
     >>> keep_all_frauds(np.array([False, True, False, True]), 1.0, 4, seed=0)
     array([0, 1, 2, 3])
@@ -189,6 +187,20 @@ def keep_all_frauds(y: Labels, genuine_per_fraud: float, max_rows: int, seed: in
     if wanted < len(genuine):
         genuine = rng.choice(genuine, wanted, replace=False)
     return np.sort(np.concatenate([frauds, genuine]))
+
+
+def thinning_shift(y: Labels, kept: Labels) -> float:
+    """What to add to the margin of a model trained on the labels ``kept`` out of ``y``: the change of base rate.
+
+    >>> round(float(np.exp(thinning_shift(np.arange(101) < 1, np.arange(11) < 1))), 3)
+    0.1
+    """
+
+    def log_odds(labels: Labels) -> float:
+        frauds = int(labels.sum())
+        return float(np.log(frauds) - np.log(len(labels) - frauds))
+
+    return log_odds(y) - log_odds(kept)
 
 
 def shares(feature_names: Sequence[str], raw: npt.NDArray[Any]) -> dict[str, float]:
