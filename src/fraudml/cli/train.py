@@ -46,9 +46,9 @@ def train(
     from fraudml.training.train import Options
 
     declared, current = read_project(project_file)
-    names = tuple(family or families.names())
+    names = tuple(family or families.family_names())
     for name in names:
-        families.get(name)
+        families.get_family(name)
     options = Options(names, seed, wiring.threads(current), tune, trials, test_share)
     with output.steps(quiet=as_json) as steps:
         data, rejects = build_dataset(declared, current, source_paths(files, declared), steps)

@@ -74,7 +74,7 @@ def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options
     decimals = feature_set.schema.amount.decimals if feature_set.schema.amount else 0
     candidates = []
     for name in options.families:
-        family = families.get(name)
+        family = families.get_family(name)
         started = time.perf_counter()
         params = _tuned(family, data, parts, feature_set, options, step) if options.tune else None
         fitting, checking, testing = (data.take(rows) for rows in (parts.train, parts.valid, parts.test))
@@ -131,7 +131,8 @@ def _tuned(
     options: Options,
     step: StepReport,
 ) -> dict[str, Any]:
-    rows = data.take(parts.train | parts.valid)
+    rows = data.take(parts.train)
+    label = feature_set.schema.label
     return tune.tune(
         family,
         rows.x,
@@ -139,8 +140,9 @@ def _tuned(
         rows.event_time_us,
         feature_names=feature_set.input_names,
         monotone=[feature.monotone for feature in feature_set.inputs],
+        label_delay_us=label.delay_us if label else 0,
         trials=options.trials,
         seed=options.seed,
         threads=options.threads,
         progress=step(f"Tune {family.name}"),
-    )
+    ).params
