@@ -34,7 +34,8 @@ def main(names: list[str]) -> None:
 def _write(name: str, section: str) -> None:
     text = RESULTS.read_text() if RESULTS.exists() else "# Benchmark results\n"
     stamp = f"{datetime.now(UTC):%Y-%m-%d}, {common.machine()}"
-    block = f"<!-- {name} -->\n## {NAMES[name]}\n\n{section}\n\nMeasured {stamp}, with `python -m benchmarks {name}`.\n<!-- /{name} -->"
+    measured = f"Measured {stamp}, with `python -m benchmarks {name}`."
+    block = f"<!-- {name} -->\n## {NAMES[name]}\n\n{section}\n\n{measured}\n<!-- /{name} -->"
     pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
     text = pattern.sub(lambda _: block, text) if pattern.search(text) else f"{text.rstrip()}\n\n{block}\n"
     RESULTS.write_text(text)

@@ -27,4 +27,5 @@ def run() -> str:
         for each in found
     ]
     text = common.table(["family", "ROC AUC", "average precision", "recall at 1 % FPR", "saved/day", "fit s"], rows)
-    return f"`fraudml train` took {seconds:.0f} s and {peak:.2f} GiB at its peak. Held-back last fifth of the file:\n\n{text}"
+    took = f"`fraudml train` took {seconds:.0f} s and {peak:.2f} GiB at its peak."
+    return f"{took} Held-back last fifth of the file:\n\n{text}"
