@@ -51,7 +51,6 @@ def _magnitude(
     values = [
         read(schema, event, feature.of or "")
         for event in transactions
-        if event.entities[position] == target.entities[position]
-        and start <= event.event_time_us < target.event_time_us
+        if event.entities[position] == target.entities[position] and start <= event.event_time_us < target.event_time_us
     ]
     return math.fsum(abs(float(value)) for value in values if value is not None)

@@ -77,13 +77,20 @@ TIMES = st.builds(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History:
     """One generated case. ``transactions`` and ``labels`` come in no order; ids are unique."""
 
     feature_set: FeatureSet
     transactions: tuple[Transaction, ...]
     labels: tuple[Label, ...]
+
+    def __repr__(self) -> str:
+        schema = self.feature_set.schema
+        return (
+            f"History(entities={schema.entity_names}, attributes={schema.attribute_names}, "
+            f"features={self.feature_set.features}, transactions={self.transactions}, labels={self.labels})"
+        )
 
     @cached_property
     def first_labels(self) -> dict[str, Label]:
@@ -133,9 +140,7 @@ def schemas(draw: st.DrawFn) -> Schema:
         event_time=TimeColumn("time"),
         transaction_id="id",
         entities={name: ENTITIES[name] for name in entities},
-        amount=draw(
-            st.sampled_from([AmountColumn("amount", allow_negative=True, optional=True)] * 3 + [None])
-        ),
+        amount=draw(st.sampled_from([AmountColumn("amount", allow_negative=True, optional=True)] * 3 + [None])),
         attributes={name: ATTRIBUTES[name] for name in attributes},
     ).check()
 
