@@ -25,7 +25,7 @@ RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
-class _Outcomes:
+class Outcomes:
     """Cost of each action for each row, float64 ``[n]``, in whole currency units."""
 
     approve: NDArray[np.float64]
@@ -33,12 +33,12 @@ class _Outcomes:
     decline: NDArray[np.float64]
 
 
-def outcomes(data: Dataset, costs: Costs, decimals: int) -> _Outcomes:
+def outcomes(data: Dataset, costs: Costs, decimals: int) -> Outcomes:
     """What each action would cost for each labelled row (see :class:`Costs`)."""
     amount = np.nan_to_num(np.abs(data.amount_minor) / 10.0**decimals, nan=costs.amount_without_column)
     fraud = data.y == 1
     loss = np.where(fraud, costs.fraud_loss_share * amount + costs.chargeback_fee, 0.0)
-    return _Outcomes(
+    return Outcomes(
         approve=loss,
         review=costs.review_cost + (1 - costs.review_finds) * loss,
         decline=np.where(fraud, 0.0, costs.margin_share * amount + costs.goodwill),

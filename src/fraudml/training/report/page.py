@@ -1,0 +1,148 @@
+"""From a training result to the page: the figures in the words and units that the template prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml import __version__
+from fraudml.features.words import Describer, duration_words
+from fraudml.training.report import plots
+
+if TYPE_CHECKING:
+    from fraudml.training.train import Candidate, Result
+
+TEMPLATE = "report.html.j2"
+STABLE_NAME = "report.html"
+TOP_FEATURES = 25
+NO_CURRENCY = "XXX"  # ISO 4217 for none
+
+
+def write(result: Result, directory: Path) -> Path:
+    """Write ``report-<UTC time>.html``, and the same as ``report.html``; returns the path of the former."""
+    text = render(result)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"report-{datetime.now(UTC):%Y%m%dT%H%M%S}Z.html"
+    for target in (path, directory / STABLE_NAME):
+        target.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(result: Result) -> str:
+    """The report as one HTML text that needs nothing else: styles and plots are inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    currency = _currency(result)
+    environment = Environment(
+        loader=PackageLoader("fraudml.training.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(_filters(currency))
+    test = result.data.take(result.parts.test)
+    drawn = plots.draw(result, test, currency)
+    return environment.get_template(TEMPLATE).render(
+        version=__version__,
+        created_us=int(datetime.now(UTC).timestamp() * 1e6),
+        best=result.candidates[0],
+        candidates=result.candidates,
+        costs=result.costs,
+        options=result.options,
+        parts=_parts(result),
+        facts=_facts(result),
+        features=_features(result, result.candidates[0]),
+        plots={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 - drawn by us, texts escaped by Matplotlib
+    )
+
+
+def _filters(currency: str) -> dict[str, Callable[..., str]]:
+    def money(value: float) -> str:
+        digits = 0 if abs(value) >= 100 else 2
+        return f"{value:,.{digits}f}{f' {currency}' if currency else ''}"
+
+    return {
+        "money": money,
+        "time": lambda us: f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M} UTC",
+        "day": lambda us: f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d}",
+        "count": lambda value: f"{value:,.0f}",
+        "share": lambda value: f"{value:.2%}",
+        "percent": lambda value: f"{value:.1%}",
+        "figure": lambda value: "-" if value is None else f"{value:.4f}",
+        "number": lambda value: f"{value:,.4g}",
+        "threshold": lambda value: "never" if value > 1 else f"{value:.4g}",
+    }
+
+
+def _currency(result: Result) -> str:
+    amount = result.feature_set.schema.amount
+    return "" if amount is None or amount.currency == NO_CURRENCY else amount.currency
+
+
+def _parts(result: Result) -> list[dict[str, Any]]:
+    """The periods of the split in time order, with what each is for."""
+    described = (
+        ("train", result.parts.train, "fits the models"),
+        ("validation", result.parts.valid, "stops early, calibrates, sets thresholds, chooses the family"),
+        ("test, held back", result.parts.test, "gives the figures of this report and decides nothing"),
+    )
+    return [{"name": name, "use": use, **_period(result, rows)} for name, rows, use in described]
+
+
+def _period(result: Result, rows: NDArray[np.bool_]) -> dict[str, Any]:
+    times = result.data.event_time_us[rows]
+    frauds = int((result.data.y[rows] == 1).sum())
+    return {
+        "since_us": int(times.min()),
+        "until_us": int(times.max()),
+        "rows": len(times),
+        "frauds": frauds,
+        "fraud_share": frauds / len(times),
+    }
+
+
+def _facts(result: Result) -> dict[str, str]:
+    """The data and the run in a few lines."""
+    data, parts = result.data, result.parts
+    schema = result.feature_set.schema
+    used = parts.train | parts.valid | parts.test
+    waiting = int((~used & (data.y >= 0)).sum())
+    unlabelled = int((data.y < 0).sum())
+    labels = schema.label
+    delay = "-" if labels is None else duration_words(labels.delay)
+    if labels is not None and labels.known_at is not None:
+        delay = f"from column {labels.known_at.column!r}; where empty, {delay}"
+    day = "%Y-%m-%d"
+    first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (data.event_time_us[0], data.event_time_us[-1]))
+    return {
+        "Period": f"{first:{day}} to {last:{day}}",
+        "Transactions": f"{len(data):,}",
+        "Frauds": f"{data.frauds:,} ({data.frauds / max(1, len(data) - unlabelled):.2%} of the labelled)",
+        "Unlabelled": f"{unlabelled:,}",
+        "Label delay": delay,
+        "Left out of the measurement": f"{waiting:,} transactions: their label was not yet known when the test began",
+        "Model inputs": f"{len(result.feature_set.inputs):,}",
+        "FeatureSet fingerprint": result.feature_set.fingerprint,
+        "Data hash": data.content_hash(),
+        "Seed": str(result.options.seed),
+    }
+
+
+def _features(result: Result, candidate: Candidate) -> list[dict[str, Any]]:
+    """The most important features of a model, with their share and what they are in words."""
+    describer = Describer(result.feature_set)
+    words = {feature.name: describer.name(feature) for feature in result.feature_set.inputs}
+    shares = sorted(candidate.model.importance().items(), key=lambda item: -item[1])[:TOP_FEATURES]
+    largest = max((share for _, share in shares), default=0.0) or 1.0
+    return [
+        {"name": name, "words": words[name], "share": share, "bar": 100 * share / largest}
+        for name, share in shares
+        if share > 0
+    ]
