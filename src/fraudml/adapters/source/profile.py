@@ -1,0 +1,184 @@
+"""Facts about the columns of an unknown file, by DuckDB: what :mod:`fraudml.inference` guesses from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import duckdb
+
+from fraudml.adapters.source import rules, tables
+from fraudml.adapters.source.tables import Table, literal, name
+from fraudml.errors import DataError
+from fraudml.events import normalise
+from fraudml.events.cards import looks_like_card
+from fraudml.events.profile import ColumnProfile, TableProfile
+
+SAMPLE_ROWS = 200_000
+SAMPLE_CELLS = 4_000_000  # wide files: fewer rows
+TOP = 200
+
+
+def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memory_limit: str = "4GB") -> TableProfile:
+    """Look at a file, a glob or a list of files; raises DataError when they cannot be read as one table.
+
+    Counts rows exactly, and looks at every column on an evenly spread sample of at most 200,000 rows.
+    """
+    found = tables.find(paths)
+    connection = duckdb.connect(config={"threads": threads, "memory_limit": memory_limit})
+    try:
+        described = [tables.describe(path, connection) for path in found]
+        for table in described[1:]:
+            tables.require(table, list(described[0].columns))
+        scan = _union(described)
+        rows = int(connection.sql(f"SELECT count(*) FROM {scan}").fetchall()[0][0])
+        if rows == 0:
+            raise DataError(f"{found[0]} has no rows")
+        sampled = _sample(connection, scan, rows, len(described[0].columns))
+        columns = [_column(connection, column, kind, sampled) for column, kind in described[0].columns.items()]
+        columns = _count_keys(connection, scan, rows, columns)
+    except duckdb.Error as error:
+        message = str(error).strip().partition("\n")[0]
+        raise DataError(f"cannot read {found[0]}: {message}") from error
+    finally:
+        connection.close()
+    source = str(paths) if isinstance(paths, (str, Path)) else str(found[0])
+    return TableProfile(source, rows, sampled, tuple(columns))
+
+
+def label_purity(
+    paths: str | Path | Iterable[str | Path], label: str, columns: Sequence[str], *, threads: int = 1
+) -> dict[str, float]:
+    """How well each column alone tells the label, on the sample: from 0 (not at all) to 1 (it determines it).
+
+    The measure is Goodman and Kruskal's tau for a two-valued label: 1 minus the mean variance of the label within
+    groups of equal values (numbers: up to 100 groups of equal size, and each of the hundred most frequent values)
+    over its variance. Only groups of at least five rows count as knowledge.
+    """
+    found = tables.find(paths)
+    connection = duckdb.connect(config={"threads": threads})
+    try:
+        described = [tables.describe(path, connection) for path in found]
+        scan = _union(described)
+        rows = int(connection.sql(f"SELECT count(*) FROM {scan}").fetchall()[0][0])
+        _sample(connection, scan, rows, len(described[0].columns))
+        return {column: _purity(connection, label, column) for column in columns}
+    finally:
+        connection.close()
+
+
+def _union(described: Sequence[Table]) -> str:
+    options = [table.scan("" if table.parquet else "ignore_errors=true") for table in described]
+    columns = ", ".join(name(column) for column in described[0].columns)
+    return "(" + " UNION ALL ".join(f"SELECT {columns} FROM {scan}" for scan in options) + ")"
+
+
+def _sample(connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns: int) -> int:
+    wanted = max(1_000, min(SAMPLE_ROWS, SAMPLE_CELLS // columns))
+    step = max(1, -(-rows // wanted))
+    connection.execute(
+        f"CREATE TEMP TABLE sample AS SELECT * EXCLUDE (row_no) FROM "
+        f"(SELECT *, row_number() OVER () AS row_no FROM {scan}) WHERE row_no % {step} = 0"
+    )
+    return int(connection.sql("SELECT count(*) FROM sample").fetchall()[0][0])
+
+
+def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows: int) -> ColumnProfile:
+    try:
+        plain = rules.plain_type(column, kind)
+    except DataError:  # nested: nothing can be said, and nothing will be read
+        return ColumnProfile(name=column, sql_type=kind, rows=rows, filled=0.0, distinct=0, all_distinct=0)
+    text = f"lower(trim({name(column)}::VARCHAR, {literal(rules.WHITE_SPACE)}))"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE one AS SELECT rowid AS n, CASE WHEN v IN {_words(normalise.NULL_WORDS)} "
+        f"THEN NULL ELSE t END AS v, CASE WHEN regexp_full_match(v, {literal(normalise.NUMBER)}) "
+        f"THEN try_cast(v AS DOUBLE) END AS d FROM "
+        f"(SELECT rowid, {text} AS v, trim({name(column)}::VARCHAR, {literal(rules.WHITE_SPACE)}) AS t FROM sample)"
+    )
+    decimals = "CASE WHEN d IS NOT NULL AND NOT contains(v, 'e') THEN length(split_part(v, '.', 2)) END"
+    naive, zoned = literal(normalise.NAIVE_TIME), literal(normalise.ZONED_TIME)
+    facts = connection.sql(
+        "SELECT count(v), count(DISTINCT v), count(d), count(*) FILTER (d = trunc(d)), "
+        f"count(*) FILTER (lower(v) IN {_words(normalise.TRUE_WORDS | normalise.FALSE_WORDS)}), "
+        f"count(*) FILTER (regexp_full_match(v, {naive})), count(*) FILTER (regexp_full_match(v, {zoned})), "
+        f"count(*) FILTER (regexp_full_match(v, '[0-9-]{{10}}|[0-9-]{{10}}[T ]00:00:00')), min(d), max(d), "
+        f"quantile_disc({decimals}, 0.99), avg(length(v)) FROM one"
+    ).fetchall()[0]
+    filled, distinct = int(facts[0]), int(facts[1])
+    share = [count / filled if filled else 0.0 for count in facts[2:8]]
+    times = share[3] + share[4]
+    top = connection.sql(
+        f"SELECT v, count(*) FROM one WHERE v IS NOT NULL GROUP BY v ORDER BY count(*) DESC, v LIMIT {TOP}"
+    ).fetchall()
+    native_zone = plain == "TIMESTAMP WITH TIME ZONE"
+    return ColumnProfile(
+        name=column,
+        sql_type=plain,
+        rows=rows,
+        filled=filled / rows,
+        distinct=distinct,
+        all_distinct=distinct,
+        numbers=share[0],
+        whole=share[1],
+        booleans=share[2],
+        naive_times=0.0 if native_zone else share[3],
+        zoned_times=1.0 if native_zone and filled else share[4],
+        dates=share[5] / times if times else 0.0,
+        cards=sum(looks_like_card(value.removesuffix(".0")) for value, _ in top) / len(top) if top else 0.0,
+        rising=_rising(connection, by_number=share[0] > 0.9),
+        minimum=facts[8],
+        maximum=facts[9],
+        decimals=0 if share[1] == share[0] else int(facts[10] or 0),
+        length=float(facts[11] or 0.0),
+        top=tuple((str(value), int(count)) for value, count in top),
+    )
+
+
+def _rising(connection: duckdb.DuckDBPyConnection, *, by_number: bool) -> float:
+    value = "d" if by_number else "v"
+    (up, pairs) = connection.sql(
+        f"SELECT count(*) FILTER ({value} >= before), count(before) FROM "
+        f"(SELECT {value}, lag({value}) OVER (ORDER BY n) AS before FROM one WHERE {value} IS NOT NULL)"
+    ).fetchall()[0]
+    return up / pairs if pairs else 0.0
+
+
+def _count_keys(
+    connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns: list[ColumnProfile]
+) -> list[ColumnProfile]:
+    """Distinct values of the whole file, for columns that may be keys: in a sample, every rare key looks unique."""
+    keys = [c for c in columns if c.distinct > 20 and c.rows < rows and (c.numbers < 0.9 or c.whole == c.numbers)]
+    if not keys:
+        return columns
+    counted = ", ".join(f"approx_count_distinct({name(column.name)})" for column in keys)
+    totals = dict(
+        zip((c.name for c in keys), connection.sql(f"SELECT {counted} FROM {scan}").fetchall()[0], strict=True)
+    )
+    return [
+        ColumnProfile(**{**{f: getattr(c, f) for f in c.__struct_fields__}, "all_distinct": int(totals[c.name])})
+        if c.name in totals
+        else c
+        for c in columns
+    ]
+
+
+def _purity(connection: duckdb.DuckDBPyConnection, label: str, column: str) -> float:
+    y = f"lower({name(label)}::VARCHAR)"
+    facts = connection.sql(
+        f"WITH base AS (SELECT ({y} IN {_words(normalise.TRUE_WORDS | {'fraud'})})::INTEGER AS y, "
+        f"coalesce({name(column)}::VARCHAR, '') AS v, try_cast({name(column)} AS DOUBLE) AS d FROM sample "
+        f"WHERE {name(label)} IS NOT NULL), "
+        "frequent AS (SELECT v AS value FROM base GROUP BY v HAVING count(*) >= 5 ORDER BY count(*) DESC LIMIT 100), "
+        "grouped AS (SELECT y, CASE WHEN value IS NOT NULL THEN value WHEN d IS NOT NULL THEN "
+        "'#' || ntile(100) OVER (PARTITION BY value IS NULL AND d IS NOT NULL ORDER BY d) ELSE '' END AS g "
+        "FROM base LEFT JOIN frequent ON v = value), "
+        "sums AS (SELECT count(*) AS n, sum(y) AS k FROM grouped GROUP BY g) "
+        "SELECT sum(k), sum(n), sum(CASE WHEN n >= 5 THEN k * (n - k) / n ELSE 0.25 * n END) FROM sums"
+    ).fetchall()[0]
+    positive, rows, within = (float(fact or 0) for fact in facts)
+    variance = positive * (rows - positive) / rows if rows else 0.0
+    return max(0.0, 1.0 - within / variance) if variance else 0.0
+
+
+def _words(words: Iterable[str]) -> str:
+    return f"({', '.join(literal(word) for word in sorted(words))})"
