@@ -211,6 +211,13 @@ class TestXGBoost:
         assert 1 <= fitted.size < 100
         assert fitted.refit(X, y).size == fitted.size
 
+    def test_few_frauds_among_very_many_rows_still_split(self) -> None:
+        X = np.random.default_rng(0).normal(size=(60_000, 2)).astype(np.float32)
+        y = np.arange(60_000) % 10_000 == 0
+        X[y, 1] = 9
+        fitted = fit("xgboost", X, y, params={"n_estimators": 10})
+        assert fitted.margin(X)[y].min() > fitted.margin(X)[~y].mean() + 0.1
+
     def test_a_value_beyond_training_is_not_taken_for_a_missing_one(self) -> None:
         X = np.array([[1.0], [2.0], [3.0], [np.nan]] * 50, np.float32)
         fitted = fit("xgboost", X, np.isnan(X[:, 0]))

@@ -46,10 +46,10 @@ class XGBoostFamily:
         "n_estimators": 600,
         "early_stopping_rounds": 50,
         "learning_rate": 0.05,
-        "max_depth": 6,
-        "min_child_weight": 1.0,
-        "subsample": 0.8,
-        "colsample_bytree": 0.8,
+        "max_depth": 4,
+        "min_child_weight": 5.0,
+        "subsample": 0.7,
+        "colsample_bytree": 0.6,
         "reg_lambda": 5.0,
         "reg_alpha": 0.0,
         "gamma": 0.0,
@@ -60,9 +60,9 @@ class XGBoostFamily:
     search_space: Mapping[str, Sequence[Any]] = {
         "learning_rate": (0.03, 0.05, 0.1),
         "max_depth": (3, 4, 5, 6, 8),
-        "min_child_weight": (0.3, 1.0, 3.0, 10.0),
-        "subsample": (0.6, 0.8, 1.0),
-        "colsample_bytree": (0.3, 0.5, 0.8, 1.0),
+        "min_child_weight": (1.0, 5.0, 20.0),
+        "subsample": (0.5, 0.7, 0.9),
+        "colsample_bytree": (0.3, 0.6, 0.9),
         "reg_lambda": (1.0, 5.0, 20.0),
         "gamma": (0.0, 0.5, 2.0),
     }
@@ -148,6 +148,8 @@ def _fit(
     # Stated, not left to XGBoost's estimate, because the exported graph needs the same number.
     base_rate = float(np.float32(y.mean()))
     options = {name: params[name] for name in BOOSTER_PARAMS} | {
+        # A leaf of w frauds' worth of evidence is out of reach where there are hardly more frauds than that.
+        "min_child_weight": min(params["min_child_weight"], int(y.sum()) / 50),
         "objective": "binary:logistic",
         "eval_metric": "logloss",
         "tree_method": "hist",
