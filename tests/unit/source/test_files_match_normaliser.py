@@ -1,4 +1,4 @@
-"""Files are normalised by SQL, requests by Python: the same raw row gives the same transaction or is refused by both."""
+"""Files are normalised by SQL, requests by Python: a raw row gives the same transaction, or both refuse it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ numbers = st.one_of(
     st.decimals(-1000, 1000, places=3, allow_nan=False).map(str),
     st.integers(0, 10**20).map(str),
     st.sampled_from(
-        ["1e400", "1_000", "+5", "+-5", ".5", "5.", "1e", "inf", "-nan", "1e5", "-0", "-0.004", "0x1", "١"]
+        ["1e400", "1_000", "+5", "+-5", ".5", "5.", "1e", "inf", "-nan", "1e5", "-0", "-0.004", "0x1", "\u0661"]
     ),
     st.sampled_from(["1e30", "1.0000001e30", "1000000000000", "1000000000001", "999999999999.5", "2.675", "1.005"]),
 )

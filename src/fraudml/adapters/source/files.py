@@ -152,8 +152,8 @@ class FileSource:
         more = f" and {len(self._paths) - 1} more files" if len(self._paths) > 1 else ""
         self._failure = TooManyRejects(
             f"{self._paths[0]}{more}: {rejects.count:,} of {self._rows:,} rows are broken{note}; at most "
-            f"{self._max_share:.1%} are accepted. Most frequent: {top}. See {self._rejects_path}; correct the schema or "
-            "the file, or raise FRAUDML_MAX_REJECT_SHARE"
+            f"{self._max_share:.1%} are accepted. Most frequent: {top}. See {self._rejects_path}; correct the schema "
+            "or the file, or raise FRAUDML_MAX_REJECT_SHARE"
         )
         return self._failure
 

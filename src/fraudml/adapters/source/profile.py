@@ -1,5 +1,6 @@
 """Facts about the columns of an unknown file, by DuckDB: what :mod:`fraudml.inference` guesses from."""
 
+# ruff: noqa: S608 - SQL is put together here from quoted names and literals, see tables.py
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence

@@ -1,5 +1,6 @@
 """The rejects file: every refused row with its file, line, reasons and content."""
 
+# ruff: noqa: S608 - SQL is put together here from quoted names and literals, see tables.py
 from __future__ import annotations
 
 import csv
@@ -110,7 +111,7 @@ def malformed_lines(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[st
 
     Records are counted from 1, the header and empty lines included. Clears the list.
     """
-    found = {}
+    found: dict[int, tuple[str, str]] = {}
     query = "SELECT line, error_type::VARCHAR, csv_line FROM reject_errors ORDER BY ALL"
     for record, kind, text in connection.execute(query).fetchall():
         found.setdefault(record, (_REASONS.get(kind, f"malformed line: {kind.lower()}"), (text or "").strip("\r\n")))
