@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from fraudml.decisions.identity import conflict, difference, unknown
 from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.model import Model
 from fraudml.decisions.record import Action, Decision, Degradation
-from fraudml.decisions.scorer import Model, conflict, difference, unknown
 from fraudml.errors import ConflictError, OnlineStoreError
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import OnlineStore, StateRead

@@ -5,18 +5,16 @@ known ids -> state -> vectors -> model -> policy -> log -> answers. HTTP, files 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fraudml.decisions import explanation
+from fraudml.decisions.explanation import Explained
+from fraudml.decisions.identity import conflict, difference, unknown
 from fraudml.decisions.log import Arrivals, DecisionLog
-from fraudml.decisions.policy import Policy
-from fraudml.decisions.record import CHAMPION, Decision, Degradation, LabelReport, Timings, pack_vector
+from fraudml.decisions.model import Model
+from fraudml.decisions.record import Decision, Degradation, LabelReport, Timings, pack_vector
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import (
     BundleError,
@@ -28,55 +26,11 @@ from fraudml.errors import (
     RowError,
 )
 from fraudml.events.label import Label
-from fraudml.events.schema import AMOUNT_INPUT, Schema
 from fraudml.events.transaction import Transaction
-from fraudml.features.derive import Deriver, to_model
 from fraudml.features.stores import OnlineStore, StateRead
-from fraudml.models.bundle import Bundle
-from fraudml.models.explain import Explainer
 
 # Told how long each stage of a batch took: (find | state | model | log, seconds).
 OnStage = Callable[[str, float], None]
-
-logger = logging.getLogger(__name__)
-
-
-class Model:
-    """A bundle as it serves: with its policy, and what is made once per bundle."""
-
-    def __init__(self, bundle: Bundle, policy: Policy | None = None, arm: str = CHAMPION) -> None:
-        thresholds = bundle.manifest.thresholds
-        self.bundle = bundle
-        self.policy = policy or Policy(thresholds.review, thresholds.decline)
-        self.arm = arm
-        self.deriver = Deriver(bundle.feature_set)
-
-    @property
-    def version(self) -> str:
-        """The version that decisions name."""
-        return self.bundle.version
-
-    @cached_property
-    def explainer(self) -> Explainer:
-        """Made on first use: most processes never explain."""
-        return Explainer(self.bundle)
-
-    def vectors(self, batch: Sequence[Transaction], state: StateRead | None) -> NDArray[np.float64]:
-        """Feature vectors, float64 ``[n, k]``; without ``state`` all history is missing."""
-        if state is None:
-            values = np.full((len(batch), len(self.bundle.feature_set.state_features)), np.nan)
-        else:
-            values = state.values
-        return self.deriver.from_transactions(batch, values)
-
-    def scores(self, vectors: NDArray[np.float64]) -> list[float | None]:
-        """A probability for each vector; ``None`` where the model gives none (it fails, or answers nonsense)."""
-        try:
-            scores = self.bundle.runtime.score(to_model(vectors)).tolist()
-        except BundleError as error:
-            logger.error("model %s failed: %s", self.version, error)
-            return [None] * len(vectors)
-        return [score if 0.0 <= score <= 1.0 else None for score in scores]
 
 
 class Scorer:
@@ -89,6 +43,7 @@ class Scorer:
 
     def __init__(self, model: Model, store: OnlineStore, log: DecisionLog, *, on_stage: OnStage | None = None) -> None:
         self._model = model
+        self._store = store
         self._state = OnlineState(store)
         self._log = log
         self._on_stage = on_stage or (lambda stage, seconds: None)
@@ -158,6 +113,14 @@ class Scorer:
             recorded = {report.arrival for report in news}
             return [r.arrival in recorded if isinstance(r, LabelReport) else r for r in reports]
 
+    def explain(self, transaction: Transaction) -> Explained:
+        """See :func:`fraudml.decisions.explanation.explain_transaction`; does not wait for batches."""
+        return explanation.explain_transaction(self._model, self._log, self._store, transaction)
+
+    def explain_decided(self, transaction_id: str) -> Explained:
+        """See :func:`fraudml.decisions.explanation.explain_decided`."""
+        return explanation.explain_decided(self._model, self._log, transaction_id)
+
     def _log_leftovers(self) -> None:
         """Log what is in state but, after a failure, not known to be in the log."""
         if self._unlogged:
@@ -209,35 +172,6 @@ class Scorer:
     def _answer(self, transaction: Transaction, decision: Decision) -> Decision | ConflictError:
         field = difference(self._model.bundle.feature_set.schema, decision.transaction, transaction)
         return decision if field is None else conflict(transaction.transaction_id, field)
-
-
-def difference(schema: Schema, first: Transaction, second: Transaction) -> str | None:
-    """The first field (by its request name) in which two transactions differ; ``None`` when they are equal."""
-    if first == second:
-        return None
-    if first.event_time_us != second.event_time_us:
-        return schema.event_time.column
-    if first.amount_minor != second.amount_minor:
-        return schema.amount.column if schema.amount else AMOUNT_INPUT
-    columns = [*schema.entities.values(), *map(schema.attribute_column, schema.attributes)]
-    before = (*first.entities, *first.attributes)
-    for column, a, b in zip(columns, before, (*second.entities, *second.attributes), strict=True):
-        if a != b:
-            return column
-    return schema.id_column
-
-
-def conflict(transaction_id: str, field: str) -> ConflictError:
-    """The error for an id that comes again with other content; it names the field, not the values."""
-    return ConflictError(
-        f"transaction {transaction_id!r} was decided before with another {field!r}: "
-        "send the same content to get the same answer, or a new id for a new transaction"
-    )
-
-
-def unknown(transaction_id: str) -> NotFoundError:
-    """The error for an id that was never scored."""
-    return NotFoundError(f"transaction {transaction_id!r} has not been scored here")
 
 
 def _degraded(state: StateRead | None, score: float | None) -> tuple[Degradation, ...]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
-from fraudml.decisions.explanation import explain_decided, explain_transaction
 from fraudml.decisions.log import Arrivals
+from fraudml.decisions.model import Model
 from fraudml.decisions.policy import Policy, WhenDegraded
 from fraudml.decisions.record import Action, Decision, Degradation
-from fraudml.decisions.scorer import Model, Scorer
+from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import BundleError, ConfigError, ConflictError, DecisionLogError, NotFoundError, RowError
 from fraudml.events.label import Label
@@ -276,37 +276,35 @@ def test_an_explanation_of_a_decision_is_of_its_logged_features(world: World) ->
     world.scorer.score([transaction(1)])
     (made,) = world.scorer.score([transaction(2, amount=4_000)])
     world.scorer.score([transaction(3)])
-    explained = explain_decided(world.model, world.log, "t2")
+    explained = world.scorer.explain_decided("t2")
     assert (explained.score, explained.action, explained.recorded) == (made.score, made.action, True)
     parts = explained.explanation
     assert parts.base_log_odds + sum(r.contribution for r in parts.reasons) == pytest.approx(parts.log_odds, abs=1e-9)
     assert 1 / (1 + np.exp(-parts.log_odds)) == pytest.approx(made.score)
     assert {r.feature: r.value for r in parts.reasons}["n_1d"] == 1
-    assert explain_transaction(world.model, world.log, world.store, transaction(2, amount=4_000)) == explained
+    assert world.scorer.explain(transaction(2, amount=4_000)) == explained
     with pytest.raises(NotFoundError):
-        explain_decided(world.model, world.log, "nobody")
+        world.scorer.explain_decided("nobody")
     with pytest.raises(ConflictError, match="amount"):
-        explain_transaction(world.model, world.log, world.store, transaction(2))
+        world.scorer.explain(transaction(2))
 
 
 def test_explaining_a_new_transaction_records_nothing_and_says_what_scoring_would(world: World) -> None:
     world.scorer.score([transaction(1)])
-    explained = explain_transaction(world.model, world.log, world.store, transaction(2))
+    explained = world.scorer.explain(transaction(2))
     assert not explained.recorded
     assert world.log.find(["t2"]) == {}
     assert len(world.store.events) == 1
     (made,) = world.scorer.score([transaction(2)])
     assert (explained.score, explained.action) == (made.score, made.action)
     world.store.broken = True
-    assert explain_transaction(world.model, world.log, world.store, transaction(3)).degraded == (
-        Degradation.online_store,
-    )
+    assert world.scorer.explain(transaction(3)).degraded == (Degradation.online_store,)
 
 
 def test_a_decision_of_other_features_is_not_explained(world: World) -> None:
     world.log.append([decision(transaction(1), 1, fingerprint="other", model_version="0")])
     with pytest.raises(ConflictError, match="model 0 with other features"):
-        explain_decided(world.model, world.log, "t1")
+        world.scorer.explain_decided("t1")
 
 
 def test_closed_means_nothing_is_approved_blind() -> None:

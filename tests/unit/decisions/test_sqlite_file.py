@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +121,24 @@ def test_logged_values_of_another_type_than_declared_are_named(tmp_path: Path) -
         connection.execute(sa.text("""UPDATE transactions SET attributes = '{"distance":"far"}'"""))
     with pytest.raises(DecisionLogError, match="'distance'"):
         list(log.replay())
+    log.close()
+
+
+def test_what_was_appended_survives_kill_9(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from fraudml.adapters.log.sqlite import SqliteDecisionLog\n"
+        "from tests.support.scoring import SCHEMA, decision, transaction\n"
+        "log = SqliteDecisionLog(sys.argv[1], SCHEMA)\n"
+        "for i in range(50): log.append([decision(transaction(i), i + 1)])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code, url(tmp_path)], cwd=root, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    assert len(log.find([f"t{i}" for i in range(50)])) == 50
+    assert log.last_arrival() == 50
     log.close()
 
 

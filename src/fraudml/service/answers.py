@@ -1,0 +1,168 @@
+"""What the API answers. A decision's answer is a function of the record alone, so a retry gets the same bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from fastapi import Response
+
+from fraudml.decisions.record import Action, Decision, LabelReport
+from fraudml.events.schema import AttributeType, Schema
+from fraudml.events.transaction import Transaction
+from fraudml.service.problems import Problem
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """A decision. ``score`` is the calibrated probability of fraud, null when the model gave none; ``late``: an
+    event of the same customer (or other entity) with a later time was seen before; ``degraded``: what was not
+    available when this was decided."""
+
+    transaction_id: str
+    event_time: str
+    score: float | None
+    action: Action
+    model_version: str
+    arm: str
+    late: bool
+    degraded: tuple[str, ...]
+    decided_at: str
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    """An item of a batch that failed, by its place in the request."""
+
+    index: int
+    error: Problem
+    transaction_id: str | None = None
+
+
+class BatchPrediction(msgspec.Struct, frozen=True):
+    """The outcome of every item, in the request's order."""
+
+    results: list[Prediction | ItemError]
+    scored: int
+    failed: int
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """One feature's part in the score; ``contribution`` is in log-odds, positive raises the risk."""
+
+    feature: str
+    value: float | None
+    typical: float | None
+    contribution: float
+    text: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """``base_log_odds``, the contributions and ``other_contributions`` add up to ``log_odds``, the log-odds of the
+    score. ``recorded``: of a decision in the log, from the features it was made with."""
+
+    transaction_id: str
+    recorded: bool
+    score: float | None
+    action: Action
+    model_version: str
+    late: bool
+    degraded: tuple[str, ...]
+    log_odds: float
+    base_log_odds: float
+    other_contributions: float
+    reasons: list[Reason]
+
+
+class LabelOutcome(msgspec.Struct, frozen=True):
+    """``recorded`` is false for a repeat of what is known."""
+
+    transaction_id: str
+    recorded: bool
+
+
+class LabelOutcomes(msgspec.Struct, frozen=True):
+    """The outcome of every label, in the request's order."""
+
+    results: list[LabelOutcome | ItemError]
+    recorded: int
+    unchanged: int
+    failed: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A label report."""
+
+    is_fraud: bool
+    known_at: str
+
+
+class DecisionView(msgspec.Struct, frozen=True):
+    """A decision with all that led to it. ``features`` is null when the model that decided read other features
+    than the one that serves now."""
+
+    decision: Prediction
+    transaction: dict[str, Any]
+    features: dict[str, float] | None
+    labels: list[Verdict]
+
+
+def json_response(value: Any) -> Response:
+    """A 200 with the value as JSON."""
+    return Response(_encode(value), media_type="application/json")
+
+
+def prediction(decision: Decision) -> Prediction:
+    """The answer of a decision."""
+    return Prediction(
+        transaction_id=decision.transaction.transaction_id,
+        event_time=iso(decision.transaction.event_time_us),
+        score=decision.score,
+        action=decision.action,
+        model_version=decision.model_version,
+        arm=decision.arm,
+        late=decision.late,
+        degraded=decision.degraded,
+        decided_at=iso(decision.decided_at_us),
+    )
+
+
+def verdict(report: LabelReport) -> Verdict:
+    """The answer of a label report."""
+    return Verdict(report.label.is_fraud, iso(report.label.known_at_us))
+
+
+def transaction_fields(schema: Schema, event: Transaction) -> dict[str, Any]:
+    """A transaction in the request's names, without the missing values; times as ISO 8601.
+
+    >>> from fraudml.events.schema import TimeColumn
+    >>> transaction_fields(Schema(TimeColumn("time")), Transaction("t1", 0, (), None, ()))
+    {'transaction_id': 't1', 'time': '1970-01-01T00:00:00Z'}
+    """
+    fields: dict[str, Any] = {
+        schema.id_column: event.transaction_id,
+        schema.event_time.column: iso(event.event_time_us),
+    }
+    fields.update(zip(schema.entities.values(), event.entities, strict=True))
+    if schema.amount is not None and event.amount_minor is not None:
+        decimals = schema.amount.decimals
+        fields[schema.amount.column] = event.amount_minor / 10**decimals if decimals else event.amount_minor
+    for (name, attribute), value in zip(schema.attributes.items(), event.attributes, strict=True):
+        shown: Any = value
+        if attribute.type is AttributeType.time and isinstance(value, int):
+            shown = iso(value)
+        elif attribute.type is AttributeType.boolean and value is not None:
+            shown = bool(value)
+        fields.setdefault(schema.attribute_column(name), shown)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def iso(moment_us: int) -> str:
+    """ISO 8601, UTC.
+
+    >>> iso(1_714_521_600_250_000)
+    '2024-05-01T00:00:00.250000Z'
+    """
+    return (_EPOCH + timedelta(microseconds=moment_us)).isoformat().removesuffix("+00:00") + "Z"

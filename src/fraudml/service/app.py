@@ -1,0 +1,36 @@
+"""The HTTP service. The hot path starts in ``predict.py``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from fraudml import __version__
+from fraudml.service import decisions, docs, explain, health, labels, predict
+from fraudml.service.auth import Guard, Keyring, RateLimit
+from fraudml.service.middleware import Envelope
+from fraudml.service.problems import add_handlers
+from fraudml.service.state import ServiceState
+
+
+def create_app(state: ServiceState) -> FastAPI:
+    """The application that serves this state; it closes the state's worker and log when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        state.worker.close()
+        state.log.close()
+
+    # FastAPI's own documentation would load scripts from elsewhere: see docs.py
+    app = FastAPI(title="fraudml", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.state.service = state
+    app.state.guard = Guard(Keyring(state.log.keys), RateLimit(state.settings.rate_limit_per_s))
+    for module in (predict, explain, labels, decisions, health, docs):
+        app.include_router(module.router)
+    add_handlers(app)
+    app.add_middleware(Envelope, metrics=state.metrics)
+    state.metrics.serves(state.scorer.model.version)
+    return app

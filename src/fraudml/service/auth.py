@@ -1,0 +1,150 @@
+"""API keys: who may do what, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import math
+import time
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from fraudml.decisions.keys import ApiKey, KeyStore, Scope, hash_token
+from fraudml.errors import DecisionLogError
+from fraudml.service.problems import ProblemError
+
+KEYS_TTL_S = 2.0  # a revoked key stops working within this time
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+logger = logging.getLogger(__name__)
+
+
+class Keyring:
+    """The keys in memory, read again every :data:`KEYS_TTL_S`. Used from one event loop."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+        self._keys: list[ApiKey] | None = None
+        self._read_at = -math.inf
+        self._reading = asyncio.Lock()
+
+    async def find(self, token: str) -> ApiKey | None:
+        """The valid key of a token; raises DecisionLogError when no keys could be read yet."""
+        if time.monotonic() - self._read_at > KEYS_TTL_S:
+            async with self._reading:
+                if time.monotonic() - self._read_at > KEYS_TTL_S:
+                    await self._read()
+        digest = hash_token(token)
+        found = None
+        for key in self._keys or ():  # all of them, so that the time tells nothing
+            if hmac.compare_digest(key.token_hash, digest):
+                found = key
+        return found
+
+    async def _read(self) -> None:
+        try:
+            keys = await run_in_threadpool(self._store.all)
+        except DecisionLogError as error:
+            if self._keys is None:
+                raise
+            logger.warning("API keys cannot be read, those known stay valid: %s", error)
+        else:
+            self._keys = [key for key in keys if key.revoked_at_us is None]
+        self._read_at = time.monotonic()
+
+
+class RateLimit:
+    """A token bucket per key: ``per_second`` transactions on average, up to one second's worth at once.
+
+    A batch larger than what is left is let through on credit; the next request waits until that is paid back,
+    so a limit never makes a batch size impossible.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._rate = per_second
+        self._burst = max(per_second, 1.0)
+        self._buckets: dict[str, tuple[float, float]] = {}  # key name -> (tokens, when)
+
+    def take(self, key: str, count: int) -> None:
+        """Spend ``count`` tokens, or raise a 429 that says when to come back."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        tokens, when = self._buckets.get(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - when) * self._rate)
+        if tokens < 1:
+            self._buckets[key] = (tokens, now)
+            wait = math.ceil((1 - tokens) / self._rate)
+            raise ProblemError(
+                429,
+                f"this key may score {self._rate:g} transactions a second; retry in {wait} s",
+                {"Retry-After": str(wait)},
+            )
+        self._buckets[key] = (tokens - count, now)
+
+
+class Guard:
+    """Decides on every request but those for health."""
+
+    def __init__(self, keyring: Keyring, limit: RateLimit) -> None:
+        self._keyring = keyring
+        self.limit = limit
+
+    async def require(self, request: Request, scope: Scope) -> ApiKey:
+        """The key of the request; 401 without a valid one, 403 when it may not do this."""
+        token = _token(request)
+        if token is None:
+            raise _unauthorized(
+                "send an API key as 'Authorization: Bearer fml_...' or 'X-API-Key: fml_...'; "
+                "make one with: fraudml keys create NAME"
+            )
+        key = await self._keyring.find(token)
+        if key is None:
+            raise _unauthorized("this API key is not valid, or was revoked")
+        if not key.allows(scope):
+            raise ProblemError(403, f"the key {key.name!r} may not do this; it needs the scope '{scope}'")
+        request.state.key = key.name
+        return key
+
+    async def require_unless_local(self, request: Request) -> None:
+        """For metrics and documentation: free from this machine, elsewhere a key with the scope ``read``.
+
+        What a proxy passes on comes from its clients, wherever the proxy runs.
+        """
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        if forwarded or request.client is None or not is_loopback(request.client.host):
+            await self.require(request, Scope.read)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("192.0.2.1")
+    (True, True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def guard_of(request: Request) -> Guard:
+    """The guard of the app that serves this request."""
+    guard: Guard = request.app.state.guard
+    return guard
+
+
+def _token(request: Request) -> str | None:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return request.headers.get("x-api-key") or None
+
+
+def _unauthorized(detail: str) -> ProblemError:
+    return ProblemError(401, detail, {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,89 @@
+"""Request bodies: size, content type, and JSON read strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from fastapi import Request
+
+from fraudml.errors import FieldProblem, RowError
+from fraudml.service.problems import ProblemError
+from fraudml.service.state import state_of
+
+_JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+_KEY_END = re.compile(rb'"\s*:')
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON."""
+    limit = state_of(request).settings.max_body_bytes
+    content_type = request.headers.get("content-type")
+    if content_type is not None and _JSON_TYPE.fullmatch(content_type.strip()) is None:
+        raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    size = 0
+    chunks = []
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def decode(raw: bytes) -> Any:
+    """The JSON value; raises RowError for anything that is not strict JSON.
+
+    Refused beyond the grammar: repeated names in an object, which readers understand differently (a way to
+    smuggle a value past a check), numbers beyond a double, and nesting too deep to read.
+
+    >>> decode(b'{"a": 1}')
+    {'a': 1}
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise RowError([FieldProblem("", "expected JSON that is not nested this deep")]) from None
+    except ValueError as error:  # msgspec's errors and invalid UTF-8; neither shows the data
+        reason = str(error) if isinstance(error, msgspec.MsgspecError) else "it is not UTF-8"
+        raise RowError([FieldProblem("", f"expected JSON: {reason}")]) from None
+    # Where no quote is escaped, names cannot be more than there are '"' followed by ':'. Only when the count
+    # does not settle it (a value that starts with a colon, an escape) the slow reader looks at every name.
+    if b"\\" in raw or len(_KEY_END.findall(raw)) != _names(value):
+        json.loads(raw, object_pairs_hook=_unique)
+    return value
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """The same for a body that has to be an object."""
+    value = decode(raw)
+    if not isinstance(value, dict):
+        raise RowError([FieldProblem("", "expected a JSON object")])
+    return value
+
+
+def _names(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_names(item) for item in value.values() if isinstance(item, (dict, list)))
+    if isinstance(value, list):
+        return sum(_names(item) for item in value if isinstance(item, (dict, list)))
+    return 0
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RowError([FieldProblem(repeated, "given twice")])
+    return found
+
+
+def _too_large(limit: int) -> ProblemError:
+    # the rest of the body is not read, so the connection cannot be used again
+    return ProblemError(413, f"a request may have {limit} bytes; split it into smaller ones", {"Connection": "close"})

@@ -1,0 +1,57 @@
+"""``/health/live``, ``/health/ready`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from fraudml.monitoring.metrics import CONTENT_TYPE
+from fraudml.service.answers import json_response
+from fraudml.service.auth import guard_of
+from fraudml.service.problems import ProblemError
+from fraudml.service.state import state_of
+
+router = APIRouter()
+READY_WITHIN_S = 2.0  # a log that answers later is as good as gone
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The process can decide: its model is loaded, its state rebuilt, its log readable."""
+
+    model_version: str
+    status: str = "ready"
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """Whether to restart the process: it never asks a backend."""
+    return json_response(Alive())
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Whether to send requests here."""
+    state = state_of(request)
+    try:
+        await asyncio.wait_for(run_in_threadpool(state.log.ping), READY_WITHIN_S)
+    except TimeoutError:
+        raise ProblemError(503, "the decision log does not answer") from None
+    return json_response(Ready(state.scorer.model.version))
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """All metrics in Prometheus' text format."""
+    await guard_of(request).require_unless_local(request)
+    state = state_of(request)
+    text = await run_in_threadpool(state.metrics.text)
+    return Response(text, media_type=CONTENT_TYPE)

@@ -1,0 +1,78 @@
+"""``/v1/labels``: what turned out to be fraud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from fraudml.decisions.keys import Scope
+from fraudml.errors import FieldProblem, FraudmlError, RowError
+from fraudml.events.label import Label
+from fraudml.service.answers import ItemError, LabelOutcome, LabelOutcomes, json_response
+from fraudml.service.auth import guard_of
+from fraudml.service.body import decode_object, read_body
+from fraudml.service.problems import ProblemError, problem_of
+from fraudml.service.state import ServiceState, state_of
+
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/labels")
+async def report(request: Request) -> Response:
+    """Record one label, or many as ``{"labels": [...]}``."""
+    state = state_of(request)
+    await guard_of(request).require(request, Scope.label)
+    document = decode_object(await read_body(request))
+    if "labels" in document:
+        return json_response(await _many(state, document))
+    label = state.fields.label(document)
+    request.state.transaction_id = label.transaction_id
+    (outcome,) = await state.worker.run(state.scorer.add_labels, [label])
+    _count(state, [outcome])
+    if isinstance(outcome, FraudmlError):
+        raise outcome
+    return json_response(LabelOutcome(label.transaction_id, outcome))
+
+
+async def _many(state: ServiceState, document: dict[str, Any]) -> LabelOutcomes:
+    items = document["labels"]
+    if not isinstance(items, list) or len(document) > 1:
+        raise RowError([FieldProblem("labels", "expected a list of labels, and nothing beside it")])
+    if len(items) > state.settings.max_batch:
+        raise ProblemError(413, f"a batch may have {state.settings.max_batch} labels, not {len(items)}; send several")
+    read = await run_in_threadpool(_read_all, state, items)
+    good = [item for item in read if isinstance(item, Label)]
+    told = iter(await state.worker.run(state.scorer.add_labels, good))
+    outcomes = [next(told) if isinstance(item, Label) else item for item in read]
+    recorded, unchanged, failed = _count(state, outcomes)
+    results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
+    return LabelOutcomes(results, recorded, unchanged, failed)
+
+
+def _read_all(state: ServiceState, items: list[Any]) -> list[Label | RowError]:
+    read: list[Label | RowError] = []
+    for item in items:
+        try:
+            read.append(state.fields.label(item))
+        except RowError as error:
+            read.append(error)
+    return read
+
+
+def _result(index: int, item: Label | RowError, outcome: bool | FraudmlError) -> LabelOutcome | ItemError:
+    transaction_id = item.transaction_id if isinstance(item, Label) else None
+    if isinstance(outcome, FraudmlError):
+        return ItemError(index, problem_of(outcome, f"labels[{index}]."), transaction_id)
+    return LabelOutcome(str(transaction_id), outcome)
+
+
+def _count(state: ServiceState, outcomes: list[bool | FraudmlError]) -> tuple[int, int, int]:
+    recorded = sum(outcome is True for outcome in outcomes)
+    unchanged = sum(outcome is False for outcome in outcomes)
+    failed = len(outcomes) - recorded - unchanged
+    for name, count in (("recorded", recorded), ("unchanged", unchanged), ("failed", failed)):
+        if count:
+            state.metrics.labels(name, count)
+    return recorded, unchanged, failed

@@ -1,0 +1,90 @@
+"""Around every request: an id, headers, a log line, and the last answer when something unexpected happens."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fraudml.monitoring.metrics import Metrics
+from fraudml.service.problems import unexpected
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+
+logger = logging.getLogger("fraudml.service")
+
+
+class Envelope:
+    """ASGI middleware; the outermost, so that nothing leaves the service without it.
+
+    The log line has the path's template, never the path, and no values of a transaction but its id.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; other protocols (lifespan) pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        facts: MutableMapping[str, Any] = scope.setdefault("state", {})
+        facts["request_id"] = request_id
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = 499  # as nginx calls it: nobody is there to be answered
+        except Exception as error:
+            # the last resort: a defect of ours is logged under the request's id, and the client may retry
+            logger.exception("unexpected failure", extra={"request_id": request_id})
+            self._metrics.error(type(error).__name__)
+            if not status:
+                await unexpected(request_id)(scope, receive, send_with_headers)
+        self._done(scope, facts, status, time.perf_counter() - started)
+
+    def _done(self, scope: Scope, facts: MutableMapping[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.request(route, status)
+        level = logging.DEBUG if status < 400 else logging.WARNING if status >= 500 else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
+        line = {
+            "request_id": facts["request_id"],
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1_000, 3),
+            "key": facts.get("key"),
+            "transaction_id": facts.get("transaction_id"),
+            "failure": str(facts["failure"]) if "failure" in facts else None,
+        }
+        logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})

@@ -1,0 +1,235 @@
+"""The OpenAPI document of the schema in use: request names and types are the user's own columns."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import msgspec
+
+from fraudml import __version__
+from fraudml.events.schema import AttributeType, Schema, TimeColumn, TimeFormat
+from fraudml.service.answers import (
+    BatchPrediction,
+    DecisionView,
+    Explanation,
+    ItemError,
+    LabelOutcome,
+    LabelOutcomes,
+    Prediction,
+)
+from fraudml.service.health import Alive, Ready
+from fraudml.service.problems import PROBLEM_JSON, Problem
+from fraudml.service.state import ServiceState
+
+Json = dict[str, Any]
+_ANSWERS = (
+    *(Prediction, Explanation, LabelOutcome, DecisionView),
+    *(ItemError, Problem, Alive, Ready),
+)
+_PROBLEMS = {
+    401: "No API key, or not a valid one.",
+    403: "The key lacks the scope.",
+    404: "The transaction has not been scored here.",
+    409: "The id was decided before with other content, or cannot be explained by this model.",
+    413: "The body or the batch is too large.",
+    415: "The body is declared to be something else than JSON.",
+    422: "Fields are wrong: `errors` has the path of each and what was expected.",
+    429: "The key's rate limit is used up: see `Retry-After`.",
+    503: "A backend is unavailable: retry the same request, see `Retry-After`.",
+}
+_BODY_PROBLEMS = (401, 403, 413, 415, 422, 503)
+_TYPES: dict[AttributeType, Json] = {
+    AttributeType.number: {"type": ["number", "null"]},
+    AttributeType.integer: {"type": ["integer", "null"]},
+    AttributeType.boolean: {"type": ["boolean", "null"]},
+    AttributeType.category: {"type": ["string", "number", "null"]},
+}
+_TEXT: Json = {"type": ["string", "integer"]}
+
+
+def document(state: ServiceState) -> Json:
+    """The whole document."""
+    _, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
+    components["Transaction"] = transaction_schema(state.schema)
+    components["Label"] = _label_schema()
+    components["BatchPrediction"] = _outcomes(BatchPrediction, "Prediction")
+    components["LabelOutcomes"] = _outcomes(LabelOutcomes, "LabelOutcome")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "fraudml",
+            "version": __version__,
+            "description": "Fraud decisions. Every request may be retried: a known id gets its first answer.",
+        },
+        "security": [{"bearer": []}, {"header": []}],
+        "paths": _paths(state),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def transaction_schema(schema: Schema) -> Json:
+    """JSON Schema of one transaction."""
+    properties: Json = {schema.id_column: _TEXT | {"description": "Identifies the transaction; a retry repeats it."}}
+    required = [schema.id_column, schema.event_time.column]
+    properties[schema.event_time.column] = _time(schema.event_time) | {"description": "When it happened."}
+    for name, column in schema.entities.items():
+        properties[column] = {"type": ["string", "integer", "null"], "description": f"The {name}."}
+    if schema.amount is not None:
+        amount = schema.amount
+        kind: Json = {"type": ["number", "null"] if amount.optional else "number"}
+        if not amount.allow_negative:
+            kind["minimum"] = 0
+        currency = "" if amount.currency == "XXX" else f" in {amount.currency}"
+        properties[amount.column] = kind | {"description": f"The amount{currency}."}
+        if not amount.optional:
+            required.append(amount.column)
+    for name, attribute in schema.attributes.items():
+        if attribute.type is AttributeType.time:
+            moment = _time(TimeColumn(name, attribute.format, attribute.timezone, attribute.start))
+            shape = moment | {"type": [moment["type"], "null"]}
+        else:
+            shape = dict(_TYPES[attribute.type])
+        if attribute.vocabulary:
+            shape["description"] = "Known values: " + ", ".join(attribute.vocabulary[:20])
+        properties.setdefault(schema.attribute_column(name), shape)
+    for column in schema.ignore:
+        properties.setdefault(column, {"description": "Accepted and not used."})
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _time(column: TimeColumn) -> Json:
+    if column.format is TimeFormat.iso:
+        return {"type": "string", "format": "date-time"}
+    return {"type": "number"}
+
+
+def _label_schema() -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "transaction_id": _TEXT,
+            "is_fraud": {"type": "boolean"},
+            "known_at": {
+                "type": "string",
+                "format": "date-time",
+                "description": "When it became known; now when absent, never in the future.",
+            },
+        },
+        "required": ["transaction_id", "is_fraud"],
+        "additionalProperties": False,
+    }
+
+
+def _outcomes(answer: type[BatchPrediction | LabelOutcomes], item: str) -> Json:
+    """The answer to a batch: its items are of two kinds, which msgspec's own schemas cannot say."""
+    either = [{"$ref": f"#/components/schemas/{name}"} for name in (item, "ItemError")]
+    counts: Json = {name: {"type": "integer"} for name in answer.__struct_fields__ if name != "results"}
+    shape = _object({"results": {"type": "array", "items": {"anyOf": either}}} | counts)
+    return shape | {"description": inspect.getdoc(answer)}
+
+
+def _paths(state: ServiceState) -> Json:
+    example = dict(state.example)
+    identifier = str(example.get(state.schema.id_column, "example-1"))
+    label = {"transaction_id": identifier, "is_fraud": True}
+    one: Json = {"$ref": "#/components/schemas/Transaction"}
+    batch: Json = _object({"transactions": {"type": "array", "items": one}})
+    labels: Json = _object({"labels": {"type": "array", "items": {"$ref": "#/components/schemas/Label"}}})
+    by_id: Json = _object({"transaction_id": _TEXT})
+    id_parameter = {
+        "name": "transaction_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": identifier,
+    }
+    top = {
+        "name": "top",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 10},
+        "description": "How many reasons; the rest is summed up in other_contributions.",
+    }
+    return {
+        "/v1/predict": {
+            "post": _operation("Decide on one transaction", "score", "Prediction", (*_BODY_PROBLEMS, 409, 429))
+            | _body(one, example)
+        },
+        "/v1/batch-predict": {
+            "post": _operation("Decide on many transactions", "score", "BatchPrediction", (*_BODY_PROBLEMS, 429))
+            | _body(batch, {"transactions": [example]})
+        },
+        "/v1/explain": {
+            "post": _operation(
+                "Explain a decision by its id, or a transaction without recording it",
+                "score",
+                "Explanation",
+                (*_BODY_PROBLEMS, 404, 409, 429),
+            )
+            | _body({"anyOf": [by_id, one]}, example)
+            | {"parameters": [top]}
+        },
+        "/v1/labels": {
+            "post": _operation(
+                "Report fraud or not, for one transaction or many",
+                "label",
+                ("LabelOutcome", "LabelOutcomes"),
+                (*_BODY_PROBLEMS, 404),
+            )
+            | _body({"anyOf": [{"$ref": "#/components/schemas/Label"}, labels]}, label)
+        },
+        "/v1/decisions/{transaction_id}": {
+            "get": _operation("Show a decision", "read", "DecisionView", (401, 403, 404, 422, 503))
+            | {"parameters": [id_parameter]}
+        },
+        "/health/live": {"get": _operation("The process answers", None, "Alive", ())},
+        "/health/ready": {"get": _operation("The process can decide", None, "Ready", (503,))},
+        "/metrics": {"get": _metrics()},
+    }
+
+
+def _operation(summary: str, scope: str | None, answer: str | tuple[str, ...], problems: tuple[int, ...]) -> Json:
+    names = (answer,) if isinstance(answer, str) else answer
+    schemas = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+    found = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    responses: Json = {"200": {"description": "Done.", "content": {"application/json": {"schema": found}}}}
+    for status in sorted(problems):
+        schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        responses[str(status)] = {"description": _PROBLEMS[status], "content": {PROBLEM_JSON: schema}}
+    operation: Json = {"summary": summary, "responses": responses}
+    if scope is None:
+        return operation | {"security": []}
+    return operation | {"description": f"Needs a key with the scope `{scope}`."}
+
+
+def _metrics() -> Json:
+    operation = _operation("All metrics in Prometheus' text format", "read", "Alive", (401, 403))
+    operation["responses"]["200"] = {
+        "description": "Done.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    return operation
+
+
+def _body(schema: Json, example: Any) -> Json:
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+    }
+
+
+def _object(properties: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,48 @@
+"""Runs the application under uvicorn."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from fraudml.errors import ConfigError
+
+GRACE_S = 10  # how long requests under way may take when the server stops
+BACKLOG = 2_048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 lets the system choose (``getsockname()[1]`` says which).
+
+    >>> with listen("127.0.0.1", 0) as bound:
+    ...     bound.getsockname()[1] > 0
+    True
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from None
+    return bound
+
+
+def server(app: FastAPI) -> uvicorn.Server:
+    """A server of the app, with uvloop and httptools where they are installed; ``run(sockets=[...])`` serves."""
+    config = uvicorn.Config(
+        app,
+        backlog=BACKLOG,
+        log_config=None,  # see logs.configure
+        access_log=False,  # it would log paths, which hold ids; the middleware has a line of its own
+        server_header=False,
+        proxy_headers=False,  # who is local is decided by the connection, not by what clients send
+        ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,518 @@
+"""The service over real HTTP: what it answers, what it refuses, and how."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fraudml.decisions.keys import Scope, new_key
+from fraudml.errors import DecisionLogError
+from tests.support.scoring import SCHEMA, row
+from tests.support.server import Service
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    running: list[Service] = []
+
+    def run(**settings: Any) -> Service:
+        running.append(Service(tmp_path, **settings))
+        return running[-1]
+
+    yield run
+    for service in running:
+        service.stop()
+
+
+@pytest.fixture
+def service(start: Start) -> Service:
+    return start()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """For tests that only send what is refused or explained."""
+    running = Service(tmp_path_factory.mktemp("shared"))
+    yield running
+    running.stop()
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert body["status"] == status
+    assert body["detail"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body
+
+
+def test_a_transaction_is_decided_and_a_retry_gets_the_same_bytes(start: Start) -> None:
+    service = start()
+    first = service.client.post("/v1/predict", json=row(1))
+    assert first.status_code == 200
+    body = first.json()
+    assert body["transaction_id"] == "t1"
+    assert body["event_time"] == "2024-05-01T00:00:01Z"
+    assert body["score"] == pytest.approx(1 / (1 + np.exp(2)))
+    assert (body["action"], body["model_version"], body["late"], body["degraded"]) == ("approve", "1", False, [])
+    assert service.client.post("/v1/predict", json=row(2)).json()["score"] > body["score"]
+    assert service.client.post("/v1/predict", json=row(1)).content == first.content
+    service.stop()
+    again = start()
+    assert again.client.post("/v1/predict", json=row(1)).content == first.content
+    assert again.client.post("/v1/predict", json=row(3)).json()["score"] == pytest.approx(0.5)  # n_1d is 2 again
+
+
+def test_the_same_id_with_other_content_is_409_naming_the_field(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    body = problem(service.client.post("/v1/predict", json=row(1, dist_km=7)), 409)
+    assert "'dist_km'" in body["detail"]
+    assert body["type"] == "urn:fraudml:problem:conflict"
+
+
+def test_every_wrong_field_is_named_with_what_was_expected(shared: Service) -> None:
+    bad = row(1, amount="much", time="yesterday", items=1.5, cust_nr=1)
+    del bad["tx_id"]
+    body = problem(shared.client.post("/v1/predict", json=bad), 422)
+    found = {error["path"]: error["expected"] for error in body["errors"]}
+    assert set(found) == {"tx_id", "time", "amount", "items", "cust_nr"}
+    assert found["tx_id"] == "missing"
+    assert "ISO 8601" in found["time"]
+    assert "did you mean 'cust_no'" in found["cust_nr"]
+    assert "much" not in str(body)  # values may be personal
+
+
+def test_a_batch_reports_each_item_by_itself(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    rows = [row(1), row(2), row(3, amount=-1), row(1, amount=3.0), 7, row(2)]
+    answer = service.client.post("/v1/batch-predict", json={"transactions": rows})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["scored"], body["failed"]) == (3, 3)
+    results = body["results"]
+    assert [r.get("transaction_id") for r in results] == ["t1", "t2", None, None, None, "t2"]
+    assert results[1] == results[5]
+    assert [r["error"]["status"] for r in results if "error" in r] == [422, 409, 422]
+    assert [r["index"] for r in results if "error" in r] == [2, 3, 4]
+    assert results[2]["error"]["errors"][0]["path"] == "transactions[2].amount"
+    assert service.client.post("/v1/batch-predict", json={"transactions": []}).json()["results"] == []
+
+
+def test_too_much_is_413(start: Start) -> None:
+    service = start(max_batch=2, max_body_bytes=5_000)
+    body = problem(service.client.post("/v1/batch-predict", json={"transactions": [row(i) for i in range(3)]}), 413)
+    assert "2 transactions" in body["detail"]
+    labels = [{"transaction_id": "t1", "is_fraud": True}] * 3
+    problem(service.as_("label").post("/v1/labels", json={"labels": labels}), 413)
+    problem(service.client.post("/v1/predict", content=b" " * 5_001), 413)
+
+    def unannounced() -> Iterator[bytes]:
+        yield from [b" " * 1_000] * 6
+
+    problem(service.client.post("/v1/predict", content=unannounced()), 413)
+    assert service.store.events == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", "/v1/predict", "score"),
+        ("POST", "/v1/batch-predict", "score"),
+        ("POST", "/v1/explain", "score"),
+        ("POST", "/v1/labels", "label"),
+        ("GET", "/v1/decisions/t1", "read"),
+    ],
+)
+def test_every_route_wants_its_scope(shared: Service, method: str, path: str, scope: str) -> None:
+    anyone, url = shared.as_(None), path
+    missing = anyone.request(method, url)
+    problem(missing, 401)
+    assert missing.headers["www-authenticate"] == "Bearer"
+    problem(anyone.request(method, url, headers={"Authorization": "Bearer fml_wrong"}), 401)
+    problem(anyone.request(method, url, headers={"Authorization": "Basic fml_wrong"}), 401)
+    for other in {"score", "label", "read"} - {scope}:
+        body = problem(anyone.request(method, url, headers={"X-API-Key": shared.tokens[other]}), 403)
+        assert f"'{scope}'" in body["detail"]
+    for good in (scope, "admin"):
+        response = anyone.request(method, url, headers={"X-API-Key": shared.tokens[good]})
+        assert response.status_code in (404, 422)
+
+
+def test_a_revoked_key_stops_working_and_a_new_one_starts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraudml.service.auth.KEYS_TTL_S", -1.0)  # instead of waiting for it
+    token, key = new_key("other", [Scope.score])
+    headers = {"X-API-Key": token}
+    problem(service.as_(None).post("/v1/predict", json=row(1), headers=headers), 401)
+    service.log.keys.add(key)
+    assert service.as_(None).post("/v1/predict", json=row(1), headers=headers).status_code == 200
+    service.log.keys.revoke("other")
+    problem(service.as_(None).post("/v1/predict", json=row(1), headers=headers), 401)
+
+
+def test_known_keys_stay_valid_while_the_keys_cannot_be_read(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service.client.post("/v1/predict", json=row(1)).status_code == 200
+    monkeypatch.setattr("fraudml.service.auth.KEYS_TTL_S", -1.0)
+
+    def fail() -> list[Any]:
+        raise DecisionLogError("gone")
+
+    monkeypatch.setattr(service.log.keys, "all", fail)
+    assert service.client.post("/v1/predict", json=row(2)).status_code == 200
+
+
+def test_a_key_has_its_rate(start: Start) -> None:
+    service = start(rate_limit_per_s=0.01)
+    assert service.client.post("/v1/predict", json=row(1)).status_code == 200
+    refused = service.client.post("/v1/predict", json=row(2))
+    problem(refused, 429)
+    assert 90 <= int(refused.headers["retry-after"]) <= 100
+    assert service.as_("admin").post("/v1/predict", json=row(2)).status_code == 200  # another key, another bucket
+    problem(service.client.post("/v1/batch-predict", json={"transactions": [row(3)]}), 429)
+
+
+def test_a_failing_log_is_503_and_a_retry_counts_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append = service.log.append
+    monkeypatch.setattr(service.log, "append", _raise(DecisionLogError("secret path: disk full")))
+    with caplog.at_level(logging.WARNING, "fraudml.service"):
+        refused = service.client.post("/v1/predict", json=row(1))
+    body = problem(refused, 503)
+    assert "secret" not in refused.text
+    assert int(refused.headers["retry-after"]) >= 1
+    (line,) = [record for record in caplog.records if record.message == "request"]
+    assert line.request_id == body["request_id"]
+    assert "disk full" in line.failure
+    monkeypatch.setattr(service.log, "append", append)
+    assert service.client.post("/v1/predict", json=row(1)).status_code == 200
+    assert len(service.store.events) == 1
+
+
+def test_a_defect_is_503_without_a_trace_and_logged_with_its_id(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service.state.scorer, "try_score", _raise(ZeroDivisionError("secret")))
+    refused = service.client.post("/v1/predict", json=row(1))
+    body = problem(refused, 503)
+    assert "secret" not in refused.text
+    assert "Traceback" not in refused.text
+    (record,) = [r for r in caplog.records if r.message == "unexpected failure"]
+    assert record.request_id == body["request_id"]
+    assert record.exc_info is not None
+    assert 'fraud_errors_total{kind="ZeroDivisionError"} 1.0' in service.client.get("/metrics").text
+
+
+def test_more_than_can_wait_is_503_and_health_answers_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    real = service.state.scorer.try_score
+
+    def slow(batch: Any) -> Any:
+        entered.set()
+        release.wait(30)
+        return real(batch)
+
+    monkeypatch.setattr(service.state.scorer, "try_score", slow)
+    service.state.worker._most_waiting = 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.client.post, "/v1/predict", json=row(1))
+        assert entered.wait(30)
+        assert service.as_("score").get("/health/live").json() == {"status": "alive"}
+        assert service.as_("score").get("/health/ready").status_code == 200
+        problem(service.as_("score").post("/v1/predict", json=row(2)), 503)
+        release.set()
+        assert waiting.result(30).status_code == 200
+
+
+def _raise(error: Exception) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_labels_are_recorded_once_and_show_in_the_decision(service: Service) -> None:
+    service.client.post("/v1/batch-predict", json={"transactions": [row(1), row(2)]})
+    label = service.as_("label")
+    one = {"transaction_id": "t1", "is_fraud": True, "known_at": "2024-05-02T00:00:00Z"}
+    assert label.post("/v1/labels", json=one).json() == {"transaction_id": "t1", "recorded": True}
+    assert label.post("/v1/labels", json=one).json() == {"transaction_id": "t1", "recorded": False}
+    assert label.post("/v1/labels", json={"tx_id": "t2", "is_fraud": 0}).json()["recorded"]  # known now
+    many = [
+        {"transaction_id": "t1", "is_fraud": False, "known_at": "2024-05-03T00:00:00Z"},
+        {"transaction_id": "nobody", "is_fraud": True},
+        {"transaction_id": "t2", "is_fraud": "maybe"},
+        one,
+    ]
+    body = label.post("/v1/labels", json={"labels": many}).json()
+    assert (body["recorded"], body["unchanged"], body["failed"]) == (1, 1, 2)
+    assert [r.get("error", {}).get("status") for r in body["results"]] == [None, 404, 422, None]
+    assert body["results"][2]["error"]["errors"][0]["path"] == "labels[2].is_fraud"
+    shown = service.as_("read").get("/v1/decisions/t1").json()
+    assert shown["labels"] == [
+        {"is_fraud": True, "known_at": "2024-05-02T00:00:00Z"},
+        {"is_fraud": False, "known_at": "2024-05-03T00:00:00Z"},
+    ]
+    assert [item.is_fraud for item in service.store.labels if item.transaction_id == "t1"] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({"transaction_id": "t1", "is_fraud": True, "known_at": "2150-01-01T00:00:00Z"}, ["known_at"]),
+        ({"transaction_id": "t1", "is_fraud": True, "known_at": "2024-01-01"}, ["known_at"]),
+        ({"is_fraud": "perhaps", "extra": 1}, ["transaction_id", "is_fraud", "extra"]),
+        ({"transaction_id": "t1"}, ["is_fraud"]),
+        ({"labels": 7}, ["labels"]),
+        ({"labels": [], "more": 1}, ["labels"]),
+    ],
+)
+def test_a_wrong_label_is_422(shared: Service, body: dict[str, Any], paths: list[str]) -> None:
+    found = problem(shared.as_("label").post("/v1/labels", json=body), 422)
+    assert [error["path"] for error in found["errors"]] == paths
+
+
+def test_a_label_known_before_its_event_or_without_one(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    label = service.as_("label")
+    early = {"transaction_id": "t1", "is_fraud": True, "known_at": "2024-04-30T00:00:00Z"}
+    assert problem(label.post("/v1/labels", json=early), 422)["errors"][0]["path"] == "known_at"
+    problem(label.post("/v1/labels", json={"transaction_id": "nobody", "is_fraud": True}), 404)
+
+
+def test_a_decision_shows_what_it_rests_on(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    sent = row(2, tx_id="a/b?c", country=None)
+    answer = service.client.post("/v1/predict", json=sent).json()
+    shown = service.as_("read").get("/v1/decisions/a%2Fb%3Fc").json()
+    assert shown["decision"] == answer
+    assert shown["transaction"] == {name: value for name, value in sent.items() if value is not None}
+    assert shown["features"] == {"amount": 1_000, "distance": 2.5, "n_1d": 1, "sum_1d": 1_000, "frauds_30d": 0}
+    problem(service.as_("read").get("/v1/decisions/nobody"), 404)
+
+
+def test_a_card_number_is_never_stored_and_still_found(service: Service, tmp_path: Path) -> None:
+    card = "4111111111111111"
+    answer = service.client.post("/v1/predict", json=row(1, tx_id=int(card), cust_no=card))
+    assert answer.json()["transaction_id"].startswith("card:")
+    label = service.as_("label").post("/v1/labels", json={"transaction_id": card, "is_fraud": True})
+    assert label.json()["recorded"]
+    assert service.as_("read").get(f"/v1/decisions/{card}").status_code == 200
+    assert card.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_explanations_add_up(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    decided = service.client.post("/v1/predict", json=row(2)).json()
+    by_id = service.client.post("/v1/explain", json={"transaction_id": "t2"}).json()
+    assert (by_id["recorded"], by_id["score"], by_id["action"]) == (True, decided["score"], decided["action"])
+    assert service.client.post("/v1/explain", json={"tx_id": "t2"}).json() == by_id
+    assert service.client.post("/v1/explain", json=row(2)).json() == by_id
+    fresh = service.client.post("/v1/explain?top=1", json=row(3)).json()
+    assert not fresh["recorded"]
+    assert len(fresh["reasons"]) == 1
+    assert fresh["other_contributions"] != 0
+    for body in (by_id, fresh):
+        total = body["base_log_odds"] + sum(r["contribution"] for r in body["reasons"]) + body["other_contributions"]
+        assert total == pytest.approx(body["log_odds"], abs=1e-9)
+        assert 1 / (1 + np.exp(-body["log_odds"])) == pytest.approx(body["score"])
+        assert all(r["text"] for r in body["reasons"])
+    assert service.as_("read").get("/v1/decisions/t3").status_code == 404  # nothing was recorded
+    problem(service.client.post("/v1/explain", json={"transaction_id": "nobody"}), 404)
+    problem(service.client.post("/v1/explain", json=row(2, amount=1)), 409)
+    problem(service.client.post("/v1/explain?top=0", json=row(2)), 422)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b"7", 422),
+        (b'{"amount": NaN}', 422),
+        (b'{"amount": 1e999}', 422),
+        (b"[" * 200_000, 422),
+        (b'{"a":' * 100_000, 422),
+        (b'{"tx_id": "\xff"}', 422),
+        (b'{"tx_id": "\\ud800"}', 422),
+        (b'{"tx_id": {"a": [1]}}', 422),
+        ("\ufeff{}".encode(), 422),
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"])
+def test_what_is_no_sound_json_is_422(shared: Service, path: str, raw: bytes, status: int) -> None:
+    problem(shared.as_("admin").post(path, content=raw), status)
+
+
+def test_a_name_given_twice_is_refused(shared: Service) -> None:
+    raw = msgspec.json.encode(row(1))[:-1] + b',"amount":1}'
+    body = problem(shared.client.post("/v1/predict", content=raw), 422)
+    assert body["errors"] == [{"path": "amount", "expected": "given twice"}]
+    escaped = msgspec.json.encode(row(1))[:-1] + b',"am\\u006funt":1}'
+    problem(shared.client.post("/v1/predict", content=escaped), 422)
+    nested = b'{"transactions":[' + raw + b"]}"
+    problem(shared.client.post("/v1/batch-predict", content=nested), 422)
+
+
+def test_another_content_type_is_415(shared: Service) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"):
+        problem(shared.client.post("/v1/predict", content=b"{}", headers={"Content-Type": kind}), 415)
+    for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.bank+json"):
+        problem(shared.client.post("/v1/predict", content=b"{}", headers={"Content-Type": kind}), 422)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/predict/", 404),
+        ("GET", "/v1/predict", 405),
+        ("HEAD", "/v1/predict", 405),
+        ("BREW", "/v1/predict", 405),
+        ("DELETE", "/v1/decisions/t1", 405),
+        ("GET", "/v1/decisions/", 422),
+        ("OPTIONS", "/v1/predict", 405),
+        ("GET", "/../../etc/passwd", 404),
+    ],
+)
+def test_what_does_not_exist(shared: Service, method: str, path: str, status: int) -> None:
+    response = shared.as_("admin").request(method, path)
+    assert response.status_code == status
+    if method != "HEAD":
+        problem(response, status)
+
+
+def test_answers_carry_their_headers(shared: Service) -> None:
+    response = shared.client.post("/v1/predict", json={}, headers={"X-Request-ID": "order-77"})
+    assert response.headers["x-request-id"] == "order-77"
+    assert problem(response, 422)["request_id"] == "order-77"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "server" not in response.headers
+    odd = shared.client.get("/health/live", headers={"X-Request-ID": "a b" + "c" * 99})
+    assert len(odd.headers["x-request-id"]) == 16
+
+
+def test_health_needs_no_key_and_readiness_the_log(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    anyone = service.as_(None)
+    assert anyone.get("/health/live").json() == {"status": "alive"}
+    assert anyone.get("/health/ready").json() == {"model_version": "1", "status": "ready"}
+    monkeypatch.setattr(service.log, "ping", _raise(DecisionLogError("gone")))
+    problem(anyone.get("/health/ready"), 503)
+    assert anyone.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json"])
+def test_what_is_free_on_this_machine_wants_a_key_through_a_proxy(shared: Service, path: str) -> None:
+    anyone = shared.as_(None)
+    assert anyone.get(path).status_code == 200
+    proxied = {"X-Forwarded-For": "127.0.0.1"}
+    problem(anyone.get(path, headers=proxied), 401)
+    problem(anyone.get(path, headers=proxied | {"X-API-Key": shared.tokens["score"]}), 403)
+    assert anyone.get(path, headers=proxied | {"X-API-Key": shared.tokens["read"]}).status_code == 200
+
+
+def test_metrics_count_what_happened(service: Service) -> None:
+    service.client.post("/v1/predict", json=row(9))
+    service.client.post("/v1/predict", json=row(8, amount=900.0))
+    service.client.post("/v1/predict", json=row(8, amount=1.0))
+    service.client.post("/v1/predict", json={})
+    service.as_("label").post("/v1/labels", json={"transaction_id": "t9", "is_fraud": True})
+    service.client.get("/no/such/path")
+    text = service.client.get("/metrics").text
+    for line in (
+        'fraud_predictions_total{label="approve",model="1"} 1.0',
+        'fraud_predictions_total{label="decline",model="1"} 1.0',
+        'fraud_prediction_latency_seconds_count{route="predict"} 2.0',
+        "fraud_late_total 1.0",
+        'fraud_rejected_total{reason="invalid"} 1.0',
+        'fraud_rejected_total{reason="conflict"} 1.0',
+        'fraud_labels_total{outcome="recorded"} 1.0',
+        'fraud_stage_seconds_count{stage="model"} 2.0',
+        'fraud_http_requests_total{route="/v1/predict",status="422"} 1.0',
+        'fraud_http_requests_total{route="unmatched",status="404"} 1.0',
+        'fraud_model_info{model="1"} 1.0',
+    ):
+        assert line in text
+
+
+def test_the_documented_examples_work(service: Service) -> None:
+    document = service.client.get("/openapi.json").json()
+    admin = service.as_("admin")
+    bodies = {
+        path: operations["post"]["requestBody"]["content"]["application/json"]["example"]
+        for path, operations in document["paths"].items()
+        if "post" in operations
+    }
+    assert set(bodies) == {"/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"}
+    for path in ("/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"):
+        response = admin.post(path, json=bodies[path])
+        assert response.status_code == 200, (path, response.text)
+        assert response.json().get("failed", 0) == 0
+    parameter = document["paths"]["/v1/decisions/{transaction_id}"]["get"]["parameters"][0]
+    assert admin.get(f"/v1/decisions/{parameter['example']}").status_code == 200
+    assert "-d &#39;{" in admin.get("/docs").text
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()  # it also writes what JSON forbids: NaN, Infinity, lone surrogates
+
+
+# Any bytes at all, and JSON that is nearly right.
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+near_rows = st.dictionaries(st.sampled_from([*row(1), "transaction_id", "is_fraud", "known_at"]), values)
+bodies = st.one_of(
+    st.binary(max_size=300),
+    values.map(repr).map(lambda text: text.encode("utf-8", "replace")),
+    near_rows.map(lambda changes: _json(row(1) | changes)),
+    near_rows.map(_json),
+    st.lists(near_rows | values, max_size=3).map(lambda rows: _json({"transactions": rows})),
+    st.lists(near_rows | values, max_size=3).map(lambda rows: _json({"labels": rows})),
+)
+
+
+@given(path=st.sampled_from(["/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"]), body=bodies)
+@settings(max_examples=120)
+def test_no_body_is_a_failure_of_ours(shared: Service, path: str, body: bytes) -> None:
+    response = shared.as_("admin").post(path, content=body)
+    assert response.status_code in {200, 404, 409, 422}
+    if response.status_code != 200:
+        problem(response, response.status_code)
+
+
+@given(path=st.text(max_size=40), query=st.text(max_size=20))
+@settings(max_examples=40)
+def test_no_path_is_a_failure_of_ours(shared: Service, path: str, query: str) -> None:
+    encoded = "".join(f"%{byte:02x}" for byte in path.encode("utf-8", "surrogatepass"))
+    for prefix in ("/", "/v1/decisions/", "/v1/"):
+        response = shared.as_("admin").get(prefix + encoded, params={"top": query.encode("utf-8", "replace")})
+        assert response.status_code in {200, 404, 405, 422}
+
+
+def test_the_schema_in_use_is_the_documented_one(shared: Service) -> None:
+    properties = shared.client.get("/openapi.json").json()["components"]["schemas"]["Transaction"]["properties"]
+    assert set(properties) == set(row(1))
+    assert SCHEMA.id_column in properties
