@@ -57,8 +57,8 @@ class DuckDBOfflineStore:
         with _driver_errors():
             self._connection = duckdb.connect(":memory:", config=config)
         self._threads = int(self._scalar("SELECT current_setting('threads')"))
-        self._memory_limit = str(self._scalar("SELECT current_setting('memory_limit')"))
-        self._memory_bytes = parse_bytes(self._memory_limit)
+        self._memory_limit = memory_limit
+        self._memory_bytes = parse_bytes(self._scalar("SELECT current_setting('memory_limit')"))
         self._entities: list[str] | None = None
 
     def put(self, transactions: pa.RecordBatchReader) -> int:

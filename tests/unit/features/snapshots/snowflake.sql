@@ -1,0 +1,240 @@
+WITH "windows" AS (
+  SELECT
+    "transaction_id",
+    "event_time_us",
+    "customer",
+    "merchant",
+    "amount_minor",
+    "country",
+    "score",
+    "is_fraud",
+    "known_at_us",
+    CASE
+      WHEN NOT "customer" IS NULL
+      THEN COUNT(*) OVER (
+        PARTITION BY "customer"
+        ORDER BY "event_time_us"
+        RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
+      )
+    END AS "agg_1",
+    CASE
+      WHEN NOT "customer" IS NULL
+      THEN COUNT("amount_minor") OVER (
+        PARTITION BY "customer"
+        ORDER BY "event_time_us"
+        RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
+      )
+    END AS "agg_2",
+    CASE
+      WHEN NOT "customer" IS NULL
+      THEN SUM(CAST("amount_minor" AS DECIMAL(38, 0))) OVER (
+        PARTITION BY "customer"
+        ORDER BY "event_time_us"
+        RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
+      )
+    END AS "agg_3",
+    CASE
+      WHEN NOT "customer" IS NULL
+      THEN SUM(CAST("amount_minor" AS DECIMAL(38, 0)) * CAST("amount_minor" AS DECIMAL(38, 0))) OVER (
+        PARTITION BY "customer"
+        ORDER BY "event_time_us"
+        RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
+      )
+    END AS "agg_4",
+    CASE
+      WHEN NOT "customer" IS NULL
+      THEN STDDEV_SAMP("score") OVER (
+        PARTITION BY "customer"
+        ORDER BY "event_time_us"
+        RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
+      )
+    END AS "agg_5"
+  FROM transactions
+), "labels_merchant" AS (
+  SELECT
+    "merchant",
+    "event_time_us",
+    "__is_probe",
+    COUNT(CAST("is_fraud" AS INT)) OVER (
+      PARTITION BY "merchant"
+      ORDER BY "event_time_us"
+      RANGE BETWEEN 2592000000000 PRECEDING AND 1 PRECEDING
+    ) AS "agg_8",
+    SUM(CAST("is_fraud" AS INT)) OVER (
+      PARTITION BY "merchant"
+      ORDER BY "event_time_us"
+      RANGE BETWEEN 2592000000000 PRECEDING AND 1 PRECEDING
+    ) AS "agg_9"
+  FROM (
+    SELECT
+      "merchant",
+      "event_time_us",
+      CAST(NULL AS INT) AS "is_fraud",
+      1 AS "__is_probe"
+    FROM transactions
+    WHERE
+      NOT "merchant" IS NULL
+    GROUP BY
+      "merchant",
+      "event_time_us"
+    UNION ALL
+    SELECT
+      "merchant",
+      "known_at_us" AS "event_time_us",
+      CAST("is_fraud" AS INT) AS "is_fraud",
+      0 AS "__is_probe"
+    FROM labels
+    WHERE
+      NOT "merchant" IS NULL AND NOT "is_fraud" IS NULL AND NOT "known_at_us" IS NULL
+  ) AS "stream"
+), "transactions_merchant_7d_by_1d" AS (
+  SELECT
+    "probe"."merchant",
+    "probe"."event_time_us",
+    MAX("event"."amount_minor") AS "agg_6"
+  FROM (
+    SELECT
+      "merchant",
+      "event_time_us"
+    FROM transactions
+    WHERE
+      NOT "merchant" IS NULL
+    GROUP BY
+      "merchant",
+      "event_time_us"
+  ) AS "probe"
+  JOIN transactions AS "event"
+    ON "event"."merchant" = "probe"."merchant"
+    AND "event"."event_time_us" >= "probe"."event_time_us" - (
+      604800000000 + "probe"."event_time_us" % 86400000000
+    )
+    AND "event"."event_time_us" < "probe"."event_time_us"
+  GROUP BY
+    "probe"."merchant",
+    "probe"."event_time_us"
+), "transactions_merchant_7d" AS (
+  SELECT
+    "probe"."merchant",
+    "probe"."event_time_us",
+    COUNT(DISTINCT "event"."customer") AS "agg_7"
+  FROM (
+    SELECT
+      "merchant",
+      "event_time_us"
+    FROM transactions
+    WHERE
+      NOT "merchant" IS NULL
+    GROUP BY
+      "merchant",
+      "event_time_us"
+  ) AS "probe"
+  JOIN transactions AS "event"
+    ON "event"."merchant" = "probe"."merchant"
+    AND "event"."event_time_us" >= "probe"."event_time_us" - 604800000000
+    AND "event"."event_time_us" < "probe"."event_time_us"
+  GROUP BY
+    "probe"."merchant",
+    "probe"."event_time_us"
+), "labels_merchant_30d_by_1d" AS (
+  SELECT
+    "probe"."merchant",
+    "probe"."event_time_us",
+    SUM(CAST("event"."is_fraud" AS INT)) AS "agg_10"
+  FROM (
+    SELECT
+      "merchant",
+      "event_time_us"
+    FROM transactions
+    WHERE
+      NOT "merchant" IS NULL
+    GROUP BY
+      "merchant",
+      "event_time_us"
+  ) AS "probe"
+  JOIN labels AS "event"
+    ON "event"."merchant" = "probe"."merchant"
+    AND "event"."known_at_us" >= "probe"."event_time_us" - (
+      2592000000000 + "probe"."event_time_us" % 86400000000
+    )
+    AND "event"."known_at_us" < "probe"."event_time_us"
+  GROUP BY
+    "probe"."merchant",
+    "probe"."event_time_us"
+), "previous_customer" AS (
+  SELECT
+    "customer",
+    "event_time_us",
+    LAG("event_time_us") OVER (PARTITION BY "customer" ORDER BY "event_time_us") AS "__previous_time_us",
+    LAG("amount_minor") OVER (PARTITION BY "customer" ORDER BY "event_time_us") AS "agg_11",
+    LAG("country") OVER (PARTITION BY "customer" ORDER BY "event_time_us") AS "agg_12"
+  FROM (
+    SELECT
+      "customer",
+      "event_time_us",
+      "amount_minor",
+      "country",
+      ROW_NUMBER() OVER (
+        PARTITION BY "customer", "event_time_us"
+        ORDER BY "amount_minor" DESC NULLS LAST, "country" DESC NULLS LAST
+      ) AS "__place"
+    FROM transactions
+    WHERE
+      NOT "customer" IS NULL
+  ) AS "moments"
+  WHERE
+    "__place" = 1
+)
+SELECT
+  "windows"."transaction_id",
+  "windows"."event_time_us",
+  "windows"."customer",
+  "windows"."merchant",
+  "windows"."amount_minor",
+  "windows"."country",
+  "windows"."score",
+  "windows"."is_fraud",
+  "windows"."known_at_us",
+  CAST(COALESCE("windows"."agg_1", 0) AS DOUBLE) AS "count_1h",
+  CASE
+    WHEN "windows"."agg_2" > 1
+    THEN SQRT(
+      CAST(CAST("windows"."agg_2" AS DECIMAL(38, 0)) * "windows"."agg_4" - "windows"."agg_3" * "windows"."agg_3" AS DOUBLE) / CAST("windows"."agg_2" * (
+        "windows"."agg_2" - 1
+      ) AS DOUBLE)
+    )
+  END AS "std_1h",
+  CAST("windows"."agg_3" AS DOUBLE) / CAST(NULLIF("windows"."agg_2", 0) AS DOUBLE) AS "mean_1h",
+  CAST("windows"."agg_5" AS DOUBLE) AS "score_std_1h",
+  CAST("transactions_merchant_7d_by_1d"."agg_6" AS DOUBLE) AS "max_7d",
+  CAST(NULLIF("transactions_merchant_7d"."agg_7", 0) AS DOUBLE) AS "customers_7d",
+  CAST("labels_merchant"."agg_9" AS DOUBLE) / CAST(NULLIF("labels_merchant"."agg_8", 0) AS DOUBLE) AS "fraud_rate_30d",
+  CAST(COALESCE("labels_merchant_30d_by_1d"."agg_10", 0) AS DOUBLE) AS "frauds_30d",
+  CASE
+    WHEN "windows"."event_time_us" - "previous_customer"."__previous_time_us" <= 7776000000000
+    THEN CAST("windows"."event_time_us" - "previous_customer"."__previous_time_us" AS DOUBLE) / CAST(1000000 AS DOUBLE)
+  END AS "gap",
+  CASE
+    WHEN "windows"."event_time_us" - "previous_customer"."__previous_time_us" <= 604800000000
+    THEN "previous_customer"."agg_12"
+  END AS "country_before",
+  CASE
+    WHEN "windows"."event_time_us" - "previous_customer"."__previous_time_us" <= 7776000000000
+    THEN CAST("previous_customer"."agg_11" AS DOUBLE)
+  END AS "amount_before"
+FROM "windows"
+LEFT JOIN "labels_merchant"
+  ON "labels_merchant"."__is_probe" = 1
+  AND "labels_merchant"."merchant" = "windows"."merchant"
+  AND "labels_merchant"."event_time_us" = "windows"."event_time_us"
+LEFT JOIN "transactions_merchant_7d_by_1d"
+  ON "transactions_merchant_7d_by_1d"."merchant" = "windows"."merchant"
+  AND "transactions_merchant_7d_by_1d"."event_time_us" = "windows"."event_time_us"
+LEFT JOIN "transactions_merchant_7d"
+  ON "transactions_merchant_7d"."merchant" = "windows"."merchant"
+  AND "transactions_merchant_7d"."event_time_us" = "windows"."event_time_us"
+LEFT JOIN "labels_merchant_30d_by_1d"
+  ON "labels_merchant_30d_by_1d"."merchant" = "windows"."merchant"
+  AND "labels_merchant_30d_by_1d"."event_time_us" = "windows"."event_time_us"
+LEFT JOIN "previous_customer"
+  ON "previous_customer"."customer" = "windows"."customer"
+  AND "previous_customer"."event_time_us" = "windows"."event_time_us"
