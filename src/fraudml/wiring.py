@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.cards import CardHasher
 from fraudml.events.schema import Schema
-from fraudml.events.source import TransactionSource
+from fraudml.events.source import Rejects, TransactionSource
 from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
@@ -19,6 +20,7 @@ from fraudml.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -64,16 +66,17 @@ def offline_store(settings: Settings) -> OfflineStore:
 
 def history(
     settings: Settings, declared: Project, paths: Sequence[str] | None, rejects: Path
-) -> Iterator[pa.RecordBatch]:
-    """What online state is built from before the log: the files named, else the project's source; none for ``[""]``.
+) -> tuple[Iterator[pa.RecordBatch], Callable[[], Rejects]]:
+    """What online state is built from before the log, and a function that tells its rejects afterwards.
 
-    A source that the project names but that is not there is an error: a service with empty windows would score
-    otherwise than the model was trained.
+    It is read from the files named, else the project's source; nothing for ``[""]``. A source that the project names
+    but that is not there is an error: a service with empty windows would score otherwise than the model was trained.
     """
     chosen = [declared.source] if paths is None and declared.source else paths
-    if not chosen or chosen == [""]:
-        return iter(())
-    return iter(source(settings, declared.schema, chosen, rejects).read())
+    if not chosen or list(chosen) == [""]:
+        return iter(()), lambda: Rejects(0, 0, {}, None)
+    found = source(settings, declared.schema, chosen, rejects)
+    return iter(found.read()), found.rejects
 
 
 def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
@@ -91,6 +94,16 @@ def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     if not url.startswith("sqlite:"):
         raise ConfigError("FRAUDML_DATABASE_URL must start with sqlite: in this version of fraudml")
     return SqliteDecisionLog(url, schema)
+
+
+@contextmanager
+def keys(settings: Settings, schema: Schema) -> Iterator[KeyStore]:
+    """The API keys, kept beside the decision log."""
+    log = decision_log(settings, schema)
+    try:
+        yield log.keys
+    finally:
+        log.close()
 
 
 def registry(settings: Settings) -> Registry:

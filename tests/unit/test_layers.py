@@ -37,8 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wiring": {"project", "settings", "adapters.*"} | CORE,
     "service": FRONT,
     "worker": FRONT,
-    # DESIGN's table plus features and models: `features list` and `models list` show exactly those.
-    "cli": FRONT | {"training", "operations", "simulation", "inference", "features", "models"},
+    # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
+    # `serve` starts.
+    "cli": FRONT | {"service", "training", "operations", "simulation", "inference", "features", "models"},
     "inference": {"events", "features"},
     "fraudml": set(),
     "__main__": {"cli"},

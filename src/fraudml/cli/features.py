@@ -75,7 +75,7 @@ def audit(
     store = wiring.offline_store(current)
     try:
         with output.steps(quiet=as_json) as steps:
-            past = wiring.history(current, declared, history, rejects_path(current, "history"))
+            past, _ = wiring.history(current, declared, history, rejects_path(current, "history"))
             with steps.step("Recompute and compare") as progress:
                 report = parity.audit(log, store, declared.feature_set, history=past, progress=progress)
     finally:
