@@ -1,0 +1,119 @@
+"""The in-process online store is the reference, on generated histories.
+
+Tables are held as tuples when short and as arrays when long; both are tried on every history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraudml.adapters.online.memory import MemoryOnlineStore, series
+from fraudml.events.label import Label
+from fraudml.events.transaction import Transaction
+from fraudml.features.reference import as_float, state_value
+from fraudml.features.spec import FeatureSet, LabelWindowFeature, StateFeature
+from fraudml.features.stores import StateRead
+from tests.parity.strategies import History, histories, record_batch
+
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture(params=[0, 3, 16], ids="tuples up to {}".format, autouse=True, scope="module")
+def _small(request: pytest.FixtureRequest) -> object:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(series, "SMALL", request.param)
+    yield
+    patch.undo()
+
+
+def expected(
+    feature_set: FeatureSet,
+    feature: StateFeature,
+    target: Transaction,
+    transactions: Sequence[Transaction],
+    labels: Sequence[Label],
+) -> float:
+    return as_float(state_value(feature_set, feature, target, transactions, labels))
+
+
+def is_late(feature_set: FeatureSet, target: Transaction, before: Sequence[Transaction]) -> bool:
+    used = {feature_set.schema.entity_names.index(f.over) for f in feature_set.state_features}
+    return any(
+        event.entities[i] is not None
+        and event.entities[i] == target.entities[i]
+        and event.event_time_us > target.event_time_us
+        for event in before
+        for i in used
+    )
+
+
+def tile_is_ahead(
+    feature_set: FeatureSet, feature: StateFeature, target: Transaction, before: Sequence[Transaction]
+) -> bool:
+    """The documented exception: a late read of a coarse window of transactions."""
+    if isinstance(feature, LabelWindowFeature) or getattr(feature, "resolution_us", 1) == 1:
+        return False
+    at = feature_set.schema.entity_names.index(feature.over)
+    return any(e.entities[at] == target.entities[at] and e.event_time_us > target.event_time_us for e in before)
+
+
+def check(
+    history: History, answer: StateRead, targets: Sequence[Transaction], arrived: Sequence[Sequence[Transaction]]
+) -> None:
+    feature_set = history.feature_set
+    for i, (target, before) in enumerate(zip(targets, arrived, strict=True)):
+        assert bool(answer.late[i]) == is_late(feature_set, target, before)
+        for value, feature in zip(answer.values[i], feature_set.state_features, strict=True):
+            if tile_is_ahead(feature_set, feature, target, before):
+                continue
+            wanted = expected(feature_set, feature, target, before, history.labels)
+            assert value == wanted or (math.isnan(value) and math.isnan(wanted)), (feature, target)
+
+
+def store_for(history: History, tick: int = 256) -> MemoryOnlineStore:
+    return MemoryOnlineStore(history.feature_set, lateness_us=2 * DAY_US, tick=tick)
+
+
+@given(histories(), st.integers(1, 5))
+def test_events_in_any_order_of_arrival(history: History, size: int) -> None:
+    store = store_for(history)
+    store.add_labels(history.labels)
+    events = history.transactions
+    for first in range(0, len(events), size):
+        batch = events[first : first + size]
+        arrived = [events[: first + i] for i in range(len(batch))]
+        check(history, store.read(batch), batch, [events[:first]] * len(batch))
+        check(history, store.read_then_update(batch), batch, arrived)
+    check(history, store.read(events), events, [events] * len(events))
+
+
+@given(histories(max_transactions=40))
+def test_events_in_order_of_time_with_eviction_after_each(history: History) -> None:
+    store = MemoryOnlineStore(history.feature_set, lateness_us=0, tick=1)
+    store.add_labels(history.labels)
+    events = sorted(history.transactions, key=lambda event: event.event_time_us)
+    for i, event in enumerate(events):
+        check(history, store.read_then_update([event]), [event], [events[:i]])
+
+
+@given(histories(), st.data())
+def test_a_bulk_load_is_a_replay(history: History, data: st.DataObject) -> None:
+    events = history.transactions
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=3)))
+    built = data.draw(st.booleans())
+    store = store_for(history)
+    for first, until in zip([0, *cuts], [*cuts, len(events)], strict=True):
+        store.load(record_batch(history.feature_set.schema, events[first:until], history.first_labels))
+        if built:
+            store.stats()
+    store.add_labels(history.further_labels)
+    replayed = store_for(history)
+    replayed.add_labels(history.labels)
+    replayed.read_then_update(events)
+    check(history, store.read(events), events, [events] * len(events))
+    assert store.stats() == replayed.stats()
