@@ -29,7 +29,7 @@ class LogisticRegressionFamily:
     """Every fraud and a sample of the genuine rows are enough for as few coefficients as there are."""
 
     name = "logistic_regression"
-    defaults: Mapping[str, Any] = {"l2": 10.0, "genuine_per_fraud": 50.0, "max_rows": 500_000, "max_iter": 300}
+    defaults: Mapping[str, Any] = {"l2": 10.0, "genuine_per_fraud": 20.0, "max_rows": 250_000, "max_iter": 150}
     search_space: Mapping[str, Sequence[Any]] = {
         "l2": (0.1, 1.0, 10.0, 100.0, 1000.0),
         "genuine_per_fraud": (5.0, 20.0, 50.0),
