@@ -89,11 +89,11 @@ class Moments(msgspec.Struct, gc=False, eq=False):
 
     def pick_edges(self, edges: Sequence[int], *, small: bool) -> None:
         """Keep only the totals at these edges."""
-        self.sums = packed([self.sums[edge] for edge in edges], small=small)
+        self.sums = _picked(self.sums, edges, small=small)
         if self.squares is not None:
-            self.squares = packed([self.squares[edge] for edge in edges], small=small)
+            self.squares = _picked(self.squares, edges, small=small)
         if self.present is not None:
-            self.present = packed([self.present[edge] for edge in edges], small=small)
+            self.present = _picked(self.present, edges, small=small)
 
     def remove_edges(self, first: int, until: int) -> None:
         """Forget the totals at these edges: slots are dropped in front, or merged inside."""
@@ -191,16 +191,17 @@ class Lane(msgspec.Struct, gc=False, eq=False):
             edges = [0, *(i + 1 for i in range(size) if i + 1 == size or starts[i] != starts[i + 1])]
         small = len(edges) - 1 <= series.SMALL
         if merging or self.counts is not None:
-            counts = self.prefixes()
-            self.counts = packed([counts[edge] for edge in edges], small=small)
+            self.counts = _picked(self.prefixes(), edges, small=small)
         for moments in self.moments:
             moments.pick_edges(edges, small=small)
         folded = []
         for values, plan in zip(self.extremes, plans, strict=True):
-            slots = [reduce(combine(plan.agg), values[a:b]) for a, b in pairwise(edges)]
+            slots: Sequence[Any] = values
+            if merging:
+                slots = [reduce(combine(plan.agg), values[a:b]) for a, b in pairwise(edges)]
             folded.append(packed(slots, small=small, typecode=typecode(plan)))
         self.extremes = tuple(folded)
-        self.starts = packed([starts[edge - 1] for edge in edges[1:]], small=small)
+        self.starts = packed([starts[edge - 1] for edge in edges[1:]] if merging else starts, small=small)
         self.rolling = None
 
     def add_event(
@@ -229,3 +230,7 @@ class Lane(msgspec.Struct, gc=False, eq=False):
 
 def _shifted(totals: Series, bits: int) -> Series:
     return packed([total << bits for total in totals], small=isinstance(totals, tuple))
+
+
+def _picked(totals: Series, edges: Sequence[int], *, small: bool) -> Series:
+    return packed(totals if len(edges) == len(totals) else [totals[edge] for edge in edges], small=small)

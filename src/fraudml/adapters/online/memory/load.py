@@ -20,6 +20,7 @@ from fraudml.adapters.online.memory.plan import Kind, MomentPlan, Plan
 from fraudml.adapters.online.memory.series import lift
 from fraudml.adapters.online.memory.table import NEVER
 from fraudml.adapters.online.memory.windows import REVIEW, WindowTable
+from fraudml.errors import OnlineStoreError
 from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, Schema
 
 PRUNE_ROWS = 2_000_000  # gathered rows at which those that no read can see are first dropped
@@ -46,9 +47,10 @@ class Gathered:
         return bool(self._batches)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Gather a batch."""
+        """Gather a batch; raises OnlineStoreError when it is not in the normal form."""
         if not batch.num_rows:
             return
+        _check(batch, self._names)
         times = batch.column(EVENT_TIME).to_numpy()
         place = int(RECENT * (len(times) - 1))
         self.newest_us = max(self.newest_us, int(np.partition(times, place)[place]))
@@ -120,6 +122,18 @@ def load_last(table: LastTable, groups: Groups, keys: pa.ChunkedArray) -> None:
         first = bisect_left(times, times[before - 1]) if before else 0
         for i in range(first, len(times)):
             table.add(key, times[i], [columns[at][i] if at in columns else None for at in range(width)])
+
+
+def _check(batch: pa.RecordBatch, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in batch.schema.names]
+    if missing:
+        raise OnlineStoreError(f"history lacks the columns {', '.join(missing)}; load the normal form")
+    if batch.column(EVENT_TIME).null_count:
+        raise OnlineStoreError(f"history has rows without {EVENT_TIME}; load the normal form")
+    for name in names:
+        column = batch.column(name)
+        if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
+            raise OnlineStoreError(f"history has a value of {name} that is no finite number; use null for missing")
 
 
 def _lane(table: WindowTable, times: list[int], columns: dict[int, list[Any]]) -> Lane:

@@ -9,7 +9,7 @@ lane has slots: the total before each slot, from an arbitrary start, so that any
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from itertools import chain
 from math import inf
 from typing import Any
@@ -24,19 +24,18 @@ Series = tuple[int, ...] | MutableSequence[int]
 Values = tuple[Any, ...] | MutableSequence[Any]
 
 
-def large(values: Iterable[Any], typecode: str = "q") -> MutableSequence[Any]:
+def large(values: Sequence[Any], typecode: str = "q") -> MutableSequence[Any]:
     """An array of 64-bit integers (``q``) or doubles (``d``), or a list (any other code, or when they do not fit).
 
     >>> large([1, 2]), large([2**64])
     (array('q', [1, 2]), [18446744073709551616])
     """
-    values = list(values)
-    if typecode not in ("q", "d"):
-        return values
-    try:
-        return array(typecode, values)
-    except OverflowError:
-        return values
+    if typecode in ("q", "d"):
+        try:
+            return array(typecode, values)
+        except OverflowError:
+            pass
+    return list(values)
 
 
 def packed(values: Sequence[Any], *, small: bool, typecode: str = "q") -> Values:
