@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,7 @@ def test_a_batch_reports_each_item_by_itself(service: Service) -> None:
     assert [r["error"]["status"] for r in results if "error" in r] == [422, 409, 422]
     assert [r["index"] for r in results if "error" in r] == [2, 3, 4]
     assert results[2]["error"]["errors"][0]["path"] == "transactions[2].amount"
+    assert results[4]["error"]["errors"] == [{"path": "transactions[4]", "expected": "expected a JSON object"}]
     assert service.client.post("/v1/batch-predict", json={"transactions": []}).json()["results"] == []
 
 
@@ -126,6 +128,14 @@ def test_too_much_is_413(start: Start) -> None:
 
     problem(service.client.post("/v1/predict", content=unannounced()), 413)
     assert service.store.events == []
+
+
+def test_a_body_that_stops_halfway_is_408(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraudml.service.body.BODY_WITHIN_S", 0.05)
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-API-Key: {service.tokens['score']}\r\nContent-Length: 9\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(head.encode() + b'{"half')
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +346,8 @@ def test_explanations_add_up(service: Service) -> None:
     assert service.as_("read").get("/v1/decisions/t3").status_code == 404  # nothing was recorded
     problem(service.client.post("/v1/explain", json={"transaction_id": "nobody"}), 404)
     problem(service.client.post("/v1/explain", json=row(2, amount=1)), 409)
-    problem(service.client.post("/v1/explain?top=0", json=row(2)), 422)
+    for top in ("0", "1001", "x", "-1", "9" * 5_000):
+        problem(service.client.post(f"/v1/explain?top={top}", json=row(2)), 422)
 
 
 @pytest.mark.parametrize(
@@ -373,9 +384,10 @@ def test_a_name_given_twice_is_refused(shared: Service) -> None:
 
 
 def test_another_content_type_is_415(shared: Service) -> None:
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json"):
+    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/jsonx", "json"):
         problem(shared.client.post("/v1/predict", content=b"{}", headers={"Content-Type": kind}), 415)
-    for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.bank+json"):
+    curl = "application/x-www-form-urlencoded"
+    for kind in (curl, "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.bank+json"):
         problem(shared.client.post("/v1/predict", content=b"{}", headers={"Content-Type": kind}), 422)
 
 

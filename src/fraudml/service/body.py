@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -13,26 +14,33 @@ from fraudml.errors import FieldProblem, RowError
 from fraudml.service.problems import ProblemError
 from fraudml.service.state import state_of
 
-_JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
+# The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
+_JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 _KEY_END = re.compile(rb'"\s*:')
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON."""
+    """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON,
+    408 when it stops arriving."""
     limit = state_of(request).settings.max_body_bytes
     content_type = request.headers.get("content-type")
     if content_type is not None and _JSON_TYPE.fullmatch(content_type.strip()) is None:
         raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
     size = 0
     chunks = []
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ProblemError(408, "the body did not arrive in time", {"Connection": "close"}) from None
     return b"".join(chunks)
 
 

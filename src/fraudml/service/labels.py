@@ -64,7 +64,7 @@ def _read_all(state: ServiceState, items: list[Any]) -> list[Label | RowError]:
 def _result(index: int, item: Label | RowError, outcome: bool | FraudmlError) -> LabelOutcome | ItemError:
     transaction_id = item.transaction_id if isinstance(item, Label) else None
     if isinstance(outcome, FraudmlError):
-        return ItemError(index, problem_of(outcome, f"labels[{index}]."), transaction_id)
+        return ItemError(index, problem_of(outcome, f"labels[{index}]"), transaction_id)
     return LabelOutcome(str(transaction_id), outcome)
 
 

@@ -97,7 +97,7 @@ def _read_all(state: ServiceState, rows: list[Any]) -> list[Transaction | RowErr
 def _result(index: int, outcome: Decision | FraudmlError) -> Prediction | ItemError:
     if isinstance(outcome, Decision):
         return prediction(outcome)
-    return ItemError(index, problem_of(outcome, f"transactions[{index}]."))
+    return ItemError(index, problem_of(outcome, f"transactions[{index}]"))
 
 
 def _count_rejected(state: ServiceState, outcomes: list[Decision | ConflictError | RowError]) -> None:

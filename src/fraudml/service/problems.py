@@ -30,6 +30,7 @@ SLUGS = {
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
+    408: "timeout",
     409: "conflict",
     413: "too-large",
     415: "unsupported-media-type",
@@ -60,13 +61,13 @@ class ProblemError(Exception):
 
 
 def problem_of(error: FraudmlError, prefix: str = "") -> Problem:
-    """The problem that an error of the domain is; ``prefix`` goes before the paths of wrong fields.
+    """The problem that an error of the domain is; ``prefix`` is the path of the item with the wrong fields.
 
-    >>> problem_of(RowError([FieldProblem("amount", "expected a number")]), "transactions[3].").errors
+    >>> problem_of(RowError([FieldProblem("amount", "expected a number")]), "transactions[3]").errors
     [FieldProblem(path='transactions[3].amount', expected='expected a number')]
     """
     if isinstance(error, RowError):
-        wrong = [FieldProblem(prefix + problem.path, problem.expected) for problem in error.problems]
+        wrong = [FieldProblem(_join(prefix, problem.path), problem.expected) for problem in error.problems]
         return msgspec.structs.replace(_problem(422, _count(len(wrong))), errors=wrong)
     if isinstance(error, NotFoundError):
         return _problem(404, str(error))
@@ -132,6 +133,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _problem(status: int, detail: str) -> Problem:
     slug = SLUGS.get(status, "error")
     return Problem(f"urn:fraudml:problem:{slug}", HTTPStatus(status).phrase, status, detail)
+
+
+def _join(item: str, field: str) -> str:
+    return f"{item}.{field}" if item and field else item or field
 
 
 def _count(wrong: int) -> str:

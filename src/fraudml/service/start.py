@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from fraudml import wiring
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.scorer import Model, Scorer
+from fraudml.decisions.model import Model
+from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
 from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
