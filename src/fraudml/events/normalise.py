@@ -9,8 +9,8 @@ The rules are here, because this is the slow and obvious one:
 - numbers are decimal (:data:`NUMBER`) and within +-1e30, integers whole and within +-10^12, booleans one of
   true/false/yes/no/t/f/y/n/1/0;
 - times are ISO 8601 (:data:`NAIVE_TIME`, :data:`ZONED_TIME`; digits beyond microseconds are cut off), of the
-  years 1970 to 2199; a naive one is refused unless the schema names a time zone; a naive time that a change of
-  clocks repeats is the first, one that it skips is read with the offset before the change;
+  years 1970 to 2199 (attributes: from 1900); a naive one is refused unless the schema names a time zone; a naive
+  time that a change of clocks repeats is the first, one that it skips is read with the offset before the change;
 - an amount is rounded to minor units (halves away from zero), not negative unless the schema allows it;
 - text that looks like a card number becomes a token; a number that looks like one is refused.
 """
@@ -32,6 +32,7 @@ from fraudml.events.transaction import Transaction
 from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT, SECOND, to_minor
 
 LATEST_US = 7_258_118_400_000_000  # 2200-01-01T00:00:00Z
+EARLIEST_ATTRIBUTE_US = -2_208_988_800_000_000  # 1900-01-01T00:00:00Z: dates of birth
 NULL_WORDS = frozenset({"", "nan", "na", "n/a", "none", "null"})  # as numbers, in lower case
 # Narrower than what Python reads (1_000, Arabic digits, 2024-W18-3), so that SQL can hold to the same.
 NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -60,6 +61,7 @@ A_BOOLEAN = "expected true or false"
 A_TIME = "expected an ISO 8601 time such as 2024-05-01T12:30:00Z"
 WITH_ZONE = "expected a time with its zone, such as 2024-05-01T12:30:00Z (the schema names no time zone)"
 WITHIN_YEARS = "expected a time between the years 1970 and 2199"
+WITHIN_CENTURIES = "expected a time between the years 1900 and 2199"
 NOT_NEGATIVE = "expected an amount that is not negative"
 WITHIN_MINOR = f"expected at most {INTEGER_LIMIT} minor units"
 A_VERDICT = "expected one of the schema's values for fraud or genuine"
@@ -157,6 +159,8 @@ def time_reader(column: TimeColumn | Attribute) -> Reader:
         TimeColumn("", column.format, column.timezone, column.start).start_us() if column.format.needs_start else 0
     )
 
+    earliest_us = EARLIEST_ATTRIBUTE_US if isinstance(column, Attribute) else 0
+
     def read(value: Any) -> int | None:
         if value is None or (isinstance(value, str) and value.strip().lower() in NULL_WORDS):
             return None
@@ -167,8 +171,8 @@ def time_reader(column: TimeColumn | Attribute) -> Reader:
             if number is None:
                 return None
             moment_us = start_us + to_minor(number * TIME_SCALE[column.format], 0)
-        if not 0 <= moment_us < LATEST_US:
-            raise _Wrong(WITHIN_YEARS)
+        if not earliest_us <= moment_us < LATEST_US:
+            raise _Wrong(WITHIN_CENTURIES if earliest_us < 0 else WITHIN_YEARS)
         return moment_us
 
     return read

@@ -28,6 +28,8 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     rising: float = 0.0  # of the pairs of neighbouring rows, those in ascending order
     minimum: float | None = None
     maximum: float | None = None
+    earliest: str = ""  # the smallest and the largest as text: of ISO times, the first and the last
+    latest: str = ""
     decimals: int = 0  # most digits behind the point in 99 % of the numbers
     length: float = 0.0  # mean length of the text
     top: tuple[tuple[str, int], ...] = ()

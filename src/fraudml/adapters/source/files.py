@@ -105,7 +105,8 @@ class FileSource:
                             progress(self._rows, max(expected, self._rows) if expected is not None else None)
                         yield batch
                 except _Hopeless:
-                    rejects.add(connection, plan.table, plan.used, broken, {})
+                    # A second connection, as the first is amid a result.
+                    rejects.add(connection.cursor(), plan.table, plan.used, broken, {})
                     raise self._too_many(rejects, " so far; nearly all are refused, so the reading stopped") from None
                 malformed = {} if plan.table.parquet else malformed_lines(connection)
                 self._rows += len(malformed)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
+import msgspec
 
 from fraudml.adapters.source import rules, tables
 from fraudml.adapters.source.tables import Table, literal, name
@@ -89,12 +90,12 @@ def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows:
         plain = rules.plain_type(column, kind)
     except DataError:  # nested: nothing can be said, and nothing will be read
         return ColumnProfile(name=column, sql_type=kind, rows=rows, filled=0.0, distinct=0, all_distinct=0)
-    text = f"lower(trim({name(column)}::VARCHAR, {literal(rules.WHITE_SPACE)}))"
+    text = rules.as_text(plain, name(column))
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE one AS SELECT rowid AS n, CASE WHEN v IN {_words(normalise.NULL_WORDS)} "
         f"THEN NULL ELSE t END AS v, CASE WHEN regexp_full_match(v, {literal(normalise.NUMBER)}) "
         f"THEN try_cast(v AS DOUBLE) END AS d FROM "
-        f"(SELECT rowid, {text} AS v, trim({name(column)}::VARCHAR, {literal(rules.WHITE_SPACE)}) AS t FROM sample)"
+        f"(SELECT rowid, t, lower(t) AS v FROM (SELECT rowid, {text} AS t FROM sample))"
     )
     decimals = "CASE WHEN d IS NOT NULL AND NOT contains(v, 'e') THEN length(split_part(v, '.', 2)) END"
     naive, zoned = literal(normalise.NAIVE_TIME), literal(normalise.ZONED_TIME)
@@ -103,7 +104,7 @@ def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows:
         f"count(*) FILTER (lower(v) IN {_words(normalise.TRUE_WORDS | normalise.FALSE_WORDS)}), "
         f"count(*) FILTER (regexp_full_match(v, {naive})), count(*) FILTER (regexp_full_match(v, {zoned})), "
         f"count(*) FILTER (regexp_full_match(v, '[0-9-]{{10}}|[0-9-]{{10}}[T ]00:00:00')), min(d), max(d), "
-        f"quantile_disc({decimals}, 0.99), avg(length(v)) FROM one"
+        f"quantile_disc({decimals}, 0.99), avg(length(v)), min(v), max(v) FROM one"
     ).fetchall()[0]
     filled, distinct = int(facts[0]), int(facts[1])
     share = [count / filled if filled else 0.0 for count in facts[2:8]]
@@ -129,6 +130,8 @@ def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows:
         rising=_rising(connection, by_number=share[0] > 0.9),
         minimum=facts[8],
         maximum=facts[9],
+        earliest=facts[12] or "",
+        latest=facts[13] or "",
         decimals=0 if share[1] == share[0] else int(facts[10] or 0),
         length=float(facts[11] or 0.0),
         top=tuple((str(value), int(count)) for value, count in top),
@@ -155,12 +158,7 @@ def _count_keys(
     totals = dict(
         zip((c.name for c in keys), connection.sql(f"SELECT {counted} FROM {scan}").fetchall()[0], strict=True)
     )
-    return [
-        ColumnProfile(**{**{f: getattr(c, f) for f in c.__struct_fields__}, "all_distinct": int(totals[c.name])})
-        if c.name in totals
-        else c
-        for c in columns
-    ]
+    return [msgspec.structs.replace(c, all_distinct=int(totals[c.name])) if c.name in totals else c for c in columns]
 
 
 def _purity(connection: duckdb.DuckDBPyConnection, label: str, column: str) -> float:

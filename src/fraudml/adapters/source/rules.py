@@ -89,13 +89,15 @@ def time(column: TimeColumn | Attribute, kind: str) -> Sql:
     if column.format is not TimeFormat.iso:
         return _counted_time(column, kind)
     broken = (f"p = {BROKEN}", rules.A_TIME)
-    outside = f"p < 0 OR p >= {rules.LATEST_US}"
+    earliest, words = _earliest(column)
+    outside = f"p < {earliest} OR p >= {rules.LATEST_US}"
     is_local = f"p > {LOCAL // 2}"
     if not column.timezone:
-        return Sql(_iso_time(kind), "p", _cases([broken, (is_local, rules.WITH_ZONE), (outside, rules.WITHIN_YEARS)]))
-    low, high = Zone(column.timezone).bounds_us
+        return Sql(_iso_time(kind), "p", _cases([broken, (is_local, rules.WITH_ZONE), (outside, words)]))
+    zone = Zone(column.timezone)
+    low, high = zone.to_local(earliest), zone.to_local(rules.LATEST_US)
     outside = f"CASE WHEN {is_local} THEN p < {LOCAL + low} OR p >= {LOCAL + high} ELSE {outside} END"
-    return Sql(_iso_time(kind), "p", _cases([broken, (outside, rules.WITHIN_YEARS)]))
+    return Sql(_iso_time(kind), "p", _cases([broken, (outside, words)]))
 
 
 def verdict(column: LabelColumn, kind: str) -> Sql:
@@ -164,6 +166,11 @@ def stripped(kind: str) -> str:
     return f"CASE WHEN {odd} THEN nullif(trim(r, {literal(WHITE_SPACE)}), '') ELSE r END"
 
 
+def as_text(kind: str, column: str) -> str:
+    """What an identifier or category of this (quoted) column is read as."""
+    return f"(SELECT {_text(kind)} FROM (SELECT {stripped(kind)} AS s FROM (SELECT {column} AS r)))"  # noqa: S608 - quoted
+
+
 def _text(kind: str) -> str:
     if kind == "BOOLEAN":
         return "CASE s WHEN true THEN 'true' WHEN false THEN 'false' END"
@@ -194,12 +201,19 @@ def _counted_time(column: TimeColumn | Attribute, kind: str) -> Sql:
     start = TimeColumn("", column.format, column.timezone, column.start).start_us() if column.format.needs_start else 0
     counted = _round(f"p * {rules.TIME_SCALE[column.format]}::DOUBLE")
     moment = f"({start} + try_cast({counted} AS BIGINT))"
+    earliest, words = _earliest(column)
     cases = [
         ("isnan(p)", rules.A_NUMBER),
         (f"abs(p) > {NUMBER_LIMIT!r}", rules.WITHIN_LIMIT),
-        (f"abs({counted}) > 1e17 OR {moment} < 0 OR {moment} >= {rules.LATEST_US}", rules.WITHIN_YEARS),
+        (f"abs({counted}) > 1e17 OR {moment} < {earliest} OR {moment} >= {rules.LATEST_US}", words),
     ]
     return Sql(_number(kind), f"CASE WHEN abs({counted}) <= 1e17 THEN {moment} END", _cases(cases))
+
+
+def _earliest(column: TimeColumn | Attribute) -> tuple[int, str]:
+    if isinstance(column, Attribute):
+        return rules.EARLIEST_ATTRIBUTE_US, rules.WITHIN_CENTURIES
+    return 0, rules.WITHIN_YEARS
 
 
 def _iso_time(kind: str) -> str:

@@ -7,6 +7,7 @@ must have a header line, and the delimiter is the one that the header is written
 # ruff: noqa: S608 - SQL is put together here from quoted names and literals, see tables.py
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import glob
@@ -192,10 +193,14 @@ def _delimiter(header: str) -> str:
 def _encoding(head: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    valid = head.decode("utf-8", errors="ignore")
-    broken = len(valid.encode()) < len(head) - 3  # a character may be cut at the end of the sample
-    # Broken bytes beside proper UTF-8 letters are damage; without any, the file is in a Western code page.
-    return "latin-1" if broken and valid.removeprefix("\ufeff").isascii() else "utf-8"
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < SAMPLE_BYTES)
+    except UnicodeDecodeError:
+        # Broken bytes beside proper UTF-8 letters are damage; without any, the file is in a Western code page.
+        return "latin-1" if head.decode("utf-8", errors="ignore").isascii() else "utf-8"
+    return "utf-8"
 
 
 def _plain(path: Path) -> str:
