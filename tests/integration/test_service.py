@@ -202,6 +202,7 @@ def test_a_failing_log_is_503_and_a_retry_counts_once(
     monkeypatch.setattr(service.log, "append", _raise(DecisionLogError("secret path: disk full")))
     with caplog.at_level(logging.WARNING, "fraudml.service"):
         refused = service.client.post("/v1/predict", json=row(1))
+        service.client.get("/health/live")  # the line is written after the answer, but before the next one
     body = problem(refused, 503)
     assert "secret" not in refused.text
     assert int(refused.headers["retry-after"]) >= 1
