@@ -13,6 +13,9 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# For tests that load ONNX Runtime before fraudml does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # A developer's own settings must not reach the tests; what only tests read may stay.
 for name in [name for name in os.environ if name.startswith("FRAUDML_")]:
     if name != "FRAUDML_HANDBOOK" and not name.startswith("FRAUDML_TEST_"):

@@ -97,6 +97,8 @@ def load(directory: Path, *, expect: FeatureSet | None = None, version: str | No
     that it is the fingerprint of ``expect`` (the FeatureSet in use), and that the reference inputs get their scores.
     """
     manifest = read_manifest(directory)
+    if not 0 <= manifest.thresholds.review <= manifest.thresholds.decline:
+        raise BundleError(f"bundle {directory}: the thresholds must rise from review to decline")
     try:
         model = (directory / MODEL_FILE).read_bytes()
     except OSError as error:
@@ -161,11 +163,14 @@ def _self_test(directory: Path, manifest: Manifest, runtime: Runtime) -> None:
     width = len([feature for feature in manifest.features if feature.input])
     try:
         inputs = as_matrix(manifest.reference_inputs, width)
+        background = as_matrix(manifest.background, width)
         scores = runtime.score(inputs)
-        differences = np.abs(scores - np.array(manifest.reference_scores))
     except (ValueError, BundleError) as error:
         raise BundleError(f"bundle {directory}: the self-test cannot run: {error}") from None
-    if not len(inputs) or not np.all(differences <= SCORE_TOLERANCE):
+    if not len(scores) or not len(background) or len(scores) != len(manifest.reference_scores):
+        raise BundleError(f"bundle {directory}: the reference inputs, their scores or the background are missing")
+    differences = np.abs(scores - np.array(manifest.reference_scores))
+    if not np.all(differences <= SCORE_TOLERANCE):
         raise BundleError(
             f"bundle {directory}: the model does not give the reference scores "
             f"(largest difference {differences.max(initial=0):.2g}); it must not serve"

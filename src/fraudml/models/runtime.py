@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fraudml.errors import BundleError
+
+# Microsoft's builds report their use to Microsoft and leave a database in the user's home; this is read when the
+# library is loaded. Whoever wants that may set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 INPUT = "features"
 PROBABILITY = "probability"

@@ -117,4 +117,6 @@ def _part(batch: pa.RecordBatch, deriver: Deriver, entity: str | None, keys: dic
 def _numbers(column: pa.Array, keys: dict[str | None, int]) -> NDArray[np.int64]:
     encoded = column.dictionary_encode(null_encoding="encode")
     numbers = [keys.setdefault(key, len(keys) - 1) for key in encoded.dictionary.to_pylist()]
-    return np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+    table = np.array(numbers, dtype=np.int64)
+    rows: NDArray[np.int64] = table[encoded.indices.to_numpy(zero_copy_only=False)]
+    return rows

@@ -33,7 +33,7 @@ def metrics(data: Dataset, scores: NDArray[np.float64]) -> dict[str, Any]:
         "brier": float(brier_score_loss(y, scores)),
         "calibration_error": calibration_error(y, scores),
     }
-    false_positive, true_positive, _ = roc_curve(y, scores)
+    false_positive, true_positive, _ = roc_curve(y, scores, drop_intermediate=False)
     for rate in FALSE_POSITIVE_RATES:
         found[f"recall_at_fpr_{rate:g}"] = float(true_positive[np.searchsorted(false_positive, rate, "right") - 1])
     if (data.entity >= 0).any():
@@ -53,13 +53,14 @@ def calibration_error(y: NDArray[np.int64], scores: NDArray[np.float64], bins: i
 def reliability(
     y: NDArray[np.int64], scores: NDArray[np.float64], bins: int = BINS
 ) -> list[tuple[float, float, float]]:
-    """Per bin of equal count: (share of rows, mean score, fraud share), by rising score."""
-    order = np.argsort(scores, kind="stable")
-    return [
-        (len(part) / len(y), float(scores[part].mean()), float(y[part].mean()))
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
+    """Per bin: (share of rows, mean score, fraud share), by rising score.
+
+    Bins have about equal count; equal scores share a bin, so the order of the rows does not matter.
+    """
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1]))
+    number = np.searchsorted(edges, scores, "right")
+    parts = (number == i for i in np.unique(number))
+    return [(float(part.mean()), float(scores[part].mean()), float(y[part].mean())) for part in parts]
 
 
 def entity_precision(data: Dataset, scores: NDArray[np.float64], k: int) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudml.errors import ExportError
+from fraudml.models.runtime import Runtime
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.families.base import FittedModel, Matrix
 
@@ -67,18 +68,14 @@ def verify_equal(onnx_bytes: bytes, fitted: FittedModel, calibrator: Calibrator,
     extreme values, and with values exactly on, just below and just above the thresholds of the model's trees.
     """
     import onnx
-    import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+    runtime = Runtime(onnx_bytes)  # what will serve
     rows = _check_rows(X, _thresholds(onnx.load_from_string(onnx_bytes)))
     native = calibrator.apply(fitted.margin(rows))
-    exported = session.run(["probability"], {"features": rows})[0].astype(np.float64)
-    _compare(exported, native, "in one batch")
+    _compare(runtime.score(rows), native, "in one batch")
     picked = np.linspace(0, len(rows) - 1, min(SINGLE_ROWS, len(rows))).astype(int)
-    alone = [session.run(["probability"], {"features": rows[[i]]})[0][0] for i in picked]
-    _compare(np.array(alone, np.float64), native[picked], "one by one")
+    alone = np.concatenate([runtime.score(rows[[i]]) for i in picked])
+    _compare(alone, native[picked], "one by one")
 
 
 def _compare(exported: npt.NDArray[np.float64], native: npt.NDArray[np.float64], how: str) -> None:

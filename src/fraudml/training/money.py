@@ -86,9 +86,9 @@ def summary(
     spent = np.choose(action, [cost.approve, cost.review, cost.decline])
     day = (data.event_time_us - data.event_time_us.min()) // DAY_US
     saved = np.bincount(day, weights=cost.approve - spent)
-    span = len(saved)
-    resampled = np.random.default_rng(seed).integers(0, span, size=(RESAMPLES, span))
-    low, high = np.quantile(saved[resampled].mean(axis=1), [0.025, 0.975])
+    span = days(data)
+    resampled = np.random.default_rng(seed).integers(0, len(saved), size=(RESAMPLES, len(saved)))
+    low, high = np.quantile(saved[resampled].sum(axis=1) / span, [0.025, 0.975])
     caught = cost.approve[fraud & (action > 0)].sum() / max(cost.approve.sum(), 1e-12)
     return {
         "fraud_loss_per_day": float(cost.approve[(action == 0)].sum() / span),
@@ -96,7 +96,7 @@ def summary(
         "review_cost_per_day": float(cost.review[action == 1].sum() / span),
         "cost_per_day": float(spent.sum() / span),
         "cost_per_day_without_model": float(cost.approve.sum() / span),
-        "saved_per_day": float(saved.mean()),
+        "saved_per_day": float(saved.sum() / span),
         "saved_per_day_low": float(low),
         "saved_per_day_high": float(high),
         "reviews_per_day": float((action == 1).sum() / span),
@@ -113,4 +113,5 @@ def _threshold(ranked: NDArray[np.float64], cut: int) -> float:
         return NEVER
     if cut == len(ranked):
         return 0.0
-    return float((ranked[cut - 1] + ranked[cut]) / 2)
+    middle = float((ranked[cut - 1] + ranked[cut]) / 2)
+    return middle if middle > ranked[cut] else float(ranked[cut - 1])  # there may be no number in between

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fraudml import __version__
 from fraudml.events.example import example
 from fraudml.models import bundle
+from fraudml.models.runtime import Runtime
 from fraudml.training import export, split
 from fraudml.training.train import Candidate, Result
 
@@ -31,7 +32,7 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
     model = export.export(candidate.model, candidate.calibrator, feature_set.input_names)
     checked = used.x[_sample(rng, np.ones(len(used), dtype=bool), CHECK_ROWS)]
     export.verify_equal(model, candidate.model, candidate.calibrator, checked)
-    runtime = bundle.Runtime(model)
+    runtime = Runtime(model)
     inputs = np.concatenate([checked[:REFERENCE_ROWS], np.full((1, checked.shape[1]), np.nan, dtype=np.float32)])
     manifest = bundle.Manifest(
         fraudml_version=__version__,

@@ -1,23 +1,25 @@
 """Bundles as versions of an MLflow registered model: a SQLite file and a folder by default, any server by URL.
 
 Aliases name the versions that serve (MLflow 3 has no stages any more). Each change of the champion is one tag of
-the registered model, ``fraudml.champion.<number>``, so the history is never overwritten.
+the registered model, ``fraudml.champion.<number>-<random>``, so the history is never overwritten, not even by two
+promotions at the same moment.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fraudml.adapters.registry._client import create_store, failure, open_client, sqlite_url
 from fraudml.errors import BundleError, NotFoundError, RegistryError
 from fraudml.models import bundle
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Promotion
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 ARTIFACT = "bundle"
 PROMOTION_TAG = "fraudml.champion."
 METRIC_TAG = "fraudml.metric."
+HASH_TAG = "fraudml.onnx_sha256"
 PAGE = 200
+ALIAS_ATTEMPTS = 3
+LONGEST_REASON = 2_000
+LONGEST_PARAMETER = 500
 
 
 class MlflowRegistry:
@@ -40,64 +46,37 @@ class MlflowRegistry:
     """
 
     def __init__(self, url: str | None, *, home: Path, model_name: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", model_name):
+            raise RegistryError(f"the model name {model_name!r} may have only letters, digits, '.', '_' and '-'")
         self._home = home.absolute()
         self._name = model_name
-        self._local = url is None
-        home.mkdir(parents=True, exist_ok=True)
-        self._url = url or f"sqlite:///{self._home / 'registry.db'}"
+        self._file = None if url else self._home / "registry.db"
+        self._url = url or sqlite_url(self._home / "registry.db")
         self._opened: MlflowClient | None = None
 
     def register(
         self, directory: Path, *, run: dict[str, Any] | None = None, aliases: tuple[str, ...] = ()
     ) -> ModelVersion:
         """Store a bundle as the next version; its run holds parameters, metrics and lineage."""
-        from mlflow.entities import Metric, Param
-        from mlflow.exceptions import MlflowException
-
         manifest = bundle.read_manifest(directory)
         metrics = _flat_metrics(manifest)
-        record = manifest.training
         with self._calls() as client:
-            started = client.create_run(
-                self._experiment(client),
-                run_name=manifest.family,
-                tags={
-                    "fraudml.family": manifest.family,
-                    "fraudml.fingerprint": manifest.fingerprint,
-                    "fraudml.data_hash": record.data_hash,
-                    "fraudml.version": manifest.fraudml_version,
-                },
-            ).info
-            facts = {"seed": record.seed, "rows": record.rows, "since_us": record.since_us, "until_us": record.until_us}
-            params = [Param(key, str(value)[:500]) for key, value in {**record.parameters, **facts}.items()]
-            client.log_batch(
-                started.run_id,
-                metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
-                params=params,
-            )
-            client.log_artifacts(started.run_id, str(directory), ARTIFACT)
-            report = (run or {}).get("report")
-            if report:
-                client.log_artifact(started.run_id, str(report))
-            client.set_terminated(started.run_id)
-            try:
-                client.create_registered_model(self._name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            run_id, artifacts = self._log_run(client, manifest, metrics, directory, (run or {}).get("report"))
+            self._ensure_model(client)
             version = client.create_model_version(
                 self._name,
-                source=f"{started.artifact_uri}/{ARTIFACT}",
-                run_id=started.run_id,
+                source=f"{artifacts}/{ARTIFACT}",
+                run_id=run_id,
                 tags={
                     "fraudml.family": manifest.family,
                     "fraudml.created_at": manifest.created_at,
                     "fraudml.fingerprint": manifest.fingerprint,
+                    HASH_TAG: manifest.onnx_sha256,
                     **{METRIC_TAG + key: repr(value) for key, value in metrics.items()},
                 },
             ).version
             for alias in aliases:
-                client.set_registered_model_alias(self._name, alias, version)
+                self._set_alias(client, alias, str(version))
         return self.resolve(str(version))
 
     def versions(self) -> list[ModelVersion]:
@@ -118,60 +97,66 @@ class MlflowRegistry:
         """The version of an alias or number; raises NotFoundError."""
         from mlflow.exceptions import MlflowException
 
+        is_number = name.isascii() and name.isdecimal()
         with self._calls() as client:
             try:
                 found = (
                     client.get_model_version(self._name, name)
-                    if name.isdigit()
+                    if is_number
                     else client.get_model_version_by_alias(self._name, name)
                 )
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    raise NotFoundError(f"there is no {_words(name)} of model {self._name!r}") from None
+                    words = f"version {name}" if is_number else f"version with the alias {name!r}"
+                    raise NotFoundError(f"there is no {words} of model {self._name!r}") from None
                 raise
             return _version(found, self._aliases(client))
 
     def fetch(self, version: int) -> Path:
-        """A local copy of a version's bundle; taken again when the copy kept does not fit its manifest."""
+        """A local copy of a version's bundle; taken again when the copy kept is damaged or of another registry."""
+        self.resolve(str(version))
         kept = self._home / "bundles" / self._name / str(version)
-        if _whole(kept):
-            return kept
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch, self._calls() as client:
-            run_id = client.get_model_version(self._name, str(version)).run_id
-            found = Path(client.download_artifacts(run_id, ARTIFACT, scratch))
-            shutil.rmtree(kept, ignore_errors=True)
-            try:
-                found.replace(kept)  # appears whole or not at all
-            except OSError:
-                if not _whole(kept):  # another process put the same bundle there first
-                    raise
+        with self._calls() as client:
+            found = client.get_model_version(self._name, str(version))
+            expected = found.tags.get(HASH_TAG)
+            if expected is None or not found.run_id:
+                raise RegistryError(f"version {version} of model {self._name!r} was not registered by fraudml")
+            if _is_whole(kept, expected):
+                return kept
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
+                copy = Path(client.download_artifacts(found.run_id, ARTIFACT, scratch))
+                if not _is_whole(copy, expected):
+                    raise RegistryError(
+                        f"the registry's copy of version {version} of model {self._name!r} is damaged: "
+                        "promote another version, or train again"
+                    )
+                _put(copy, kept, expected)
         return kept
 
     def promote(self, version: int, reason: str) -> ModelVersion:
         """Make a version the champion and remember why."""
-        if not reason.strip():
+        reason = " ".join(reason.split())
+        if not reason:
             raise RegistryError("a promotion needs a reason; it is kept in the history")
+        if len(reason) > LONGEST_REASON:
+            raise RegistryError(f"the reason is too long; {LONGEST_REASON:,} characters are kept")
         self.resolve(str(version))
-        history = self.champions()
-        previous = history[-1].version if history else None
-        entry = Promotion(bundle.now_iso(), version, previous, reason.strip())
+        number = len(self.champions()) + 1
         with self._calls() as client:
-            key = f"{PROMOTION_TAG}{len(history) + 1:06d}"
+            aliases = self._aliases(client)
+            entry = Promotion(bundle.now_iso(), version, aliases.get(CHAMPION), reason)
+            key = f"{PROMOTION_TAG}{number:06d}-{secrets.token_hex(4)}"
             client.set_registered_model_tag(self._name, key, msgspec.json.encode(entry).decode())
-            client.set_registered_model_alias(self._name, CHAMPION, str(version))
-            if self._aliases(client).get(CHALLENGER) == version:
+            self._set_alias(client, CHAMPION, str(version))
+            if aliases.get(CHALLENGER) == version:
                 client.delete_registered_model_alias(self._name, CHALLENGER)
         return self.resolve(str(version))
 
     def rollback(self, reason: str) -> ModelVersion:
         """Make the champion before this one champion again; repeated, it walks further back."""
-        history = self.champions()
-        # undo: a promotion to a version seen before is a way back, and takes what came after it with it
-        path: list[int] = []
-        for entry in history:
-            seen = path.index(entry.version) if entry.version in path else len(path)
-            path = [*path[:seen], entry.version]
+        present = {version.version for version in self.versions()}
+        path = [version for version in _way_to_champion(self.champions()) if version in present]
         if len(path) < 2:
             raise RegistryError(f"model {self._name!r} has no earlier champion to go back to")
         return self.promote(path[-2], reason)
@@ -188,39 +173,79 @@ class MlflowRegistry:
                     return []
                 raise
         entries = sorted((key, value) for key, value in tags.items() if key.startswith(PROMOTION_TAG))
-        return [msgspec.json.decode(value, type=Promotion) for _, value in entries]
+        try:
+            return [msgspec.json.decode(value, type=Promotion) for _, value in entries]
+        except msgspec.MsgspecError as error:
+            raise RegistryError(f"the history of champions of model {self._name!r} is damaged: {error}") from None
 
     @contextmanager
     def _calls(self) -> Iterator[MlflowClient]:
         """Calls to MLflow whose errors are ours."""
-        client = self._client()
+        if self._opened is None:
+            if self._file is not None:
+                create_store(self._file)
+            self._opened = open_client(self._url)
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield self._opened
+        except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
+            raise failure(self._url, error) from error
+
+    def _log_run(
+        self, client: MlflowClient, manifest: bundle.Manifest, metrics: dict[str, float], directory: Path, report: Any
+    ) -> tuple[str, str]:
+        """A finished run with the bundle and the report as its artifacts: its id and where they are."""
+        from mlflow.entities import Metric, Param
+
+        record = manifest.training
+        started = client.create_run(
+            self._experiment(client),
+            run_name=manifest.family,
+            tags={
+                "fraudml.family": manifest.family,
+                "fraudml.fingerprint": manifest.fingerprint,
+                "fraudml.data_hash": record.data_hash,
+                "fraudml.version": manifest.fraudml_version,
+            },
+        ).info
+        facts = {
+            "seed": record.seed,
+            "rows": record.rows,
+            "frauds": record.frauds,
+            "since_us": record.since_us,
+            "until_us": record.until_us,
+            "refitted": record.refitted,
+        }
+        client.log_batch(
+            started.run_id,
+            metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
+            params=[
+                Param(key, str(value)[:LONGEST_PARAMETER]) for key, value in {**record.parameters, **facts}.items()
+            ],
+        )
+        client.log_artifacts(started.run_id, str(directory), ARTIFACT)
+        if report:
+            client.log_artifact(started.run_id, str(report))
+        client.set_terminated(started.run_id)
+        return started.run_id, str(started.artifact_uri)
+
+    def _ensure_model(self, client: MlflowClient) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            yield client
-        except (MlflowException, OSError, ValueError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RegistryError(f"the model registry at {self._shown_url()} failed: {first}") from error
-
-    def _client(self) -> MlflowClient:
-        if self._opened is None:
-            # a library must not call home, and a user did not ask how tables are created
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            os.environ.setdefault("DO_NOT_TRACK", "true")
-            os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-            from mlflow import MlflowClient
-
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.ERROR)
-            self._opened = MlflowClient(tracking_uri=self._url, registry_uri=self._url)
-        return self._opened
+            client.create_registered_model(self._name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def _experiment(self, client: MlflowClient) -> str:
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self._name)
         if found is None:
-            location = (self._home / "artifacts").as_uri() if self._local else None
+            location = (self._home / "artifacts").as_uri() if self._file else None
             try:
                 return str(client.create_experiment(self._name, artifact_location=location))
             except MlflowException as error:
@@ -231,6 +256,17 @@ class MlflowRegistry:
             raise RegistryError(f"the experiment {self._name!r} was deleted in MLflow; restore it or rename the model")
         return str(found.experiment_id)
 
+    def _set_alias(self, client: MlflowClient, alias: str, version: str) -> None:
+        """Point an alias to a version; when several processes give it for the first time, all but one meet a row
+        that was not there when they looked."""
+        from mlflow.exceptions import MlflowException
+
+        for _ in range(ALIAS_ATTEMPTS - 1):
+            with suppress(MlflowException):
+                client.set_registered_model_alias(self._name, alias, version)
+                return
+        client.set_registered_model_alias(self._name, alias, version)
+
     def _aliases(self, client: MlflowClient) -> dict[str, int]:
         from mlflow.exceptions import MlflowException
 
@@ -240,13 +276,6 @@ class MlflowRegistry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return {}
             raise
-
-    def _shown_url(self) -> str:
-        """The URL without credentials."""
-        from urllib.parse import urlsplit, urlunsplit
-
-        parts = urlsplit(self._url)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _version(found: MlflowVersion, aliases: dict[str, int]) -> ModelVersion:
@@ -269,14 +298,37 @@ def _flat_metrics(manifest: bundle.Manifest) -> dict[str, float]:
     return {key: float(value) for key, value in every.items() if isinstance(value, (int, float))}
 
 
-def _whole(directory: Path) -> bool:
+def _way_to_champion(history: list[Promotion]) -> list[int]:
+    """The champions that led to the present one, without detours that were taken back; oldest first.
+
+    A promotion to a version of the way itself is a way back and takes what came after it along.
+
+    >>> _way_to_champion([Promotion("", version, None, "") for version in (1, 2, 3, 2)])
+    [1, 2]
+    """
+    way: list[int] = []
+    for entry in history:
+        if entry.version in way:
+            del way[way.index(entry.version) :]
+        way.append(entry.version)
+    return way
+
+
+def _is_whole(directory: Path, onnx_sha256: str) -> bool:
+    """Whether a directory holds the bundle with this model, undamaged."""
     try:
         manifest = bundle.read_manifest(directory)
         model = (directory / bundle.MODEL_FILE).read_bytes()
     except (BundleError, OSError):
         return False
-    return hashlib.sha256(model).hexdigest() == manifest.onnx_sha256
+    return hashlib.sha256(model).hexdigest() == manifest.onnx_sha256 == onnx_sha256
 
 
-def _words(name: str) -> str:
-    return f"version {name}" if name.isdigit() else f"version with the alias {name!r}"
+def _put(copy: Path, kept: Path, onnx_sha256: str) -> None:
+    """Move a bundle to its place; it appears whole or not at all."""
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        copy.replace(kept)
+    except OSError:
+        if not _is_whole(kept, onnx_sha256):  # else another process put the same bundle there first
+            raise
