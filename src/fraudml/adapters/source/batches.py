@@ -140,11 +140,10 @@ class Batches:
         any_problem = f"coalesce({', '.join(problem for problem, _ in problems)}) IS NOT NULL"
         if self._schema.transaction_id is not None:
             outputs.append(f"hash(v0) AS {HASH}")
-        scan = self.table.scan("" if self.table.parquet else "store_rejects=true, rejects_limit=0")
         return (
             f"SELECT {', '.join(outputs)}, CASE WHEN {any_problem} THEN concat_ws('; ', {said}) END AS {PROBLEM} "
             f"FROM (SELECT {', '.join(values)} FROM (SELECT {', '.join(parsed)} "
-            f"FROM (SELECT {', '.join(stripped)} FROM {scan})))"
+            f"FROM (SELECT {', '.join(stripped)} FROM {self.table.scan})))"
         )
 
     def _time_zones(self) -> dict[str, Zone]:

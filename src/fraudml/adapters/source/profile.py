@@ -70,9 +70,8 @@ def label_purity(
 
 
 def _union(described: Sequence[Table]) -> str:
-    options = [table.scan("" if table.parquet else "ignore_errors=true") for table in described]
     columns = ", ".join(name(column) for column in described[0].columns)
-    return "(" + " UNION ALL ".join(f"SELECT {columns} FROM {scan}" for scan in options) + ")"
+    return "(" + " UNION ALL ".join(f"SELECT {columns} FROM {table.scan}" for table in described) + ")"
 
 
 def _sample(connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns: int) -> int:

@@ -23,6 +23,7 @@ from fraudml.events.source import Rejects
 HEADER = ("file", "line", "reason", "row")
 MAX_ROW_CHARACTERS = 10_000
 _CARD_IN_TEXT = re.compile(rf"(?<![0-9]){CANDIDATE}(?![0-9])")
+_FORGET = "DROP TABLE reject_errors; DROP TABLE reject_scans"
 _REASONS = {
     "TOO MANY COLUMNS": "malformed line: too many fields",
     "MISSING COLUMNS": "malformed line: too few fields",
@@ -52,7 +53,8 @@ class RejectFile:
         malformed: dict[int, tuple[str, str]],
     ) -> None:
         """Write a file's rejects: ``broken`` maps row numbers (from 0) to reasons, ``malformed`` the numbers of
-        records that are no rows at all (see :func:`malformed_lines`) to reason and text."""
+        records that are no rows at all (see :func:`malformed_lines`) to reason and text. A line number of 0 means
+        that it could not be told."""
         if not broken and not malformed:
             return
         rows = _rows(connection, table, columns, broken)
@@ -68,6 +70,9 @@ class RejectFile:
             elif pending is not None and pending[0] == number:
                 self._write(table, line, broken[number], self._json(pending[1]))
                 pending = next(rows, None)
+        while pending is not None:  # quotes so broken that lines cannot be told: better without than not at all
+            self._write(table, 0, broken[pending[0]], self._json(pending[1]))
+            pending = next(rows, None)
 
     def summary(self, rows: int) -> Rejects:
         """What was refused of ``rows`` rows."""
@@ -115,7 +120,7 @@ def malformed_lines(connection: duckdb.DuckDBPyConnection) -> dict[int, tuple[st
     query = "SELECT line, error_type::VARCHAR, csv_line FROM reject_errors ORDER BY ALL"
     for record, kind, text in connection.execute(query).fetchall():
         found.setdefault(record, (_REASONS.get(kind, f"malformed line: {kind.lower()}"), (text or "").strip("\r\n")))
-    connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    connection.execute(_FORGET)
     return found
 
 
@@ -127,16 +132,17 @@ def _rows(
         return
     numbers = pa.table({"number": pa.array(sorted(broken), pa.int64())})
     selected = ", ".join(f"{name(column)}::VARCHAR" for column in columns)
-    scan = table.scan("" if table.parquet else "ignore_errors=true")
     connection.register("broken_rows", numbers)
     cursor = connection.execute(
-        f"SELECT * FROM (SELECT row_number() OVER () - 1 AS number, {selected} FROM {scan}) "
+        f"SELECT * FROM (SELECT row_number() OVER () - 1 AS number, {selected} FROM {table.scan}) "
         "WHERE number IN (SELECT number FROM broken_rows) ORDER BY number"
     )
     while rows := cursor.fetchmany(10_000):
         for number, *values in rows:
             yield number, dict(zip(columns, values, strict=True))
     connection.unregister("broken_rows")
+    if not table.parquet:
+        connection.execute(_FORGET)
 
 
 def _lines(table: Table, malformed: dict[int, tuple[str, str]]) -> Iterator[tuple[int, int, int]]:

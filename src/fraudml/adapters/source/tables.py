@@ -51,9 +51,11 @@ class Table(msgspec.Struct, frozen=True):
     newline: str = "\n"
     encoding: str = "utf-8"
 
-    def scan(self, options: str = "") -> str:
-        """The SQL that reads the file, with further options of DuckDB's reader."""
-        return f"{self.call}, {options})" if options else f"{self.call})"
+    @property
+    def scan(self) -> str:
+        """The SQL that reads the file. Malformed lines of a CSV are left out and noted in ``reject_errors``; which
+        lines count as malformed depends on the columns that the query reads."""
+        return f"{self.call})" if self.parquet else f"{self.call}, store_rejects=true, rejects_limit=0)"
 
     @property
     def compressed(self) -> bool:
