@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
+    from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
 
@@ -38,6 +39,20 @@ def threads(settings: Settings) -> int:
 def card_hasher(settings: Settings) -> CardHasher:
     """The hasher of card numbers, under this installation's key."""
     return CardHasher(settings.secret_hash_key())
+
+
+def profile(paths: str | Sequence[str], threads: int) -> TableProfile:
+    """The facts about a file's columns that ``fraudml init`` guesses from."""
+    from fraudml.adapters.source import profile as profiler
+
+    return profiler.profile(paths, threads=threads)
+
+
+def label_purity(paths: str | Sequence[str], label: str, columns: Sequence[str], threads: int) -> dict[str, float]:
+    """How well each column alone tells the label, from 0 to 1."""
+    from fraudml.adapters.source import profile as profiler
+
+    return profiler.label_purity(paths, label, columns, threads=threads)
 
 
 def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Path) -> TransactionSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,8 +27,10 @@ from rich.text import Text
 from fraudml.events.source import Progress as Report
 
 # Progress and remarks go to standard error: standard output is the result, to be piped.
-remarks = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
+# A pipe has no width; tables and progress need more than the 80 columns that are assumed for it.
+PIPE_WIDTH = 120
+remarks = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+results = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def result(document: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -36,10 +39,11 @@ def result(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table; every column but the first is aligned to the right."""
+    """Print a table; columns of numbers are aligned to the right."""
     grid = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i == 0 else "right")
+        numbers = bool(rows) and all(row[i][:1].isdigit() or row[i][:1] == "-" for row in rows)
+        grid.add_column(column, justify="right" if numbers else "left")
     for row in rows:
         grid.add_row(*row)
     results.print(grid)

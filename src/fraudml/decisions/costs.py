@@ -27,6 +27,21 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reviews_per_day: float = 100.0
     amount_without_column: float = 100.0
 
+    def as_yaml(self) -> str:
+        """The block of a project file, each value with its meaning."""
+        meanings = {
+            "fraud_loss_share": "of an approved fraud's amount that is lost",
+            "chargeback_fee": "per approved fraud, in whole currency units",
+            "margin_share": "of a declined genuine amount that would have been earned",
+            "goodwill": "per declined genuine transaction: the annoyed customer",
+            "review_cost": "per review",
+            "review_finds": "of the frauds that a review sees",
+            "reviews_per_day": "that the team can do; thresholds respect it",
+            "amount_without_column": "what a transaction counts as where there is no amount",
+        }
+        lines = [f"  {name}: {getattr(self, name):g}  # {meaning}" for name, meaning in meanings.items()]
+        return "\n".join(["# What mistakes cost; thresholds and the report's money follow from it.", "costs:", *lines])
+
     def check(self) -> Costs:
         """Return self, or raise ConfigError naming what cannot be."""
         for name in self.__struct_fields__:

@@ -11,7 +11,7 @@ from functools import cached_property
 import msgspec
 
 from fraudml.errors import ConfigError, FeatureError
-from fraudml.events.schema import AMOUNT_INPUT, TIME_INPUT, AttributeType, Schema
+from fraudml.events.schema import AMOUNT_INPUT, RESERVED, TIME_INPUT, AttributeType, Schema
 from fraudml.events.units import parse_duration
 from fraudml.features.expression import Expression
 
@@ -154,9 +154,13 @@ class FeatureSet:
         self.features: tuple[Feature, ...] = tuple(features)
         self.expressions: dict[str, Expression] = {}
         names: set[str] = set()
+        folded = {name.casefold() for name in (*RESERVED, *schema.entities, *schema.attributes)}
         for feature in self.features:
             try:
                 self._check(feature, names)
+                # a state feature is a column beside the schema's own, and SQL engines fold the case of names
+                if isinstance(feature, StateFeature) and feature.name.casefold() in folded:
+                    raise FeatureError("the name is that of a column of the schema; choose another")
             except ConfigError as error:
                 raise FeatureError(f"feature {feature.name!r}: {error}") from None
             names.add(feature.name)
@@ -212,7 +216,7 @@ class FeatureSet:
     def _check(self, feature: Feature, earlier: set[str]) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", feature.name):
             raise FeatureError("a name has only letters, digits and _, and does not start with a digit")
-        if feature.name in earlier:
+        if feature.name.casefold() in {name.casefold() for name in earlier}:
             raise FeatureError("the name is declared twice")
         if feature.monotone not in (-1, 0, 1):
             raise FeatureError("monotone is -1, 0 or 1")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fraudml import wiring
-from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.model import Model
+from fraudml.decisions.rebuild import rebuild
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
-from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
-from fraudml.features.stores import OnlineStore
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
 from fraudml.service.state import ServiceState
@@ -33,7 +29,7 @@ def build_state(
     bundle = wiring.champion(settings, declared.feature_set, model)
     store = wiring.online_store(settings, declared.feature_set)
     log = wiring.decision_log(settings, declared.schema)
-    warm_up(store, log, history, progress)
+    rebuild(store, log, history, progress)
     metrics = Metrics()
     scorer = Scorer(Model(bundle), store, log, on_stage=metrics.stage)
     return ServiceState(
@@ -45,34 +41,3 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
     )
-
-
-def warm_up(
-    store: OnlineStore, log: DecisionLog, history: Iterable[pa.RecordBatch], progress: Progress | None = None
-) -> int:
-    """Fold history, then the log, into an empty store; returns the number of events.
-
-    A transaction that is in both counts once, as the log has it.
-    """
-    logged = pa.concat_arrays([batch.column(TRANSACTION_ID) for batch in log.replay()] or [pa.array([], pa.string())])
-    done = 0
-    for batch in _chain(_without(history, logged), log.replay()):
-        store.load(batch)
-        done += batch.num_rows
-        if progress:
-            progress(done, None)
-    store.add_labels(list(log.later_labels()))
-    store.stats()  # builds what was gathered
-    gc.collect()
-    gc.freeze()  # the collector need not walk through this state again and again
-    return done
-
-
-def _without(history: Iterable[pa.RecordBatch], ids: pa.Array) -> Iterator[pa.RecordBatch]:
-    for batch in history:
-        yield batch.filter(pc.invert(pc.is_in(batch.column(TRANSACTION_ID), ids))) if len(ids) else batch
-
-
-def _chain(*sources: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batches in sources:
-        yield from batches
