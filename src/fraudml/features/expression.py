@@ -105,7 +105,7 @@ class Expression:
             case ast.Constant(value=bool()):
                 pass
             case ast.Constant(value=int() | float() as value):
-                constant = np.float64(value)
+                constant = np.array(value, dtype=np.float64)
                 return lambda columns: constant
             case ast.Name(id=name):
                 if name not in names:

@@ -34,7 +34,8 @@ class Transform(StrEnum):
 class Aggregation(StrEnum):
     """What a window does with the non-missing values in it."""
 
-    count = "count"  # of events, or of non-missing values when 'of' is given
+    # of events, or of non-missing values when 'of' is given (str.count is hidden, and nobody misses it)
+    count = "count"  # type: ignore[assignment]
     sum = "sum"
     mean = "mean"
     std = "std"  # sample standard deviation (n - 1); null below two values
