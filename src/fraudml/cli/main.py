@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from fraudml import __version__
 from fraudml.errors import FraudmlError
 
+# One module per command (or group of them), each adding itself to an app through ``add(app)``.
+COMMANDS = ("init", "train", "score", "serve", "features", "models", "keys", "simulate", "demo")
+
+
+class Commands(TyperGroup):
+    """Imports a command's module when it is asked for: ``fraudml --version`` need not load NumPy."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        parts = typer.Typer()
+        parts.callback()(lambda: None)  # keeps Typer from taking a single command for the whole program
+        import_module(f"fraudml.cli.{cmd_name}").add(parts)
+        group = typer.main.get_group(parts)
+        return group.commands[cmd_name]
+
+
 app = typer.Typer(
     name="fraudml",
+    cls=Commands,
     help="Fraud detection from a CSV to a scoring API: init, train, serve, score.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,12 +52,6 @@ def main(
     if version:
         typer.echo(f"fraudml {__version__}")
         raise typer.Exit
-
-
-# One module per command, each adding itself to ``app`` through ``add(app)``.
-COMMANDS = ("init", "train", "score", "serve", "features", "models", "keys", "simulate", "demo")
-for _name in COMMANDS:
-    import_module(f"fraudml.cli.{_name}").add(app)
 
 
 def run() -> None:

@@ -52,7 +52,7 @@ def seconds_words(seconds: float) -> str:
     """A number of seconds in the unit that reads best.
 
     >>> seconds_words(45), seconds_words(5400), seconds_words(200_000)
-    ('45 s', '1.5 hours', '2.3 days')
+    ('45 s', '1.5 hours', '2.31 days')
     """
     for size, word in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if abs(seconds) >= size:
