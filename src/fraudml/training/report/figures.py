@@ -74,9 +74,10 @@ def drawing(name: str, title: str, *, width: float = 6.4, height: float = 3.8) -
         drawn.svg = _inline(buffer.getvalue(), name, title)
 
 
-def legend(axes: Axes, where: Any = "best") -> None:
-    """A legend in the page's colours."""
-    axes.legend(loc=where, labelcolor=INK)
+def legend(figure: Figure, axes: Axes) -> None:
+    """What the lines are, above the axes, where it hides none of them."""
+    lines, labels = axes.get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper left", ncols=2 if len(labels) > 3 else 3, labelcolor=INK)
 
 
 def _inline(svg: str, name: str, title: str) -> str:

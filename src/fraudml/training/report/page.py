@@ -74,6 +74,7 @@ def _filters(currency: str) -> dict[str, Callable[..., str]]:
         "day": lambda us: f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d}",
         "count": lambda value: f"{value:,.0f}",
         "share": lambda value: f"{value:.2%}",
+        "rate": lambda value: f"{100 * value:.3g} %",
         "percent": lambda value: f"{value:.1%}",
         "figure": lambda value: "-" if value is None else f"{value:.4f}",
         "number": lambda value: f"{value:,.4g}",

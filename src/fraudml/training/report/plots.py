@@ -56,7 +56,7 @@ def precision_recall(candidates: Sequence[Candidate], data: Dataset) -> str:
         axes.axhline(share, color=INK, linewidth=0.8, linestyle=":", label=f"no skill ({share:.2%} fraud)")
         axes.set(xlabel="Recall: share of frauds found", ylabel="Precision: share of alarms right")
         axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
-        figures.legend(axes, "upper right")
+        figures.legend(drawn.figure, axes)
     return drawn.svg
 
 
@@ -87,7 +87,7 @@ def calibration(candidates: Sequence[Candidate], data: Dataset) -> str:
         axes.plot([lowest, 1], [lowest, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect")
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1.1), ylim=(lowest, 1.5))
         axes.set(xlabel="Mean score in the bin", ylabel="Share of frauds in the bin")
-        figures.legend(axes, "upper left")
+        figures.legend(drawn.figure, axes)
     return drawn.svg
 
 
@@ -127,32 +127,40 @@ def cost_by_threshold(result: Result, data: Dataset, currency: str) -> str:
         axes.set_ylim(0, 2.2 * base if base > 0 else None)
         _probability_axis(axes, odds)
         axes.set(xlabel="Threshold (score)", ylabel=f"Cost per day{_in(currency)}")
-        figures.legend(axes, "upper left")
+        figures.legend(drawn.figure, axes)
     return drawn.svg
 
 
 def cost_by_reviews(result: Result, data: Dataset, currency: str) -> str:
     """Cost per day against the number of reviews, the decline threshold as chosen, all families."""
-    cost, span = _outcomes(result, data), money.days(data)
     capacity = result.costs.reviews_per_day
     with figures.drawing("reviews", "Cost per day against reviews per day") as drawn:
         axes = drawn.figure.subplots()
         for i, candidate in enumerate(result.candidates):
-            declined = candidate.scores >= candidate.thresholds.decline
-            order = np.argsort(-candidate.scores, kind="stable")
-            order = order[~declined[order]]
-            base = (cost.decline[declined].sum() + cost.approve[~declined].sum()) / span
-            most = min(len(order), int(max(3 * capacity, 2 * candidate.money["reviews_per_day"], 10) * span))
-            total = base + np.concatenate([[0.0], np.cumsum((cost.review - cost.approve)[order[:most]])]) / span
-            kept = np.unique(np.linspace(0, most, POINTS).astype(np.int64))
-            axes.plot(kept / span, total[kept], color=_colour(i), linestyle=_line(i), label=candidate.family)
+            reviews, cost = costs_by_reviews(result, candidate, data)
+            kept = np.unique(np.linspace(0, len(cost) - 1, POINTS).astype(np.int64))
+            axes.plot(reviews[kept], cost[kept], color=_colour(i), linestyle=_line(i), label=candidate.family)
             chosen = (candidate.money["reviews_per_day"], candidate.money["cost_per_day"])
             axes.plot(*chosen, color=_colour(i), marker=MARKERS[i % len(MARKERS)], markeredgecolor=PAPER, markersize=8)
         axes.axvline(capacity, color=INK, linewidth=0.8, linestyle=":", label=f"capacity ({capacity:g} a day)")
         axes.set_ylim(bottom=0)
         axes.set(xlabel="Reviews per day", ylabel=f"Cost per day{_in(currency)}")
-        figures.legend(axes, "best")
+        figures.legend(drawn.figure, axes)
     return drawn.svg
+
+
+def costs_by_reviews(result: Result, candidate: Candidate, data: Dataset) -> tuple[Floats, Floats]:
+    """Reviews per day, and the cost per day when that many of the highest scores not declined are reviewed; up to
+    three times the capacity or twice what the thresholds chosen give."""
+    cost, span = _outcomes(result, data), money.days(data)
+    declined = candidate.scores >= candidate.thresholds.decline
+    order = np.argsort(-candidate.scores, kind="stable")
+    order = order[~declined[order]]
+    base = cost.decline[declined].sum() + cost.approve[~declined].sum()
+    per_day = max(3 * result.costs.reviews_per_day, 2 * candidate.money["reviews_per_day"], 10)
+    order = order[: int(per_day * span)]
+    total = base + np.concatenate([[0.0], np.cumsum((cost.review - cost.approve)[order])])
+    return np.arange(len(order) + 1) / span, total / span
 
 
 def score_distribution(candidate: Candidate, data: Dataset) -> str:
@@ -170,7 +178,7 @@ def score_distribution(candidate: Candidate, data: Dataset) -> str:
         _mark_thresholds(axes, candidate.thresholds)
         _probability_axis(axes, odds)
         axes.set(xlabel="Score", ylabel="Transactions")
-        figures.legend(axes, "upper right")
+        figures.legend(drawn.figure, axes)
     return drawn.svg
 
 
@@ -192,7 +200,7 @@ def by_week(candidates: Sequence[Candidate]) -> str:
         above.set(ylabel="Average precision", ylim=(0, 1))
         below.set(ylabel="Fraud, %", xlabel="Week beginning")
         below.grid(visible=False, axis="x")
-        figures.legend(above)
+        figures.legend(drawn.figure, above)
     return drawn.svg
 
 
@@ -202,22 +210,24 @@ def _outcomes(result: Result, data: Dataset) -> money.Outcomes:
 
 
 def _mark_thresholds(axes: Axes, thresholds: Thresholds) -> None:
-    """Vertical lines at those thresholds that a score can reach."""
-    for name, value in (("review", thresholds.review), ("decline", thresholds.decline)):
+    """Vertical lines at those thresholds that a score can reach; their names on the outer sides."""
+    for name, value, side in (("review", thresholds.review, "right"), ("decline", thresholds.decline, "left")):
         if 0 < value < 1:
             place = float(_log_odds(np.array([value]))[0])
             axes.axvline(place, color=INK, linewidth=0.9, linestyle=(0, (5, 3)))
-            axes.annotate(
+            mark = axes.annotate(
                 name,
                 (place, 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(-3, -2),
+                xytext=(-3 if side == "right" else 3, -2),
                 textcoords="offset points",
                 rotation=90,
-                ha="right",
+                ha=side,
                 va="top",
-                fontsize=8,
+                fontsize=9,
+                annotation_clip=True,  # not where no score is
             )
+            mark.set_in_layout(False)
 
 
 def _probability_axis(axes: Axes, odds: Floats) -> None:

@@ -1,0 +1,101 @@
+"""What is packed is what was trained: it loads, scores the same and says where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fraudml.errors import ExportError
+from fraudml.models import bundle
+from fraudml.training import packing, split
+from fraudml.training.train import Result, finish
+from tests.support.scoring import FEATURES
+from tests.support.training import LinearModel, make_dataset, make_result
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    data = make_dataset(3_000)
+    data.x[::7, 2] = np.nan
+    return make_result(data)
+
+
+def quiet(_name: str) -> Any:
+    return lambda done, total: None
+
+
+def test_the_bundle_scores_like_the_candidate(result: Result, tmp_path: Path) -> None:
+    best = result.candidates[0]
+    packing.pack(result, best, tmp_path)
+    loaded = bundle.load(tmp_path, expect=FEATURES)
+    test = result.data.take(result.parts.test)
+    np.testing.assert_allclose(loaded.runtime.score(test.x), best.scores, atol=1e-5)
+
+
+def test_the_manifest_says_what_was_trained_on_what(result: Result, tmp_path: Path) -> None:
+    best = result.candidates[0]
+    manifest = packing.pack(result, best, tmp_path)
+    trained = result.data.take(result.parts.train)
+    record = manifest.training
+    assert manifest == bundle.read_manifest(tmp_path)
+    assert (record.rows, record.frauds, record.refitted) == (len(trained), trained.frauds, False)
+    assert (record.since_us, record.until_us) == (trained.event_time_us[0], trained.event_time_us[-1] + 1)
+    assert record.data_hash == trained.content_hash()
+    assert record.parameters == best.model.params
+    assert manifest.metrics == {**best.test_metrics, "money": best.money}
+    assert manifest.thresholds == best.thresholds
+    assert (manifest.family, manifest.fingerprint) == ("linear_1", FEATURES.fingerprint)
+
+
+def test_a_refitted_candidate_keeps_the_measured_figures(result: Result, tmp_path: Path) -> None:
+    best = result.candidates[0]
+    finished = finish(result, best, quiet)
+    manifest = packing.pack(result, finished, tmp_path)
+    mature = result.data.take(split.mature(result.data))
+    assert finished.model.params["bias"] == best.model.params["bias"] + 1, "the model is the refitted one"
+    assert manifest.training.refitted
+    assert (manifest.training.rows, manifest.training.data_hash) == (len(mature), mature.content_hash())
+    assert manifest.metrics == {**best.test_metrics, "money": best.money}
+    assert manifest.thresholds == best.thresholds
+
+
+def test_reference_inputs_have_missing_values_and_the_background_is_genuine(result: Result, tmp_path: Path) -> None:
+    manifest = packing.pack(result, result.candidates[0], tmp_path)
+    assert len(manifest.reference_inputs) == packing.REFERENCE_ROWS + 1
+    assert manifest.reference_inputs[-1] == [None] * 5
+    assert len(manifest.background) == packing.BACKGROUND_ROWS
+    trained = result.data.take(result.parts.train)
+    genuine = {row.tobytes() for row in trained.x[trained.y == 0]}
+    background = bundle.as_matrix(manifest.background, 5)
+    assert all(row.tobytes() in genuine for row in background)
+
+
+def test_the_same_seed_packs_the_same(result: Result, tmp_path: Path) -> None:
+    manifests = [packing.pack(result, result.candidates[0], tmp_path / str(i)) for i in range(2)]
+    first, second = (replace_created(manifest) for manifest in manifests)
+    assert first == second
+    assert (tmp_path / "0" / bundle.MODEL_FILE).read_bytes() == (tmp_path / "1" / bundle.MODEL_FILE).read_bytes()
+
+
+def replace_created(manifest: bundle.Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in manifest.__struct_fields__ if name != "created_at"}
+
+
+@dataclass(frozen=True)
+class LyingModel(LinearModel):
+    """Its ONNX scores a hair differently."""
+
+    def margin(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        return super().margin(X) + 0.001
+
+
+def test_a_model_whose_export_differs_is_not_packed(result: Result, tmp_path: Path) -> None:
+    liar = replace(result.candidates[0], model=LyingModel((1.8, 1.0, 0.0, 0.0, 0.0)))
+    with pytest.raises(ExportError, match="differently from the trained model"):
+        packing.pack(result, liar, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
