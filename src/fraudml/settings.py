@@ -27,15 +27,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FRAUDML_", env_file=".env", frozen=True, extra="ignore")
 
     project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
-    home: Path = Field(
-        Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys."
-    )
-    database_url: str | None = Field(
-        None, description="Decision log. Default: SQLite file in the home directory."
-    )
-    registry_url: str | None = Field(
-        None, description="MLflow tracking server or store. Default: SQLite in home."
-    )
+    home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
+    database_url: str | None = Field(None, description="Decision log. Default: SQLite file in the home directory.")
+    registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")
     hash_key: SecretStr | None = Field(
         None, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
@@ -95,3 +89,8 @@ def settings() -> Settings:
         first = error.errors()[0]
         name = "FRAUDML_" + "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigError(f"setting {name} is wrong: {first['msg']}") from None
+
+
+def environment_of_defaults() -> dict[str, str]:
+    """This process's environment without settings: for a child process that shall not use ours."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("FRAUDML_")}
