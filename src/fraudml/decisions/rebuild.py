@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -30,8 +29,6 @@ def rebuild(
             progress(done, None)
     store.add_labels(list(log.later_labels()))
     store.stats()  # builds what was gathered
-    gc.collect()
-    gc.freeze()  # the collector need not walk through this state again and again
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -30,6 +31,8 @@ def build_state(
     store = wiring.online_store(settings, declared.feature_set)
     log = wiring.decision_log(settings, declared.schema)
     rebuild(store, log, history, progress)
+    gc.collect()
+    gc.freeze()  # the collector need not walk through this state again and again
     metrics = Metrics()
     scorer = Scorer(Model(bundle), store, log, on_stage=metrics.stage)
     return ServiceState(
