@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from fraudml import wiring
 from fraudml.cli import output
@@ -12,7 +15,12 @@ from fraudml.cli.options import AsJson
 from fraudml.models.registry import ModelVersion
 from fraudml.settings import settings
 
+if TYPE_CHECKING:
+    from fraudml.models.bundle import Manifest
+    from fraudml.models.registry import Promotion
+
 app = typer.Typer(help="List, show, promote and roll back models.", no_args_is_help=True)
+HASH_SHOWN = 12
 
 
 def add(parent: typer.Typer) -> None:
@@ -29,21 +37,24 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         output.result(msgspec.to_builtins(versions))
         return
+    if not versions:
+        output.remarks.print("No models yet; train some with: fraudml train")
+        return
     rows = [
         [
             str(v.version),
             v.family,
             ", ".join(v.aliases),
             v.created_at,
-            f"{v.metrics.get('average_precision', float('nan')):.3f}",
-            f"{v.metrics.get('roc_auc', float('nan')):.3f}",
-            f"{v.metrics.get('money_saved_per_day', float('nan')):,.0f}",
-            v.fingerprint[:12],
+            _figure(v.metrics.get("average_precision"), ".3f"),
+            _figure(v.metrics.get("roc_auc"), ".3f"),
+            _figure(v.metrics.get("money_saved_per_day"), ",.0f"),
+            v.fingerprint[:HASH_SHOWN],
         ]
         for v in versions
     ]
     columns = ["version", "family", "aliases", "created", "avg. precision", "ROC AUC", "saved/day", "features"]
-    output.table(columns, rows, title="Registered models" if rows else "No models yet: fraudml train")
+    output.table(columns, rows, title="Registered models")
 
 
 @app.command("show")
@@ -51,7 +62,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Version or alias.")] = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Show where a version comes from, how good it was and since when it serves."""
+    """Show where a version comes from, how good it was, its thresholds, and when it was champion and why."""
     import msgspec
 
     from fraudml.models import bundle
@@ -59,22 +70,25 @@ def show(
     registry = wiring.registry(settings())
     version = registry.resolve(name)
     manifest = bundle.read_manifest(registry.fetch(version.version))
-    history = [entry for entry in registry.champions() if entry.version == version.version]
-    facts = {
-        **msgspec.to_builtins(version),
-        "training": msgspec.to_builtins(manifest.training),
-        "thresholds": msgspec.to_builtins(manifest.thresholds),
-        "inputs": [feature.name for feature in manifest.features if feature.input],
-        "promotions": msgspec.to_builtins(history),
-        "fraudml_version": manifest.fraudml_version,
-    }
+    history = registry.champions()
     if as_json:
-        output.result(facts)
+        output.result(
+            {
+                **msgspec.to_builtins(version),
+                "training": msgspec.to_builtins(manifest.training),
+                "thresholds": msgspec.to_builtins(manifest.thresholds),
+                "inputs": [feature.name for feature in manifest.features if feature.input],
+                "onnx_sha256": manifest.onnx_sha256,
+                "promotions": msgspec.to_builtins([each for each in history if each.version == version.version]),
+                "fraudml_version": manifest.fraudml_version,
+            }
+        )
         return
-    metrics = facts.pop("metrics")
-    rows = [[key, _text(value)] for key, value in facts.items()]
-    output.table(["property", "value"], rows, title=f"Version {version.version}")
-    output.table(["held-back metric", "value"], [[key, f"{value:,.5g}"] for key, value in metrics.items()])
+    facts = _facts(version, manifest)
+    output.table(["property", "value"], [[key, escape(value)] for key, value in facts.items()], title=f"Version {name}")
+    metrics = [[key, _figure(value, ",.5g")] for key, value in version.metrics.items()]
+    output.table(["metric of the held-back period", "value"], metrics)
+    _show_history(version.version, history)
 
 
 @app.command("promote")
@@ -107,9 +121,52 @@ def _changed(champion: ModelVersion, as_json: bool) -> None:
     )
 
 
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text(item) for item in value)
-    return f"{value}"
+def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
+    """Lineage and thresholds in words."""
+    training, thresholds = manifest.training, manifest.thresholds
+    inputs = [feature.name for feature in manifest.features if feature.input]
+    return {
+        "version": str(version.version),
+        "aliases": ", ".join(version.aliases) or "none",
+        "family": version.family,
+        "created": version.created_at,
+        "trained on": f"{_day(training.since_us)} to {_day(training.until_us)}, {training.rows:,} transactions, "
+        f"{training.frauds:,} frauds" + (", refitted on all mature data" if training.refitted else ""),
+        "data hash": training.data_hash,
+        "seed": str(training.seed),
+        "settings": _pairs(training.parameters),
+        "review from": _threshold(thresholds.review),
+        "decline from": _threshold(thresholds.decline),
+        "inputs": f"{len(inputs)}: {', '.join(inputs)}",
+        "fingerprint": version.fingerprint,
+        "ONNX SHA-256": manifest.onnx_sha256,
+        "fraudml": manifest.fraudml_version,
+    }
+
+
+def _show_history(version: int, history: list[Promotion]) -> None:
+    """When the version became champion and by which version it was followed."""
+    rows = []
+    for i, entry in enumerate(history):
+        if entry.version == version:
+            followed = next((later for later in history[i + 1 :] if later.version != version), None)
+            until = "still" if followed is None else f"{followed.at} (then version {followed.version})"
+            rows.append([entry.at, until, escape(entry.reason)])
+    if rows:
+        output.table(["champion since", "until", "reason"], rows)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items()) or "none"
+
+
+def _day(time_us: int) -> str:
+    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%Y-%m-%d}"
+
+
+def _threshold(value: float) -> str:
+    return "never" if value > 1 else f"score {value:.4g}"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
