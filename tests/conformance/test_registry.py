@@ -333,6 +333,16 @@ class TestMlflow:
         with pytest.raises(RegistryError, match="model name"):
             MlflowRegistry(None, home=tmp_path, model_name=name)
 
+    def test_the_switches_are_known_to_mlflow(self) -> None:
+        """A release that renames one would print on the terminal, or call home, without any error."""
+        from mlflow import environment_variables
+
+        from fraudml.adapters.registry._client import _SWITCHES
+
+        of_mlflow = {name for name in _SWITCHES if name.startswith("MLFLOW_")}
+        assert len(of_mlflow) >= 5
+        assert {name for name in of_mlflow if not hasattr(environment_variables, name)} == set()
+
     def test_a_missing_driver_names_what_to_install(self) -> None:
         from fraudml.adapters.registry._client import failure
 
