@@ -1,0 +1,121 @@
+"""A terminal for the documentation's commands: real processes in a directory of their own, and a real service.
+
+What is written for readers is changed in three places only: files are smaller, one model family is enough, and the
+service listens on a port that the system chose.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.docs.blocks import ROOT, words
+
+COMMAND_WITHIN_S = 240
+SMALL = {"simulate": "--rows 4000 --fraud-rate 0.05", "train": "--family logistic_regression"}
+# Not run: what sets up the environment the tests already run in, and what tests/acceptance/test_demo.py runs.
+NOT_RUN = {"make", "source", "git"}
+ADDRESS = "127.0.0.1:8000"
+PLACEHOLDER = "fml_your_key"
+# An error answer shall fail the command, as it would mislead a reader.
+_STRICT_CURL = 'curl() { command curl --fail-with-body --noproxy "*" "$@"; }\n'
+
+
+class Terminal:
+    """Runs commands in a directory; :meth:`close` ends the service if one was started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ran: list[str] = []
+        self._service: subprocess.Popen[str] | None = None
+        self._address = ADDRESS
+        self._key = PLACEHOLDER
+        shim = directory.parent / "bin"
+        self._path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        if shutil.which("curl") is None:
+            shim.mkdir(exist_ok=True)
+            script = (ROOT / "tests" / "docs" / "curl.py").read_text(encoding="utf-8")
+            (shim / "curl").write_text(f"#!{sys.executable}\n{script}", encoding="utf-8")
+            (shim / "curl").chmod(0o755)
+            self._path = f"{shim}{os.pathsep}{self._path}"
+
+    def type(self, command: str) -> None:
+        """Run what a page says; fails the test when the command fails."""
+        first = words(command)[:2]
+        if first[0] == "make":
+            _check_targets(words(command)[1:])
+        if first[0] in NOT_RUN or first == ["fraudml", "demo"]:
+            return
+        if first == ["fraudml", "serve"]:
+            self._serve()
+            return
+        self.run(self._made_small(command))
+
+    def run(self, command: str) -> None:
+        """Run a command to its end; a non-zero exit code fails the test."""
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", _STRICT_CURL + command],
+            cwd=self.directory,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_WITHIN_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, f"{command}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        self.ran.append(command)
+
+    def close(self) -> None:
+        """End the service."""
+        if self._service is not None:
+            self._service.terminate()
+            self._service.communicate(timeout=30)
+
+    def _made_small(self, command: str) -> str:
+        for name, options in SMALL.items():
+            # at the end, so that they win over what the page says; not into the comment
+            if words(command)[:2] == ["fraudml", name]:
+                command = command.partition("  #")[0] + " " + options
+        return command.replace(ADDRESS, self._address).replace(PLACEHOLDER, self._key)
+
+    def _serve(self) -> None:
+        """Start the service as the page says, and return when it has told its address and the first key."""
+        assert self._service is None, "one service is enough for a page"
+        with (self.directory / "serve.log").open("w") as log:
+            self._service = subprocess.Popen(
+                [sys.executable, "-m", "fraudml", "serve", "--port", "0"],
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        said = ""
+        assert self._service.stdout is not None
+        for line in self._service.stdout:
+            said += line
+            if line.startswith("curl "):
+                break
+        address, key = re.search(r"127\.0\.0\.1:\d+", said), re.search(r"fml_[\w-]{30,}", said)
+        why = said + (self.directory / "serve.log").read_text(encoding="utf-8")
+        assert address is not None, why
+        assert key is not None, why
+        self._address, self._key = address[0], key[0]
+        self.ran.append("fraudml serve")
+        self.run(line)  # the ready-to-paste command works; it also waits until the service answers
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
+
+
+def _check_targets(arguments: list[str]) -> None:
+    """The targets of a ``make`` command are in the Makefile."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert {argument for argument in arguments if "=" not in argument} <= targets
