@@ -63,7 +63,7 @@ def init(
         return
     output.table(["column", "taken for"], [[column, why] for column, why in guess.reasons.items()])
     for warning in guess.warnings:
-        output.remarks.print(f"[yellow]Note: {warning}")
+        output.remarks.print(f"Note: {warning}", style="yellow", markup=False)
     output.remarks.print(
         f"{profile.rows:,} rows; {len(features)} features; wrote {target} (correct it where it is wrong)"
     )

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from fraudml import wiring
 from fraudml.cli import output
@@ -85,7 +84,7 @@ def show(
         )
         return
     facts = _facts(version, manifest)
-    output.table(["property", "value"], [[key, escape(value)] for key, value in facts.items()], title=f"Version {name}")
+    output.table(["property", "value"], [[key, value] for key, value in facts.items()], title=f"Version {name}")
     metrics = [[key, _figure(value, ",.5g")] for key, value in version.metrics.items()]
     output.table(["metric of the held-back period", "value"], metrics)
     _show_history(version.version, history)

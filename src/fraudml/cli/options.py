@@ -47,4 +47,5 @@ def tell_rejects(rejects: Rejects) -> None:
     reasons = "; ".join(
         f"{count:,} x {reason}" for reason, count in sorted(rejects.reasons.items(), key=lambda r: -r[1])[:5]
     )
-    remarks.print(f"[yellow]{rejects.count:,} of {rejects.rows:,} rows were refused ({reasons}); see {rejects.path}")
+    told = f"{rejects.count:,} of {rejects.rows:,} rows were refused ({reasons}); see {rejects.path}"
+    remarks.print(told, style="yellow", markup=False)

@@ -45,7 +45,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
         numbers = bool(rows) and all(row[i][:1].isdigit() or row[i][:1] == "-" for row in rows)
         grid.add_column(column, justify="right" if numbers else "left")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(Text(cell) for cell in row))  # not markup: a column of somebody's file may be called [/b]
     results.print(grid)
 
 

@@ -126,7 +126,7 @@ def show(found: Mapping[str, Any], as_json: bool) -> None:
         ["average precision, ROC AUC", f"{_number(found['average_precision'])}, {_number(found['roc_auc'])}"],
         ["cost per day without a model", f"{found['cost_per_day_without_model']:,.2f}"],
         ["cost per day with the model", f"{found['cost_per_day']:,.2f}"],
-        ["[bold]money saved per day[/]", f"[bold]{found['saved_per_day']:,.2f}[/]"],
+        ["money saved per day", f"{found['saved_per_day']:,.2f}"],
         ["latency p50, p95, p99", ", ".join(f"{ms:.1f}" for ms in found["latency_ms"].values()) + " ms"],
         ["requests a second", f"{found['requests_per_s']:,.0f}"],
     ]
