@@ -150,7 +150,7 @@ def _show_history(version: int, history: list[Promotion]) -> None:
         if entry.version == version:
             followed = next((later for later in history[i + 1 :] if later.version != version), None)
             until = "still" if followed is None else f"{followed.at} (then version {followed.version})"
-            rows.append([entry.at, until, escape(entry.reason)])
+            rows.append([entry.at, until, entry.reason])
     if rows:
         output.table(["champion since", "until", "reason"], rows)
 
