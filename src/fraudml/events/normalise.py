@@ -18,6 +18,7 @@ The rules are here, because this is the slow and obvious one:
 from __future__ import annotations
 
 import difflib
+import heapq
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from fraudml.events.schema import Attribute, AttributeType, LabelColumn, Schema,
 from fraudml.events.transaction import Transaction
 from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT, SECOND, to_minor
 
+UNKNOWN_TOLD = 20  # unknown fields of one row that an error names
 LATEST_US = 7_258_118_400_000_000  # 2200-01-01T00:00:00Z
 EARLIEST_ATTRIBUTE_US = -2_208_988_800_000_000  # 1900-01-01T00:00:00Z: dates of birth
 NULL_WORDS = frozenset({"", "nan", "na", "n/a", "none", "null"})  # as numbers, in lower case
@@ -306,9 +308,12 @@ class Normaliser:
         return minor
 
     def _unknown(self, row: Mapping[str, Any]) -> list[FieldProblem]:
-        """Unknown fields are refused: a misspelt name would otherwise be a silently missing value."""
+        """Unknown fields are refused: a misspelt name would otherwise be a silently missing value.
+
+        The first few are named: looking for what each of a million names could have meant takes minutes.
+        """
         problems = []
-        for name in sorted(row.keys() - self._known):
+        for name in heapq.nsmallest(UNKNOWN_TOLD, row.keys() - self._known):
             close = difflib.get_close_matches(name, self._known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "; list it under schema.ignore to accept it"
             problems.append(FieldProblem(name, f"unknown field{hint}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -63,7 +64,7 @@ def decode(raw: bytes) -> Any:
     # Where no quote is escaped, names cannot be more than there are '"' followed by ':'. Only when the count
     # does not settle it (a value that starts with a colon, an escape) the slow reader looks at every name.
     if b"\\" in raw or len(_KEY_END.findall(raw)) != _names(value):
-        json.loads(raw, object_pairs_hook=_unique)
+        json.loads(raw, object_pairs_hook=_unique, parse_int=str, parse_float=str)
     return value
 
 
@@ -86,8 +87,7 @@ def _names(value: Any) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise RowError([FieldProblem(repeated, "given twice")])
     return found
 

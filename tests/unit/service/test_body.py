@@ -51,3 +51,14 @@ def test_repeated_names_are_always_seen(document: Any) -> None:
 def test_what_is_no_json_is_a_row_error(raw: bytes) -> None:
     with pytest.raises(RowError, match="expected JSON"):
         decode(raw)
+
+
+def test_a_repeated_name_among_very_many_is_found_at_once() -> None:
+    names = ",".join(f'"a{i}":1' for i in range(100_000))
+    with pytest.raises(RowError, match="a99999: given twice"):
+        decode(f'{{{names},"a99999":1}}'.encode())
+
+
+def test_a_number_of_very_many_digits_beside_an_escape_is_no_failure() -> None:
+    with pytest.raises(RowError, match="expected JSON"):
+        decode(b'{"a":"\\n","b":1' + b"0" * 5_000 + b"}")
