@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     lateness_s: float = Field(
         86_400.0, ge=0, description="How far behind the newest event state is kept, for late events; seconds."
     )
+    max_ahead_s: float = Field(
+        86_400.0, ge=0, description="How far ahead of the server's clock a transaction's time may be; seconds."
+    )
     threads: int = Field(0, ge=0, description="Threads for offline work; 0 means all cores.")
     memory_limit: str = Field("4GB", description="Memory that DuckDB may use before it spills to disk.")
     log_level: str = Field("info", description="Level of the service's structured log.")

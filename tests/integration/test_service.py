@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,28 @@ def test_every_wrong_field_is_named_with_what_was_expected(shared: Service) -> N
     assert "ISO 8601" in found["time"]
     assert "did you mean 'cust_no'" in found["cust_nr"]
     assert "much" not in str(body)  # values may be personal
+
+
+def test_a_time_far_ahead_is_refused_and_the_past_is_not(start: Start) -> None:
+    service = start(max_ahead_s=3_600)
+    now = datetime.now(UTC)
+    ahead = row(1, time=(now + timedelta(hours=2)).isoformat())
+    for body in (
+        problem(service.client.post("/v1/predict", json=ahead), 422),
+        problem(service.client.post("/v1/explain", json=ahead), 422),
+        service.client.post("/v1/batch-predict", json={"transactions": [ahead]}).json()["results"][0]["error"],
+    ):
+        assert [error["path"].rpartition(".")[2] for error in body["errors"]] == ["time"]
+        assert "3600 s ahead" in body["errors"][0]["expected"]
+    assert service.store.events == []
+    for number, moment in enumerate((now + timedelta(minutes=30), now, datetime(1971, 1, 1, tzinfo=UTC))):
+        sent = row(number, time=moment.isoformat())
+        assert service.client.post("/v1/predict", json=sent).status_code == 200
+
+
+def test_endless_keys_are_refused(shared: Service) -> None:
+    body = problem(shared.client.post("/v1/predict", json=row(1, tx_id="x" * 1_001, term="y" * 200_000)), 422)
+    assert [error["path"] for error in body["errors"]] == ["tx_id", "term"]
 
 
 def test_a_batch_reports_each_item_by_itself(service: Service) -> None:

@@ -36,7 +36,7 @@ def _explain(state: ServiceState, body: bytes) -> Explained:
         ((name, value),) = document.items()
         if name in state.fields.id_names:
             return state.scorer.explain_decided(state.fields.identifier(value, name))
-    return state.scorer.explain(state.normaliser(document))
+    return state.scorer.explain(state.transaction(document))
 
 
 def _answer(explained: Explained, top: int) -> Explanation:

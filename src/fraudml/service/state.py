@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +11,17 @@ from starlette.requests import HTTPConnection
 
 from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.scorer import Scorer
+from fraudml.errors import FieldProblem, RowError
 from fraudml.events.cards import CardHasher
 from fraudml.events.normalise import Normaliser
 from fraudml.events.schema import Schema
+from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.fields import FieldReader
 from fraudml.service.worker import Worker
 from fraudml.settings import Settings
+
+LONGEST_KEY = 1_000  # characters of an id or an entity's key
 
 
 @dataclass
@@ -34,12 +39,33 @@ class ServiceState:
     example: Mapping[str, Any]
     metrics: Metrics = field(default_factory=Metrics)
     worker: Worker = field(default_factory=Worker)
-    normaliser: Normaliser = field(init=False)
     fields: FieldReader = field(init=False)
+    _normalise: Normaliser = field(init=False)
 
     def __post_init__(self) -> None:
-        self.normaliser = Normaliser(self.schema, self.hasher)
+        self._normalise = Normaliser(self.schema, self.hasher)
         self.fields = FieldReader(self.schema, self.hasher)
+
+    def transaction(self, row: Mapping[str, Any]) -> Transaction:
+        """The transaction of a request's object; raises RowError.
+
+        Beyond what a file may hold, two things are refused because each would stay in online state: a time far
+        ahead of this server's clock (state's own clock would follow it, and forget what is younger), and keys of
+        any length.
+        """
+        event = self._normalise(row)
+        problems = []
+        ahead_s = self.settings.max_ahead_s
+        if event.event_time_us > time.time_ns() // 1_000 + ahead_s * 1_000_000:
+            expected = f"expected a time at most {ahead_s:g} s ahead of this server's clock"
+            problems.append(FieldProblem(self.schema.event_time.column, expected))
+        columns = (self.schema.id_column, *self.schema.entities.values())
+        for column, key in zip(columns, (event.transaction_id, *event.entities), strict=True):
+            if key is not None and len(key) > LONGEST_KEY:
+                problems.append(FieldProblem(column, f"expected at most {LONGEST_KEY} characters"))
+        if problems:
+            raise RowError(problems)
+        return event
 
 
 def state_of(request: HTTPConnection) -> ServiceState:
