@@ -164,10 +164,8 @@ def test_events_that_come_late_are_explained_and_not_called_skew(world: World) -
     report = world.audit()
     assert report.late > 0
     assert report.explained > 0
-    tiled = {feature.name for feature in world.feature_set.features if getattr(feature, "resolution", "1us") != "1us"}
-    derived = {f"{entity}_ratio_7d" for entity in ENTITIES}
-    # a coarse window of a late event sees the tile that holds its time as far as it has filled (documented)
-    assert set(report.by_feature) <= tiled | derived, report.examples
+    assert report.approximate > 0  # coarse windows of late events
+    assert report.differing == 0, report.examples
 
 
 def test_a_wrong_value_is_found(world: World) -> None:

@@ -91,10 +91,19 @@ def audit(
 
 def _show(report: AuditReport) -> None:
     output.results.print(
-        f"{report.values:,} values of {report.decisions:,} decisions compared: {report.differing:,} differ "
-        f"({report.explained:,} more differ only because of events that arrived later; {report.late:,} late decisions; "
-        f"{report.skipped:,} decisions skipped: degraded or of another FeatureSet)"
+        f"{report.values:,} values of {report.decisions:,} decisions compared: {report.differing:,} differ"
     )
+    notes = {
+        "differ only because of events that arrived later": report.explained,
+        "of late decisions read coarse windows by whole tiles": report.approximate,
+    }
+    for words, count in notes.items():
+        if count:
+            output.results.print(f"  {count:,} more {words}")
+    if report.late or report.skipped:
+        output.results.print(
+            f"  {report.late:,} decisions were late; {report.skipped:,} skipped: degraded, or of another FeatureSet"
+        )
     for example in report.examples[:EXAMPLES_SHOWN]:
         output.results.print(
             f"  {example.transaction_id} {example.feature}: served {example.served}, recomputed {example.recomputed}"

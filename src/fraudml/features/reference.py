@@ -7,7 +7,7 @@ hold to it: integers exactly, floating point to 1e-9 of the largest magnitude in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fractions import Fraction
 
 import numpy as np
@@ -34,14 +34,22 @@ Number = int | float | None
 
 
 def evaluate(
-    feature_set: FeatureSet, target: Transaction, transactions: Sequence[Transaction], labels: Sequence[Label]
+    feature_set: FeatureSet,
+    target: Transaction,
+    transactions: Sequence[Transaction],
+    labels: Sequence[Label],
+    *,
+    only: Set[str] | None = None,
 ) -> dict[str, Number]:
-    """Every feature of ``target``, given all transactions and label reports known (in any order).
+    """Every feature of ``target`` (or ``only`` those named), given all transactions and label reports known.
 
-    ``None`` is null. ``transactions`` may contain the target itself; it never counts.
+    ``None`` is null. Their order does not matter; ``transactions`` may contain the target itself, it never counts.
+    ``only`` must be closed: with a derived feature, it names what that is derived from.
     """
     values: dict[str, Number] = {}
     for feature in feature_set.features:
+        if only is not None and feature.name not in only:
+            continue
         if isinstance(feature, DerivedFeature):
             columns = {name: np.array([as_float(value)]) for name, value in values.items()}
             result = float(feature_set.expressions[feature.name](columns).reshape(-1)[0])

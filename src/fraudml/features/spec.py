@@ -209,6 +209,19 @@ class FeatureSet:
         order = (AMOUNT_INPUT, *self.schema.entity_names, *self.schema.attribute_names)
         return tuple(name for name in order if name in used)
 
+    def needed_by(self, names: Iterable[str]) -> set[str]:
+        """The features named and all that they are derived from."""
+        needed = set(names)
+        for feature in reversed(self.features):
+            if feature.name in needed and feature.name in self.expressions:
+                needed |= self.expressions[feature.name].names
+        return needed
+
+    def coarse_names(self) -> set[str]:
+        """The features that depend on a window coarser than a microsecond."""
+        coarse = {f.name for f in self.features if getattr(f, "resolution_us", 1) > 1}
+        return {f.name for f in self.features if coarse & self.needed_by([f.name])}
+
     def horizon_us(self, entity: str) -> int:
         """How far back any feature over this entity looks, in microseconds; 0 when none does."""
         spans = [f.length_us + getattr(f, "resolution_us", 0) for f in self.state_features if f.over == entity]
