@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, words
 
 COMMAND_WITHIN_S = 240
-SMALL = {"simulate": "--rows 4000 --fraud-rate 0.05", "train": "--family logistic_regression"}
+SMALL = {"simulate": "--rows 6000 --days 100 --fraud-rate 0.1", "train": "--family logistic_regression"}
 # Not run: what sets up the environment the tests already run in, and what tests/acceptance/test_demo.py runs.
 NOT_RUN = {"make", "source", "git"}
 ADDRESS = "127.0.0.1:8000"
@@ -111,7 +111,8 @@ class Terminal:
         self.run(line)  # the ready-to-paste command works; it also waits until the service answers
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
+        single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FRAUDML_THREADS": "1"}
+        return os.environ | single | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
 
 
 def _check_targets(arguments: list[str]) -> None:

@@ -24,7 +24,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     terminal.run(f"fraudml simulate transactions.csv {SMALL['simulate']}")
     terminal.run("fraudml init transactions.csv --yes")
     terminal.run(f"fraudml train {SMALL['train']}")
-    terminal.run("fraudml score")
     terminal.close()
     return directory
 
