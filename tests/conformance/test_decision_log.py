@@ -16,7 +16,7 @@ import fraudml.adapters.log
 from fraudml.decisions.keys import Scope, hash_token, new_key
 from fraudml.decisions.log import AUDIT_LABELS, DecisionLog, audit_schema
 from fraudml.decisions.record import Action, Degradation, LabelReport
-from fraudml.errors import ConflictError, DecisionLogError, NotFoundError
+from fraudml.errors import ConfigError, ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.source import arrow_schema
 from fraudml.events.transaction import Transaction
@@ -262,6 +262,21 @@ def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> N
         reader.join()
     assert not failures
     assert len(log.find([f"t{i}" for i in range(60)])) == 60
+
+
+def test_one_process_appends_until_it_ends(reopen: Open, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    log = reopen()
+    log.claim()
+    log.claim()  # it has it
+    other = ADAPTERS[request.node.callspec.params["reopen"]](tmp_path)
+    with pytest.raises(ConfigError, match="another fraudml process"):
+        other.claim()
+    assert other.find(["t1"]) == {}  # others may read, and make keys
+    other.keys.add(new_key("other", [Scope.read])[1])
+    log.close()
+    other.claim()
+    other.close()
+    reopen().claim()
 
 
 def test_ping(log: DecisionLog) -> None:

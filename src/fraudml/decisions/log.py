@@ -40,6 +40,13 @@ class DecisionLog(Protocol):
         """The API keys, kept in the same database."""
         ...
 
+    def claim(self) -> None:
+        """Become the one process that appends, until this log is closed or the process ends, however it ends.
+
+        Raises ``ConfigError`` when another process is that already. Reading and API keys need no claim.
+        """
+        ...
+
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
         """The decisions with these ids, by id; unknown ids are left out. Any number of ids."""
         ...

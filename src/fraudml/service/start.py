@@ -27,9 +27,10 @@ def build_state(
     progress: Progress | None = None,
 ) -> ServiceState:
     """The state behind the API: the named model, and online state folded from ``history`` and the decision log."""
+    log = wiring.decision_log(settings, declared.schema)
+    log.claim()  # first: what another process appends would be missing in this one's state
     bundle = wiring.champion(settings, declared.feature_set, model)
     store = wiring.online_store(settings, declared.feature_set)
-    log = wiring.decision_log(settings, declared.schema)
     rebuild(store, log, history, progress)
     gc.collect()
     gc.freeze()  # the collector need not walk through this state again and again

@@ -85,6 +85,27 @@ class SqliteDecisionLog:
         # connection they would take ten times as long as SQLite needs for them.
         self._hot = self._engine.raw_connection()
         self._hot_lock = threading.Lock()
+        self._claim: sqlite3.Connection | None = None
+
+    def claim(self) -> None:
+        """Hold SQLite's own lock on an empty file beside the log's: it works on every system, and ends with the
+        process that holds it."""
+        if self._claim is not None:
+            return
+        name = f"{self._engine.url.database}.lock"
+        with _failures("claiming it"):
+            lock = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                lock.close()
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                raise ConfigError(
+                    f"another fraudml process serves from {self._engine.url.database} already; "
+                    "stop it, or use another FRAUDML_HOME or FRAUDML_DATABASE_URL"
+                ) from None
+            self._claim = lock
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
         """The known ones among the ids."""
@@ -223,6 +244,9 @@ class SqliteDecisionLog:
         with self._hot_lock:
             self._hot.close()
         self._engine.dispose()
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def _stream(self, query: sa.Select[Any], batch_size: int) -> Iterator[Sequence[Row]]:
         with _failures("reading"), self._engine.connect() as connection:
