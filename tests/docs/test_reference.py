@@ -28,6 +28,7 @@ from fraudml.events.schema import (
 from fraudml.features.expression import FUNCTIONS
 from fraudml.features.spec import Aggregation, Feature, LabelAggregation, Transform
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.parity import AuditReport
 from fraudml.service import decisions, docs, explain, health, labels, predict
 from fraudml.service.problems import SLUGS
 from tests.docs.blocks import DOCS
@@ -166,6 +167,11 @@ def test_the_error_tree_is_the_one_in_the_code() -> None:
     assert classes <= set(drawn)
     tree = str(errors.__doc__)
     assert all(name in tree for name in classes)
+
+
+def test_every_figure_of_an_audit_is_documented() -> None:
+    page = (DOCS / "howto" / "audit-parity.md").read_text(encoding="utf-8")
+    assert set(AuditReport.__struct_fields__) == first_cells(page)
 
 
 def test_every_problem_over_http_is_documented() -> None:
