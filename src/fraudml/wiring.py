@@ -87,7 +87,7 @@ def history(
     It is read from the files named, else the project's source; nothing for ``[""]``. A source that the project names
     but that is not there is an error: a service with empty windows would score otherwise than the model was trained.
     """
-    chosen = [declared.source] if paths is None and declared.source else paths
+    chosen = declared.source if paths is None else paths
     if not chosen or list(chosen) == [""]:
         return iter(()), lambda: Rejects(0, 0, {}, None)
     found = source(settings, declared.schema, chosen, rejects)
@@ -98,7 +98,12 @@ def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
     """An empty online store in this process."""
     from fraudml.adapters.online.memory import MemoryOnlineStore
 
-    return MemoryOnlineStore(feature_set, lateness_us=int(settings.lateness_s * MICROSECONDS))
+    return MemoryOnlineStore(feature_set, lateness_us=lateness_us(settings))
+
+
+def lateness_us(settings: Settings) -> int:
+    """How far behind the newest event online state is exact."""
+    return int(settings.lateness_s * MICROSECONDS)
 
 
 def decision_log(settings: Settings, schema: Schema) -> DecisionLog:

@@ -111,8 +111,9 @@ class World:
 
     def audit(self) -> parity.AuditReport:
         store = wiring.offline_store(self.settings)
+        lateness_us = wiring.lateness_us(self.settings)
         try:
-            return parity.audit(self.log, store, self.feature_set, history=iter(self.history))
+            return parity.audit(self.log, store, self.feature_set, history=iter(self.history), lateness_us=lateness_us)
         finally:
             store.close()
 
@@ -165,6 +166,26 @@ def test_events_that_come_late_are_explained_and_not_called_skew(world: World) -
     assert report.late > 0
     assert report.explained > 0
     assert report.approximate > 0  # coarse windows of late events
+    assert report.differing == 0, report.examples
+
+
+def test_what_came_too_late_is_approximate_and_what_came_just_in_time_is_not(world: World) -> None:
+    scorer = world.scorer()
+    scorer.score(world.live[:1_500])
+    newest_us = max(event.event_time_us for event in world.live[:1_500])
+    late = [
+        Transaction(
+            f"{event.transaction_id}-{days}", newest_us - days * 86_400_000_000, event.entities, 100, (None, None)
+        )
+        for days in (2, 20)
+        for event in world.live[:25]
+    ]
+    scorer.score(late)
+    world.settings = world.settings.model_copy(update={"lateness_s": 1e9})  # what state was kept for, by mistake
+    assert world.audit().differing > 0
+    world.settings = world.settings.model_copy(update={"lateness_s": 3 * 86_400})
+    report = world.audit()
+    assert report.approximate > 0
     assert report.differing == 0, report.examples
 
 

@@ -77,7 +77,10 @@ def audit(
         with output.steps(quiet=as_json) as steps:
             past, _ = wiring.history(current, declared, history, rejects_path(current, "history"))
             with steps.step("Recompute and compare") as progress:
-                report = parity.audit(log, store, declared.feature_set, history=past, progress=progress)
+                lateness_us = wiring.lateness_us(current)
+                report = parity.audit(
+                    log, store, declared.feature_set, history=past, lateness_us=lateness_us, progress=progress
+                )
     finally:
         store.close()
         log.close()
@@ -95,7 +98,7 @@ def _show(report: AuditReport) -> None:
     )
     notes = {
         "differ only because of events that arrived later": report.explained,
-        "of late decisions read coarse windows by whole tiles": report.approximate,
+        "of late decisions: whole tiles of coarse windows, or later than state is kept": report.approximate,
     }
     for words, count in notes.items():
         if count:

@@ -5,13 +5,14 @@ logged one. Where they differ, the reference decides, seeing only what had *arri
 that came late, or a label reported for an earlier time, is in today's history but could not be known then. A value
 that the reference confirms is counted as ``explained``. Of the rest, those of late decisions over coarse windows are
 ``approximate``: a bounded store holds whole tiles, so a late event sees the tile of its time as far as it has filled,
-and its decision says ``late``. What remains is ``differing``: true skew.
+and its decision says ``late``. So are all values of an event that came further behind another of its entities than
+state is kept for. What remains is ``differing``: true skew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,6 +32,7 @@ from fraudml.features.stores import OfflineStore
 
 RELATIVE_TOLERANCE = 1e-9
 MAX_EXAMPLES = 20
+_Event = TypeVar("_Event", Transaction, Label)
 HISTORY_ARRIVAL = -1  # history was there before every decision
 
 
@@ -73,9 +75,12 @@ def audit(
     feature_set: FeatureSet,
     *,
     history: Iterable[pa.RecordBatch] = (),
+    lateness_us: int = 86_400_000_000,
     progress: Progress | None = None,
 ) -> AuditReport:
     """Compare every logged vector of this FeatureSet with the offline store; ``store`` is empty when handed in.
+
+    ``lateness_us``: that of the online store which served.
 
     ``history``: what the online store was built from before the first decision (batches of ``arrow_schema``);
     rows whose id is also in the log are left out, as they are when the service starts.
@@ -90,7 +95,8 @@ def audit(
     store.put_labels(list(log.later_labels()))
     suspects = _compare(store, feature_set, logged, report, progress)
     if suspects:
-        _judge(suspects, past, log, feature_set, logged, report)
+        arrived = _Arrived(*_arrivals(past, log, feature_set, suspects))
+        _judge(suspects, arrived, feature_set, logged, lateness_us, report)
     return report
 
 
@@ -148,24 +154,45 @@ def _compare(
     return suspects
 
 
+class _Arrived:
+    """Events and label reports by entity, each with its arrival number."""
+
+    def __init__(self, events: list[tuple[int, Transaction]], labels: list[tuple[int, Label]]) -> None:
+        self.by_id = {event.transaction_id: event for _, event in events}
+        self._events = _by_entity(events)
+        self._labels = _by_entity(labels)
+
+    def before(self, arrival: int, target: Transaction) -> tuple[list[Transaction], list[Label]]:
+        """What had arrived about the target's entities."""
+        mine = list(enumerate(target.entities))
+        events = {id(event): event for pair in mine for a, event in self._events.get(pair, ()) if a < arrival}
+        labels = {id(label): label for pair in mine for a, label in self._labels.get(pair, ()) if a < arrival}
+        return list(events.values()), list(labels.values())
+
+
+def _by_entity(arrived: list[tuple[int, _Event]]) -> dict[tuple[int, str | None], list[tuple[int, _Event]]]:
+    found: dict[tuple[int, str | None], list[tuple[int, _Event]]] = {}
+    for numbered in arrived:
+        for pair in enumerate(numbered[1].entities):
+            if pair[1] is not None:
+                found.setdefault(pair, []).append(numbered)
+    return found
+
+
 def _judge(
     suspects: dict[str, NDArray[np.float64]],
-    past: Sequence[pa.RecordBatch],
-    log: DecisionLog,
+    arrived: _Arrived,
     feature_set: FeatureSet,
     logged: dict[str, _Logged],
+    lateness_us: int,
     report: AuditReport,
 ) -> None:
     """Ask the reference what could be known when each suspect was scored."""
-    events, labels = _arrivals(past, log, feature_set, suspects)
-    by_id = {event.transaction_id: event for _, event in events}
     names = np.array(feature_set.input_names)
     coarse = np.isin(names, list(feature_set.coarse_names()))
     for key, recomputed in suspects.items():
-        target, decision = by_id[key], logged[key]
-        mine = {pair for pair in enumerate(target.entities) if pair[1] is not None}
-        known = [e for a, e in events if a < decision.arrival and mine & set(enumerate(e.entities))]
-        heard = [e for a, e in labels if a < decision.arrival and mine & set(enumerate(e.entities))]
+        target, decision = arrived.by_id[key], logged[key]
+        known, heard = arrived.before(decision.arrival, target)
         changed = np.flatnonzero(~same(decision.vector, recomputed))
         truth = evaluate(feature_set, target, known, heard, only=feature_set.needed_by(names[changed].tolist()))
         then = recomputed.copy()
@@ -173,8 +200,10 @@ def _judge(
         skewed = ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
         if decision.late:
-            report.approximate += int((skewed & coarse).sum())
-            skewed &= ~coarse
+            newest_us = max((event.event_time_us for event in known), default=0)
+            unpromised = coarse | (newest_us - target.event_time_us > lateness_us)
+            report.approximate += int((skewed & unpromised).sum())
+            skewed &= ~unpromised
         report.differing += int(skewed.sum())
         for place in np.flatnonzero(skewed):
             name = str(names[place])
