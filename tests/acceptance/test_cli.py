@@ -18,14 +18,15 @@ from fraudml import __version__
 from fraudml.cli.main import app
 from tests.support.commands import fraudml, refused, well
 
-ROWS = 20_000
+ROWS = 8_000
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of every command and group below this one, and of itself."""
     yield path
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, (*path, name))
+    if hasattr(command, "list_commands"):
+        for name in command.list_commands(None):
+            yield from commands(command.get_command(None, name), (*path, name))
 
 
 COMMANDS = sorted(commands(typer.main.get_command(app)))
@@ -36,10 +37,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with registered models, made by commands alone; tests must leave it as it is."""
     directory = tmp_path_factory.mktemp("trained")
     well(
-        "simulate", "transactions.csv", "--rows", str(ROWS), "--customers", "150", "--fraud-rate", "0.03", cwd=directory
+        "simulate", "transactions.csv", "--rows", str(ROWS), "--customers", "60", "--fraud-rate", "0.05", cwd=directory
     )
     well("init", "transactions.csv", "--yes", cwd=directory)
-    families = ("--family", "logistic_regression", "--family", "xgboost")
+    families = ("--family", "logistic_regression", "--family", "random_forest")
     (directory / "train.json").write_text(well("train", *families, "--json", cwd=directory).out, encoding="utf-8")
     return directory
 
@@ -194,17 +195,22 @@ def test_a_first_model_has_to_be_trained_before_it_scores(trained: Path, tmp_pat
         assert "fraudml train" in refused(*words, cwd=tmp_path)
 
 
-def test_init_keeps_a_project_that_is_there(trained: Path, tmp_path: Path) -> None:
+def test_init_replaces_a_project_only_when_told_to(trained: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "transactions.csv", tmp_path)
-    (tmp_path / "fraudml.yaml").write_text("mine: true\n", encoding="utf-8")
-    assert "fraudml.yaml" in refused("init", "transactions.csv", "--yes", cwd=tmp_path)
-    assert (tmp_path / "fraudml.yaml").read_text(encoding="utf-8") == "mine: true\n"
+    project_file = tmp_path / "fraudml.yaml"
+    project_file.write_text("mine: true\n", encoding="utf-8")
+    assert "--yes" in refused("init", "transactions.csv", "--json", cwd=tmp_path)
+    assert fraudml("init", "transactions.csv", cwd=tmp_path).code != 0  # it asks, and nobody answers
+    assert project_file.read_text(encoding="utf-8") == "mine: true\n"
+    made = well("init", "transactions.csv", "--yes", "--json", cwd=tmp_path).json
+    assert made["rows"] == len((tmp_path / "transactions.csv").read_text(encoding="utf-8").splitlines()) - 1
+    assert project_file.read_text(encoding="utf-8") == (trained / "fraudml.yaml").read_text(encoding="utf-8")
 
 
 def test_the_result_of_train_is_json(trained: Path) -> None:
     result = json.loads((trained / "train.json").read_text(encoding="utf-8"))
     best = result["candidates"][0]
-    assert {candidate["family"] for candidate in result["candidates"]} == {"logistic_regression", "xgboost"}
+    assert {candidate["family"] for candidate in result["candidates"]} == {"logistic_regression", "random_forest"}
     assert best["aliases"] == ["champion"]
     assert best["metrics"]["average_precision"] > 3 * best["metrics"]["frauds"] / best["metrics"]["rows"]
     assert (trained / result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -340,7 +346,7 @@ def test_a_corrupt_bundle_is_refused_with_the_reason(tmp_path: Path, trained: Pa
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
-    assert "model.onnx" in said
+    assert "damaged" in said
     assert not (tmp_path / "s.parquet").exists()
 
 

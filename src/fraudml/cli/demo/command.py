@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HISTORY_DAYS, LIVE_DAYS = 120, 14
 START = "2024-09-02"  # a Monday, so long ago that every label was known before today
 SIMULATED, HISTORY = "simulated.csv", "history.csv"
-FEWEST_ROWS = 50_000  # below this there are too few frauds to learn from
+FEWEST_ROWS = 20_000  # below this even many frauds are too few to learn from
 
 
 def add(app: typer.Typer) -> None:
@@ -34,6 +34,7 @@ def add(app: typer.Typer) -> None:
 def demo(
     leave: Annotated[bool, typer.Option("--exit", help="End when all is shown; else the service runs on.")] = False,
     rows: Annotated[int, typer.Option(min=FEWEST_ROWS, help="About how many transactions to simulate.")] = 150_000,
+    fraud_rate: Annotated[float, typer.Option(help="Frauds among all transactions.")] = 0.007,
     keep: Annotated[Path, typer.Option(help="Directory to work in; a demo empties its own old one.")] = Path(
         "fraudml-demo"
     ),
@@ -52,7 +53,7 @@ def demo(
         stack.enter_context(processes.ended_by_signals())
         directory = stack.enter_context(workspace.fresh(keep))
         commands = processes.Commands(directory, environment_of_defaults(), quiet=as_json)
-        stretch = _simulate(commands, rows, seed)
+        stretch = _simulate(commands, rows, fraud_rate, seed)
         _models(commands)
         service, token = _serve(commands, port, stack)
         found = _live(commands, service, token, stretch, as_json)
@@ -64,14 +65,14 @@ def demo(
         raise typer.Exit(1)
 
 
-def _simulate(commands: Commands, rows: int, seed: int) -> list[LiveEvent]:
+def _simulate(commands: Commands, rows: int, fraud_rate: float, seed: int) -> list[LiveEvent]:
     """A history file and a project in the directory; what happens after the history is returned."""
     from fraudml.cli.demo import workspace
 
     _chapter("A payment company's transactions")
-    days = str(HISTORY_DAYS + LIVE_DAYS)
-    size = ["--rows", str(rows), "--days", days, "--start", START, "--seed", str(seed)]
-    commands.run("simulate", SIMULATED, *size, "--truth")
+    period = ["--days", str(HISTORY_DAYS + LIVE_DAYS), "--start", START]
+    size = ["--rows", str(rows), "--fraud-rate", str(fraud_rate), "--seed", str(seed)]
+    commands.run("simulate", SIMULATED, *period, *size, "--truth")
     directory = commands.directory
     moment, later = workspace.cut(directory / SIMULATED, directory / HISTORY, days=HISTORY_DAYS)
     _remark(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from fraudml.errors import FraudmlError
 READY_WITHIN_S = 120.0
 STOPS_WITHIN_S = 20.0
 POLL_S = 0.05
+# What asks a program to end; SIGHUP (the terminal was closed) is not known everywhere.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
@@ -41,31 +43,19 @@ class Commands:
         """Run a command whose output the user sees; raises FraudmlError when it fails."""
         self.say(*arguments)
         # with --json the demo's own result is all that may be on standard output
-        done = subprocess.run(  # noqa: S603
-            _typed(arguments),
-            cwd=self.directory,
-            env=self.environment,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr if self.quiet else None,
-        )
-        if done.returncode:
-            raise FraudmlError(f"this step ended with exit code {done.returncode}: {_words(arguments)}")
+        with self._child(arguments, stdout=sys.stderr if self.quiet else None) as process:
+            code = process.wait()
+        if code:
+            raise _failed(arguments, code)
 
     def ask(self, *arguments: str) -> tuple[int, Any]:
         """The exit code and JSON result of a command."""
-        done = subprocess.run(  # noqa: S603
-            _typed([*arguments, "--json"]),
-            cwd=self.directory,
-            env=self.environment,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        )
+        with self._child([*arguments, "--json"], stdout=subprocess.PIPE) as process:
+            text, _ = process.communicate()
         try:
-            return done.returncode, msgspec.json.decode(done.stdout)
+            return process.returncode, msgspec.json.decode(text)
         except msgspec.DecodeError:
-            raise FraudmlError(f"this step ended with exit code {done.returncode}: {_words(arguments)}") from None
+            raise _failed(arguments, process.returncode) from None
 
     def say(self, *arguments: str) -> None:
         """Show a command as a user would type it."""
@@ -77,22 +67,31 @@ class Commands:
         arguments = ["serve", "--port", str(port)]
         self.say(*arguments)
         log = self.directory / "serve.log"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(  # noqa: S603
-                _typed(arguments),
-                cwd=self.directory,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which ends the service in order
-            )
-        service = Service(process, log)
-        try:
+        # in a session of its own Ctrl-C reaches the demo alone, which ends the service in order
+        with (
+            log.open("wb") as sink,
+            self._child(arguments, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True) as process,
+        ):
+            service = Service(process, log)
             service.wait_until_ready()
             yield service
+
+    @contextmanager
+    def _child(self, arguments: Sequence[str], **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+        process = None
+        try:
+            with _signals_wait():
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-m", "fraudml", *arguments],
+                    cwd=self.directory,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    **streams,
+                )
+            yield process
         finally:
-            service.stop()
+            if process is not None:
+                _end(process)
 
 
 class Service:
@@ -122,16 +121,6 @@ class Service:
             time.sleep(POLL_S)
         raise FraudmlError(f"the service was not ready within {READY_WITHIN_S:.0f} s; see {self.log}")
 
-    def stop(self) -> int:
-        """End the process, by force when it does not end by itself; its exit code."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            return self.process.wait(STOPS_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
     def ended(self) -> FraudmlError:
         """The error for a service that ended by itself."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -142,21 +131,50 @@ class Service:
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that every child is ended."""
-    caught = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = [signal.signal(number, _unwind) for number in caught]
+    with _handled_by(_unwind, [number for number in ENDING if number != signal.SIGINT]):
+        yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Inside, signals wait: one that unwinds the stack while a child starts would leave a child nobody knows of."""
+    came: list[int] = []
+    with _handled_by(lambda number, frame: came.append(number), ENDING):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], Any], numbers: Sequence[int]) -> Iterator[None]:
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(caught, before, strict=True):
-            signal.signal(number, handler)
+        for number, handler_before in zip(numbers, before, strict=True):
+            signal.signal(number, handler_before)
 
 
 def _unwind(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _typed(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "fraudml", *arguments]
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, by force when it takes long or when we are interrupted once more."""
+    try:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(STOPS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        pass  # what follows ends it
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _failed(arguments: Sequence[str], code: int) -> FraudmlError:
+    return FraudmlError(f"this step ended with exit code {code}: {_words(arguments)}")
 
 
 def _words(arguments: Sequence[str]) -> str:
