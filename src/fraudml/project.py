@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,14 +18,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Schema
     features: list[Feature]
     version: int = 1
-    source: str | None = None
+    source: str | list[str] | None = None
     costs: Costs = Costs()
 
 
 class Project:
-    """A project file, read and checked."""
+    """A project file, read and checked; ``source`` is the files of its history, possibly none."""
 
-    def __init__(self, schema: Schema, feature_set: FeatureSet, costs: Costs, source: str | None) -> None:
+    def __init__(self, schema: Schema, feature_set: FeatureSet, costs: Costs, source: Sequence[str] = ()) -> None:
         self.schema = schema
         self.feature_set = feature_set
         self.costs = costs
@@ -61,7 +62,8 @@ def parse(text: str, name: str = "fraudml.yaml") -> Project:
         if file.version != 1:
             raise ConfigError(f"version {file.version} is not known; this fraudml reads version 1")
         schema = file.schema.check()
-        return Project(schema, FeatureSet(schema, file.features), file.costs.check(), file.source)
+        source = [file.source] if isinstance(file.source, str) else file.source or []
+        return Project(schema, FeatureSet(schema, file.features), file.costs.check(), [path for path in source if path])
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"{name} is not valid YAML: {problem}") from None

@@ -31,7 +31,7 @@ def source_paths(given: list[str] | None, declared: project.Project) -> list[str
     if given:
         return given
     if declared.source:
-        return [declared.source]
+        return list(declared.source)
     raise ConfigError("name a file of transactions; fraudml.yaml has no 'source'")
 
 

@@ -56,12 +56,21 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableProfile(msgspec.Struct, frozen=True):
-    """A file's columns in order; ``sampled`` of its ``rows`` rows were looked at."""
+    """The columns of files in order; ``sampled`` of their ``rows`` rows were looked at.
 
-    source: str
+    ``sources``: the files, as they were named.
+    """
+
+    sources: tuple[str, ...]
     rows: int
     sampled: int
     columns: tuple[ColumnProfile, ...]
+
+    @property
+    def source(self) -> str:
+        """The files in words."""
+        more = len(self.sources) - 1
+        return self.sources[0] + (f" and {more} more file{'s' * (more > 1)}" if more else "")
 
     def __getitem__(self, name: str) -> ColumnProfile:
         """The column of this name."""

@@ -22,8 +22,12 @@ nasty = st.one_of(
 
 
 @settings(max_examples=60)
-@given(columns=st.lists(nasty, min_size=6, max_size=6, unique_by=str.casefold), values=st.lists(nasty, max_size=5))
-def test_round_trip(columns: list[str], values: list[str]) -> None:
+@given(
+    columns=st.lists(nasty, min_size=6, max_size=6, unique_by=str.casefold),
+    values=st.lists(nasty, max_size=5),
+    sources=st.sampled_from([["data #1: *.csv"], ["yes", "C:\\days\\2.csv", "a, b.csv"]]),
+)
+def test_round_trip(columns: list[str], values: list[str], sources: list[str]) -> None:
     schema = Schema(
         event_time=TimeColumn(columns[0], TimeFormat.hours_from, start="2020-01-01"),
         transaction_id=columns[1],
@@ -39,10 +43,11 @@ def test_round_trip(columns: list[str], values: list[str]) -> None:
         DerivedFeature(name="ratio", expression="amount / (wait + 1) * -2.5", text="how #much: more"),
     ]
     reasons = dict.fromkeys((*columns, *values), values[0] if values else "because")
-    facts = TableProfile("data #1: *.csv", 10, 10, ())
+    facts = TableProfile(tuple(sources), 10, 10, ())
     text = write_yaml(Guess(schema, reasons, tuple(values)), features, facts, "costs: {review_cost: 4}")
-    assert yaml.safe_load(text)["source"] == "data #1: *.csv"
+    assert yaml.safe_load(text)["source"] == (sources if len(sources) > 1 else sources[0])
     declared = project.parse(text)
+    assert declared.source == sources
     assert declared.schema == schema
     assert list(declared.feature_set.features) == features
     assert declared.costs.review_cost == 4

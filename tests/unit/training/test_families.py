@@ -206,10 +206,16 @@ class TestXGBoost:
         X, y = rows()
         rng = np.random.default_rng(0)
         noise = (rows(400, seed=2)[0], rng.random(400) < 0.04)
-        params = {"n_estimators": 200, "early_stopping_rounds": 5}
+        params = {"n_estimators": 200, "early_stopping_rounds": 5, "early_stopping_frauds": 1}
         fitted = fit("xgboost", X, y, valid=noise, params=params)
         assert 1 <= fitted.size < 100
         assert fitted.refit(X, y).size == fitted.size
+
+    def test_few_validation_frauds_do_not_stop_it(self) -> None:
+        X, y = rows()
+        noise = (rows(400, seed=2)[0], np.random.default_rng(0).random(400) < 0.04)
+        fitted = fit("xgboost", X, y, valid=noise, params={"early_stopping_rounds": 1, "few_frauds_estimators": 10})
+        assert fitted.size == 10
 
     def test_few_frauds_among_very_many_rows_still_split(self) -> None:
         X = np.random.default_rng(0).normal(size=(60_000, 2)).astype(np.float32)

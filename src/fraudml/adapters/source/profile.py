@@ -26,7 +26,8 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
 
     Counts rows exactly, and looks at every column on an evenly spread sample of at most 200,000 rows.
     """
-    found = tables.find(paths)
+    named = (str(paths),) if isinstance(paths, (str, Path)) else tuple(map(str, paths))
+    found = tables.find(named)
     connection = duckdb.connect(config={"threads": threads, "memory_limit": memory_limit})
     try:
         described = [tables.describe(path, connection) for path in found]
@@ -44,8 +45,7 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
         raise DataError(f"cannot read {found[0]}: {message}") from error
     finally:
         connection.close()
-    source = str(paths) if isinstance(paths, (str, Path)) else str(found[0])
-    return TableProfile(source, rows, sampled, tuple(columns))
+    return TableProfile(named, rows, sampled, tuple(columns))
 
 
 def label_purity(

@@ -6,10 +6,15 @@ Files whose name begins with an underscore, and ``base``, are what the families 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 
 from fraudml.errors import TrainingError
 from fraudml.training.families.base import Family, FittedModel
+
+# OpenMP threads that spin while they wait for each other take the time of whatever else runs on the machine, and
+# make a fit many times slower there. It is read once, when the first family loads its library.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["Family", "FittedModel", "family_names", "get_family"]
 

@@ -166,12 +166,14 @@ def check_validation(valid: Validation | None, feature_names: Sequence[str]) -> 
     return check_rows(valid[0], labels, feature_names)
 
 
-def keep_all_frauds(y: Labels, genuine_per_fraud: float, max_rows: int, seed: int) -> npt.NDArray[np.intp]:
+def keep_all_frauds(
+    y: Labels, genuine_per_fraud: float, max_rows: int, seed: int, *, at_least: int = 50_000
+) -> npt.NDArray[np.intp]:
     """Sorted indices of the rows to train on: every fraud, and a random sample of the genuine rows.
 
     Where frauds are rare, nearly all of the information is in them; thinning out the genuine rows costs little
     accuracy and saves most of the time. The sample has ``genuine_per_fraud`` times as many genuine rows as
-    frauds, but at least 50,000 where there are so many, and at most ``max_rows`` rows in total.
+    frauds, but ``at_least`` so many where there are, and at most ``max_rows`` rows in total.
     :func:`thinning_shift` is what this does to a margin.
 
     >>> keep_all_frauds(np.array([False, True, False, True]), 1.0, 4, seed=0)
@@ -182,7 +184,7 @@ def keep_all_frauds(y: Labels, genuine_per_fraud: float, max_rows: int, seed: in
     rng = np.random.default_rng(seed)
     if len(frauds) > max_rows // 2:
         frauds = rng.choice(frauds, max_rows // 2, replace=False)
-    wanted = max(50_000, int(genuine_per_fraud * len(frauds)))
+    wanted = max(at_least, int(genuine_per_fraud * len(frauds)))
     wanted = min(len(genuine), wanted, max(max_rows - len(frauds), 1))
     if wanted < len(genuine):
         genuine = rng.choice(genuine, wanted, replace=False)

@@ -35,7 +35,10 @@ BOOSTER_PARAMS = (
 
 
 class XGBoostFamily:
-    """Boosted trees with early stopping on the validation rows' log loss.
+    """Boosted trees; where the validation rows hold enough frauds, their log loss decides how many.
+
+    With few frauds that curve is noise (on one file it stopped after nine trees, on another after 390), and a
+    plain 150 trees ranked as well as the best stopping rule, so that is what small data gets.
 
     Trained on every fraud and 30 times as many genuine rows: on card data as accurate as on all, in a quarter of
     the time. No class weights (``scale_pos_weight``): they lose average precision and mislead early stopping.
@@ -43,13 +46,15 @@ class XGBoostFamily:
 
     name = "xgboost"
     defaults: Mapping[str, Any] = {
-        "n_estimators": 600,
+        "n_estimators": 600,  # at most
+        "few_frauds_estimators": 150,  # without early stopping, for want of validation frauds
         "early_stopping_rounds": 50,
+        "early_stopping_frauds": 500,  # among the validation rows, from which on early stopping is used
         "learning_rate": 0.05,
         "max_depth": 4,
         "min_child_weight": 5.0,
         "subsample": 0.7,
-        "colsample_bytree": 0.6,
+        "colsample_bytree": 0.5,
         "reg_lambda": 5.0,
         "reg_alpha": 0.0,
         "gamma": 0.0,
@@ -59,10 +64,11 @@ class XGBoostFamily:
     }
     search_space: Mapping[str, Sequence[Any]] = {
         "learning_rate": (0.03, 0.05, 0.1),
+        "few_frauds_estimators": (75, 150, 300),
         "max_depth": (3, 4, 5, 6, 8),
         "min_child_weight": (1.0, 5.0, 20.0),
         "subsample": (0.5, 0.7, 0.9),
-        "colsample_bytree": (0.3, 0.6, 0.9),
+        "colsample_bytree": (0.3, 0.5, 0.8),
         "reg_lambda": (1.0, 5.0, 20.0),
         "gamma": (0.0, 0.5, 2.0),
     }
@@ -85,6 +91,10 @@ class XGBoostFamily:
         chosen = base.merge_params(self, params)
         rows = base.check_rows(X, y, feature_names)
         held_out = base.check_validation(valid, feature_names)
+        if held_out is not None and held_out[1].sum() < chosen["early_stopping_frauds"]:
+            return _fit(
+                rows, None, setup, chosen, min(chosen["few_frauds_estimators"], chosen["n_estimators"]), progress
+            )
         return _fit(rows, held_out, setup, chosen, chosen["n_estimators"], progress)
 
 
