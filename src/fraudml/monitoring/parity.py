@@ -5,8 +5,8 @@ logged one. Where they differ, the reference decides, seeing only what had *arri
 that came late, or a label reported for an earlier time, is in today's history but could not be known then. A value
 that the reference confirms is counted as ``explained``. Of the rest, those of late decisions over coarse windows are
 ``approximate``: a bounded store holds whole tiles, so a late event sees the tile of its time as far as it has filled,
-and its decision says ``late``. So are all values of an event that came further behind another of its entities than
-state is kept for. What remains is ``differing``: true skew.
+and its decision says ``late``. So are all values of an event that came further behind the newest one than state
+is kept for. What remains is ``differing``: true skew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraudml.decisions.log import ARRIVAL, DecisionLog
@@ -96,7 +97,8 @@ def audit(
     suspects = _compare(store, feature_set, logged, report, progress)
     if suspects:
         arrived = _Arrived(*_arrivals(past, log, feature_set, suspects))
-        _judge(suspects, arrived, feature_set, logged, lateness_us, report)
+        too_late = _too_late(past, log, lateness_us) & suspects.keys()
+        _judge(suspects, arrived, feature_set, logged, too_late, report)
     return report
 
 
@@ -184,7 +186,7 @@ def _judge(
     arrived: _Arrived,
     feature_set: FeatureSet,
     logged: dict[str, _Logged],
-    lateness_us: int,
+    too_late: set[str],
     report: AuditReport,
 ) -> None:
     """Ask the reference what could be known when each suspect was scored."""
@@ -199,11 +201,9 @@ def _judge(
         then[changed] = [as_float(truth[name]) for name in names[changed]]
         skewed = ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
-        if decision.late:
-            newest_us = max((event.event_time_us for event in known), default=0)
-            unpromised = coarse | (newest_us - target.event_time_us > lateness_us)
-            report.approximate += int((skewed & unpromised).sum())
-            skewed &= ~unpromised
+        unpromised = np.full(len(names), key in too_late) | (coarse & decision.late)
+        report.approximate += int((skewed & unpromised).sum())
+        skewed &= ~unpromised
         report.differing += int(skewed.sum())
         for place in np.flatnonzero(skewed):
             name = str(names[place])
@@ -211,6 +211,19 @@ def _judge(
             if len(report.examples) < MAX_EXAMPLES:
                 served, right = float(decision.vector[place]), float(then[place])
                 report.examples.append(Difference(key, name, _none(served), _none(right)))
+
+
+def _too_late(past: Sequence[pa.RecordBatch], log: DecisionLog, lateness_us: int) -> set[str]:
+    """The decided transactions that came further behind the newest one before them than state is kept for."""
+    newest_us = max((int(pc.max(batch.column(EVENT_TIME)).as_py()) for batch in past if batch.num_rows), default=0)
+    found: set[str] = set()
+    for batch in log.audit_batches():
+        times = batch.column(EVENT_TIME).to_numpy()
+        newest = np.maximum.accumulate(np.concatenate([[newest_us], times]))
+        behind = newest[:-1] - times > lateness_us
+        found.update(batch.column(TRANSACTION_ID).filter(pa.array(behind)).to_pylist())
+        newest_us = int(newest[-1])
+    return found
 
 
 def _arrivals(
