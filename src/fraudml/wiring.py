@@ -91,7 +91,11 @@ def history(
     if not chosen or list(chosen) == [""]:
         return iter(()), lambda: Rejects(0, 0, {}, None)
     found = source(settings, declared.schema, chosen, rejects)
-    return iter(found.read()), found.rejects
+
+    def read() -> Iterator[pa.RecordBatch]:
+        yield from found.read()  # opened with the first batch: a start that fails before leaves nothing open
+
+    return read(), found.rejects
 
 
 def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:

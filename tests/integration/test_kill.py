@@ -147,3 +147,9 @@ def test_sigterm_finishes_what_it_was_asked(home: Path) -> None:
         assert answer.json()["scored"] == len(rows)
         assert service.process.wait(30) == -signal.SIGTERM
     assert "Application shutdown complete" in (home / "serve.err").read_text(encoding="utf-8")
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "broken.db").write_bytes(b"no database" * 1_000)
+    monkeypatch.setenv("FRAUDML_DATABASE_URL", f"sqlite:///{home / 'broken.db'}")
+    assert "file is not a database" in refused("serve", "--port", "0", cwd=home)
