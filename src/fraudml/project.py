@@ -14,6 +14,16 @@ from fraudml.events.schema import Schema
 from fraudml.features.spec import Feature, FeatureSet
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a date is text, as the schema wants it."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Schema
     features: list[Feature]
@@ -57,7 +67,7 @@ def parse(text: str, name: str = "fraudml.yaml") -> Project:
     ('n_1d',)
     """
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         file = msgspec.convert(document, _File)
         if file.version != 1:
             raise ConfigError(f"version {file.version} is not known; this fraudml reads version 1")

@@ -13,7 +13,7 @@ from fraudml.cli.demo.replay import Answers
 from fraudml.cli.demo.workspace import LiveEvent
 from fraudml.decisions.costs import Costs
 from fraudml.decisions.record import Action
-from fraudml.training import money
+from fraudml.training import evaluate, money
 from fraudml.training.dataset import Dataset
 
 DAY_US = 86_400_000_000
@@ -26,16 +26,15 @@ def figures(stretch: Sequence[LiveEvent], answers: Answers, costs: Costs, decima
     ``precision``: frauds among what was reviewed or declined; ``recall``: stopped among all frauds. Money is per
     day, against approving everything.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     fraud = np.array([event.is_fraud for event in stretch])
     scores = np.nan_to_num(np.array(answers.scores), nan=0.0)
     level = np.array([list(Action).index(action) for action in answers.actions])
-    cost = money.outcomes(_dataset(stretch), costs, decimals)
+    data = _dataset(stretch)
+    cost = money.outcomes(data, costs, decimals)
     spent = np.choose(level, [cost.approve, cost.review, cost.decline])
     days = max(1.0, (stretch[-1].event_time_us - stretch[0].event_time_us) / DAY_US)
     flagged, stopped = level > 0, (level > 0) & fraud
-    both = 0 < fraud.sum() < len(fraud)
+    ranking = evaluate.metrics(data, scores) if 0 < fraud.sum() < len(fraud) else {}
     return {
         "transactions": len(stretch),
         "frauds": int(fraud.sum()),
@@ -45,8 +44,8 @@ def figures(stretch: Sequence[LiveEvent], answers: Answers, costs: Costs, decima
         "recall": float(stopped.sum() / max(fraud.sum(), 1)),
         "precision": float(stopped.sum() / max(flagged.sum(), 1)),
         "value_stopped_share": float(cost.approve[stopped].sum() / max(cost.approve.sum(), 1e-12)),
-        "average_precision": float(average_precision_score(fraud, scores)) if both else None,
-        "roc_auc": float(roc_auc_score(fraud, scores)) if both else None,
+        "average_precision": ranking.get("average_precision"),
+        "roc_auc": ranking.get("roc_auc"),
         "cost_per_day_without_model": float(cost.approve.sum() / days),
         "cost_per_day": float(spent.sum() / days),
         "saved_per_day": float((cost.approve - spent).sum() / days),

@@ -49,7 +49,7 @@ class XGBoostFamily:
         "n_estimators": 600,  # at most
         "few_frauds_estimators": 150,  # without early stopping, for want of validation frauds
         "early_stopping_rounds": 50,
-        "early_stopping_frauds": 500,  # among the validation rows, from which on early stopping is used
+        "early_stopping_frauds": 300,  # among the validation rows, from which on early stopping is used
         "learning_rate": 0.05,
         "max_depth": 4,
         "min_child_weight": 5.0,
