@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fraudml.decisions.policy import Policy
 from fraudml.decisions.record import Action
@@ -15,6 +17,8 @@ from fraudml.features.derive import Deriver, to_model
 from fraudml.features.stores import OfflineStore
 from fraudml.models.bundle import Bundle
 
+TILE = 2_000  # rows scored at once: they and the trees stay in the processor's cache
+ACTIONS = pa.array([str(action) for action in Action])
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
@@ -34,21 +38,33 @@ def output_schema(id_column: str) -> pa.Schema:
 def score(
     store: OfflineStore, bundle: Bundle, *, threads: int = 1, progress: Progress | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Decisions for all transactions of an offline store in time order, in batches of :func:`output_schema`."""
-    feature_set = bundle.feature_set
-    runtime = bundle.runtime.with_threads(threads)
+    """Decisions for all transactions of an offline store in time order, in batches of :func:`output_schema`.
+
+    The model scores one batch on ``threads`` threads while the next one's features are derived.
+    """
+    deriver = Deriver(bundle.feature_set)
+    with ThreadPoolExecutor(threads) as pool:
+        before: tuple[pa.RecordBatch, list[Future[NDArray[np.float64]]]] | None = None
+        for batch in store.features(bundle.feature_set, progress=progress):
+            vectors = to_model(deriver.from_arrow(batch))
+            tiles = [vectors[start : start + TILE] for start in range(0, len(vectors), TILE)]
+            scores = [pool.submit(bundle.runtime.score, tile) for tile in tiles]
+            if before is not None:
+                yield _decided(bundle, *before)
+            before = (batch, scores)
+        if before is not None:
+            yield _decided(bundle, *before)
+
+
+def _decided(bundle: Bundle, batch: pa.RecordBatch, tiles: list[Future[NDArray[np.float64]]]) -> pa.RecordBatch:
     thresholds = bundle.manifest.thresholds
     policy = Policy(thresholds.review, thresholds.decline)
-    deriver = Deriver(feature_set)
-    schema = output_schema(feature_set.schema.id_column)
-    names = pa.array([str(action) for action in Action])
-    for batch in store.features(feature_set, progress=progress):
-        scores = runtime.score(to_model(deriver.from_arrow(batch)))
-        columns = [
-            batch.column(TRANSACTION_ID),
-            batch.column(EVENT_TIME).cast(TIMESTAMP),
-            pa.array(scores),
-            names.take(pa.array(policy.levels(scores))),
-            pa.array(np.full(batch.num_rows, bundle.version)),
-        ]
-        yield pa.record_batch(columns, schema=schema)
+    scores = np.concatenate([np.empty(0), *(tile.result() for tile in tiles)])
+    columns = [
+        batch.column(TRANSACTION_ID),
+        batch.column(EVENT_TIME).cast(TIMESTAMP),
+        pa.array(scores),
+        ACTIONS.take(pa.array(policy.levels(scores))),
+        pa.array([bundle.version], pa.string()).take(pa.array(np.zeros(batch.num_rows, np.int8))),
+    ]
+    return pa.record_batch(columns, schema=output_schema(bundle.feature_set.schema.id_column))

@@ -27,10 +27,9 @@ class Runtime:
     log-odds (float32 ``[n]`` each).
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
-        self._model = model
+    def __init__(self, model: bytes) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads  # one: a small batch is done before a second thread wakes up
+        options.intra_op_num_threads = 1  # a small batch is done before a second thread wakes up
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -40,10 +39,6 @@ class Runtime:
         names = {output.name for output in self._session.get_outputs()}
         if not {PROBABILITY, MARGIN} <= names or [i.name for i in self._session.get_inputs()] != [INPUT]:
             raise BundleError(f"the model must read {INPUT!r} and give {PROBABILITY!r} and {MARGIN!r}")
-
-    def with_threads(self, threads: int) -> Runtime:
-        """The same model on several threads, for large batches."""
-        return Runtime(self._model, threads=threads)
 
     def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities of fraud: float32 ``[n, k]`` to float64 ``[n]``."""
