@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fraudml.adapters.offline._extremes import Extremes
 from fraudml.adapters.offline._prefix_sums import (
     Column,
     Floats,
@@ -33,6 +34,7 @@ from fraudml.features.spec import (
     WindowFeature,
 )
 
+_EXTREMES = {Aggregation.min, Aggregation.max}
 _SUMMING = {Aggregation.sum, Aggregation.mean, Aggregation.std}
 _LABEL_FUNCTIONS = {
     LabelAggregation.label_count: Aggregation.count,
@@ -48,6 +50,8 @@ _ZERO_WHEN_EMPTY = {
 _INTEGERS = {AttributeType.integer, AttributeType.boolean}
 # Codes, times, sorting order, keys and two columns of an entity that is being worked on.
 _WORKING_BYTES_PER_ROW = 150
+# Levels of a sparse table: windows of up to a thousand events.
+_EXTREMES_BYTES_PER_ROW = 80
 
 
 class FastPath:
@@ -65,7 +69,11 @@ class FastPath:
     def estimate_bytes(self, rows: int) -> int:
         """Memory that :meth:`compute` needs at its peak."""
         at_once = min(self._threads, len(self._by_entity))
-        return rows * (8 * sum(map(len, self._by_entity.values())) + at_once * _WORKING_BYTES_PER_ROW)
+        each = [
+            _WORKING_BYTES_PER_ROW + _EXTREMES_BYTES_PER_ROW * len({(f.of, f.agg) for f in own if f.agg in _EXTREMES})
+            for own in ([f for f in every if isinstance(f, WindowFeature)] for every in self._by_entity.values())
+        ]
+        return rows * (8 * sum(map(len, self._by_entity.values())) + at_once * max(each, default=0))
 
     def compute(self, rows: int) -> dict[str, Floats]:
         """float64 ``[rows]`` by feature name, in the order of ``seen``; without those whose sums might overflow."""
@@ -110,14 +118,17 @@ class FastPath:
         """Prefix sums of a column, as far as they are asked for and fit in 64 bits."""
         wanted = {feature.agg for feature in own if feature.of == name}
         missing = pc.is_null(values).to_numpy()[order]
-        if not wanted & _SUMMING:
+        if not wanted & (_SUMMING | _EXTREMES):
             return make_column(None, missing)
         numbers = _ints(pc.fill_null(values, 0))[order]
         largest = int(np.abs(numbers).max(initial=0))
-        if not sums_fit(most, largest, squares=False):
-            return make_column(None, missing)
+        summed = bool(wanted & _SUMMING) and sums_fit(most, largest, squares=False)
         squares = Aggregation.std in wanted and sums_fit(most, largest, squares=True)
-        return make_column(numbers, missing, squares=squares)
+        column = make_column(numbers if summed else None, missing, squares=squares)
+        for agg in wanted & _EXTREMES:
+            floats = np.where(missing, np.nan, numbers)  # exact: integers are below 2^53
+            column.extremes[agg.value] = Extremes(floats, smallest=agg is Aggregation.min)
+        return column
 
     def _reports(self, cursor: duckdb.DuckDBPyConnection, entity: str, keys: pa.Array) -> Stream:
         table = _fetch(cursor, "known", ["known_at_us", entity, "is_fraud"])
@@ -131,19 +142,19 @@ class FastPath:
 
 
 def is_summable(feature: StateFeature, schema: Schema) -> TypeGuard[WindowFeature | LabelWindowFeature]:
-    """True for what differences of prefix sums of integers give."""
+    """True for what prefix sums and sparse tables of integers give."""
     if isinstance(feature, LabelWindowFeature):
         return True
     if not isinstance(feature, WindowFeature):
         return False
     if feature.agg is Aggregation.count or feature.of is None:
         return True
-    return feature.agg in _SUMMING and schema.input_type(feature.of) in _INTEGERS
+    return feature.agg in _SUMMING | _EXTREMES and schema.input_type(feature.of) in _INTEGERS
 
 
 def _has_sums(targets: Stream, feature: WindowFeature) -> bool:
     """False where overflow forbade the prefix sums that a feature needs."""
-    if feature.of is None or feature.agg is Aggregation.count:
+    if feature.of is None or feature.agg is Aggregation.count or feature.agg in _EXTREMES:
         return True
     column = targets.columns[feature.of]
     return (column.squares if feature.agg is Aggregation.std else column.total) is not None

@@ -1,4 +1,4 @@
-"""Exact counts, sums, means and standard deviations over windows, by prefix sums in NumPy.
+"""Exact counts, sums, means, standard deviations and extremes over windows, in NumPy.
 
 The fast path of the DuckDB store for integer columns: with events sorted by (entity, time), a window is a range of
 positions found by binary search, and its sum the difference of two prefix sums. Integer arithmetic modulo 2^64 makes
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudml.adapters.offline._extremes import Extremes
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -24,12 +26,14 @@ KEY_LIMIT = 1 << 62
 class Column:
     """The non-missing values of an integer column as prefix sums ``[n + 1]`` over a stream's order.
 
-    ``count`` is None when no value is missing; ``total`` and ``squares`` when nothing asks for them.
+    ``count`` is None when no value is missing; ``total`` and ``squares`` when nothing asks for them. ``extremes`` are
+    those asked for, by function (min, max).
     """
 
     count: Ints | None
     total: Ints | None
     squares: Ints | None
+    extremes: dict[str, Extremes] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,7 +123,7 @@ def blocks(targets: Stream, events: Stream) -> Iterator[Block]:
 
 @dataclass
 class Window:
-    """One feature to compute: ``function`` is count, sum, mean or std of ``column`` (None counts events).
+    """One feature to compute: ``function`` is count, sum, mean, std, min or max of ``column`` (None counts events).
 
     ``out`` float64 is filled at the positions of the targets in their own, unsorted order.
     """
@@ -147,6 +151,8 @@ def fill(targets: Stream, order: Ints, events: Stream, windows: list[Window]) ->
 
 
 def _evaluate(function: str, column: Column | None, start: Ints, end: Ints) -> Ints | Floats:
+    if column is not None and function in column.extremes:
+        return column.extremes[function].of(start, end)
     count = end - start if column is None or column.count is None else column.count[end] - column.count[start]
     if function == "count" or column is None or column.total is None:
         return count
