@@ -62,7 +62,7 @@ def memory() -> None:
     for part in range(EVENTS_PER_ENTITY):
         times = np.sort(rng.integers(start + part * 5 * DAY_US, start + (part + 1) * 5 * DAY_US, ENTITIES))
         batch = [
-            Transaction("", int(t), (f"c{key}", None), 1_000 + key % 977, ())
+            Transaction("", int(t), (f"c{key}", None), 1_000 + int(key) % 977, ())
             for t, key in zip(times, rng.permutation(ENTITIES), strict=True)
         ]
         for at in range(0, ENTITIES, 1_000):
@@ -84,6 +84,7 @@ def rebuild() -> None:
     started = time.perf_counter()
     for batch in history.to_batches():
         store.load(batch)
+    store.stats()  # builds the state that was gathered
     loaded = time.perf_counter() - started
     last = history.slice(history.num_rows - READS)
     moment = int(last.column("event_time_us")[-1].as_py())
