@@ -164,9 +164,7 @@ def test_the_environment_is_read_only_in_settings() -> None:
 def loaded_by(*modules: str) -> set[str]:
     """The names in ``sys.modules`` of a fresh interpreter that imports the modules."""
     code = "import sys\n" + "\n".join(f"import {name}" for name in modules) + "\nprint(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
