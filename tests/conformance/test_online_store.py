@@ -217,8 +217,8 @@ def test_a_future_label_stays_unseen_within_its_tile(open_store: Open) -> None:
 def test_last_reads_the_previous_event(open_store: Open) -> None:
     store = open_store(
         LastFeature(name="age", over="customer"),
-        LastFeature(name="country", over="customer", of="country"),
-        LastFeature(name="lat", over="customer", of="lat", within="1h"),
+        LastFeature(name="last_country", over="customer", of="country"),
+        LastFeature(name="last_lat", over="customer", of="lat", within="1h"),
     )
     np.testing.assert_equal(values(store, event(T0)), [[NAN, NAN, NAN]])
     store.read_then_update([event(T0, country="FR"), event(T0 + 1_000_000, country="XX", lat=None)])
@@ -232,8 +232,8 @@ def test_among_ties_last_takes_the_greatest_whatever_the_order(open_store: Open)
     ties = [event(T0, 5, lat=None), event(T0, 5, lat=2.5), event(T0, None, lat=9.0), event(T0, 4, lat=8.0)]
     for order in (ties, ties[::-1]):
         store = open_store(
-            LastFeature(name="lat", over="customer", of="lat"),
-            LastFeature(name="amount", over="customer", of="amount"),
+            LastFeature(name="last_lat", over="customer", of="lat"),
+            LastFeature(name="last_amount", over="customer", of="amount"),
         )
         store.read_then_update(order)
         assert values(store, event(T0 + 1)) == [[2.5, 5]]
