@@ -56,6 +56,8 @@ class DuckDBOfflineStore:
             config["threads"] = threads
         with _driver_errors():
             self._connection = duckdb.connect(":memory:", config=config)
+            # it would go to standard output, among the results
+            self._connection.execute("SET enable_progress_bar = false")
         self._threads = int(self._scalar("SELECT current_setting('threads')"))
         self._memory_limit = memory_limit
         self._memory_bytes = parse_bytes(self._scalar("SELECT current_setting('memory_limit')"))

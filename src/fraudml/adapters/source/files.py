@@ -65,6 +65,7 @@ class FileSource:
     def read(self, progress: Progress | None = None) -> pa.RecordBatchReader:
         """Batches of ``arrow_schema``, in the files' order; see :class:`~fraudml.events.source.TransactionSource`."""
         connection = duckdb.connect(config=self._config)
+        connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the results
         connection.execute("SET TimeZone = 'UTC'")  # offsets are applied, naive times are left alone
         # Lists of words would become hash joins, which are slower and do not keep the order of the rows.
         connection.execute("SET disabled_optimizers = 'in_clause'")

@@ -29,6 +29,7 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
     named = (str(paths),) if isinstance(paths, (str, Path)) else tuple(map(str, paths))
     found = tables.find(named)
     connection = duckdb.connect(config={"threads": threads, "memory_limit": memory_limit})
+    connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the results
     try:
         described = [tables.describe(path, connection) for path in found]
         for table in described[1:]:
@@ -59,6 +60,7 @@ def label_purity(
     """
     found = tables.find(paths)
     connection = duckdb.connect(config={"threads": threads})
+    connection.execute("SET enable_progress_bar = false")
     try:
         described = [tables.describe(path, connection) for path in found]
         scan = _union(described)
