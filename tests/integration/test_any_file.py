@@ -116,7 +116,7 @@ def check_handbook(schema: Schema, features: Sequence[Feature]) -> None:
 
 
 @pytest.mark.handbook
-@pytest.mark.skipif(not HANDBOOK.exists(), reason="needs the Handbook's data (FRAUDML_HANDBOOK)")
+@pytest.mark.skipif(not HANDBOOK.exists(), reason="handbook data not present (set FRAUDML_HANDBOOK)")
 def test_the_real_handbook() -> None:
     facts = profile(HANDBOOK)
     schema = guess(facts).schema
