@@ -76,10 +76,18 @@ def audit(
     try:
         with output.steps(quiet=as_json) as steps:
             past, _ = wiring.history(current, declared, history, rejects_path(current, "history"))
-            with steps.step("Recompute and compare") as progress:
-                lateness_us = wiring.lateness_us(current)
+            with (
+                steps.step("Recompute and compare") as progress,
+                steps.step("Judge what differs", unit="decisions") as judged,
+            ):
                 report = parity.audit(
-                    log, store, declared.feature_set, history=past, lateness_us=lateness_us, progress=progress
+                    log,
+                    store,
+                    declared.feature_set,
+                    history=past,
+                    lateness_us=wiring.lateness_us(current),
+                    progress=progress,
+                    judged=judged,
                 )
     finally:
         store.close()

@@ -12,6 +12,7 @@ is kept for. What remains is ``differing``: true skew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -78,6 +79,7 @@ def audit(
     history: Iterable[pa.RecordBatch] = (),
     lateness_us: int = 86_400_000_000,
     progress: Progress | None = None,
+    judged: Progress | None = None,
 ) -> AuditReport:
     """Compare every logged vector of this FeatureSet with the offline store; ``store`` is empty when handed in.
 
@@ -85,6 +87,8 @@ def audit(
 
     ``history``: what the online store was built from before the first decision (batches of ``arrow_schema``);
     rows whose id is also in the log are left out, as they are when the service starts.
+
+    ``progress`` is told of rows recomputed, ``judged`` of decisions that the reference looked at.
     """
     report = AuditReport()
     logged = _logged_vectors(log, feature_set, report)
@@ -92,13 +96,13 @@ def audit(
         raise DataError("the decision log holds no decision of this FeatureSet; score something first")
     past = list(_without(history, {key for batch in log.replay() for key in batch.column(TRANSACTION_ID).to_pylist()}))
     schema = arrow_schema(feature_set.schema)
-    store.put(pa.RecordBatchReader.from_batches(schema, _chain(past, log.replay())))
+    store.put(pa.RecordBatchReader.from_batches(schema, chain(past, log.replay())))
     store.put_labels(list(log.later_labels()))
     suspects = _compare(store, feature_set, logged, report, progress)
     if suspects:
         arrived = _Arrived(*_arrivals(past, log, feature_set, suspects))
         too_late = _too_late(past, log, lateness_us) & suspects.keys()
-        _judge(suspects, arrived, feature_set, logged, too_late, report)
+        _judge(suspects, arrived, feature_set, logged, too_late, report, judged)
     return report
 
 
@@ -188,11 +192,14 @@ def _judge(
     logged: dict[str, _Logged],
     too_late: set[str],
     report: AuditReport,
+    judged: Progress | None,
 ) -> None:
     """Ask the reference what could be known when each suspect was scored."""
     names = np.array(feature_set.input_names)
     coarse = np.isin(names, list(feature_set.coarse_names()))
-    for key, recomputed in suspects.items():
+    for done, (key, recomputed) in enumerate(suspects.items()):
+        if judged:
+            judged(done, len(suspects))
         target, decision = arrived.by_id[key], logged[key]
         known, heard = arrived.before(decision.arrival, target)
         changed = np.flatnonzero(~same(decision.vector, recomputed))
@@ -286,11 +293,6 @@ def _without(history: Iterable[pa.RecordBatch], ids: set[str]) -> Iterator[pa.Re
     for batch in history:
         keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
         yield batch if all(keep) else batch.filter(pa.array(keep))
-
-
-def _chain(*sources: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batches in sources:
-        yield from batches
 
 
 def _none(value: float) -> float | None:
