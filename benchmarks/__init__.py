@@ -1,1 +1,1 @@
-"""Benchmarks: figures beside a named baseline measured in the same run. Not tests: nothing fails on a slow machine."""
+"""Benchmarks: figures with their machine, beside a baseline where there is one. Nothing fails on a slow machine."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,17 @@ from fraudml.settings import Settings
 ROOT = Path(__file__).parents[1]
 HANDBOOK = Path(os.environ.get("FRAUDML_HANDBOOK", ROOT.parent / "shared/data/handbook/transactions.parquet"))
 LABEL_DELAY = "7d"
+# A child starts with the peak memory of the process that forked it, so a small one stands in between: run a command,
+# write its seconds and its peak in KiB to a file.
+_LAUNCH = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+seconds = time.perf_counter() - started
+with open(sys.argv[1], "w") as report:
+    report.write(f"{seconds} {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}")
+sys.exit(code)
+"""
 
 
 def handbook() -> Path:
@@ -49,17 +58,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def command(*arguments: str, home: Path) -> tuple[float, float, str]:
     """Run a fraudml command as its users do: (seconds, peak memory in GiB, standard output)."""
-    started = time.perf_counter()
+    report = home / "command.txt"
     done = subprocess.run(
-        [sys.executable, "-m", "fraudml", *arguments],
+        [sys.executable, "-S", "-c", _LAUNCH, str(report), sys.executable, "-m", "fraudml", *arguments],
         cwd=home,
         env={**os.environ, "FRAUDML_HOME": str(home / ".fraudml")},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return time.perf_counter() - started, peak, done.stdout
+    seconds, peak = (float(figure) for figure in report.read_text().split())
+    return seconds, peak / 2**20, done.stdout
+
+
+def peak_memory() -> float:
+    """The largest resident size of this process so far, in GiB."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**20
 
 
 def workspace() -> tempfile.TemporaryDirectory[str]:

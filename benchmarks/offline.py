@@ -67,8 +67,6 @@ def _measured(home: Path) -> tuple[int, float, float, float]:
 
 def child(home: str) -> None:
     """The measured part."""
-    import resource
-
     declared = project.parse(declaration())
     settings = common.settings(Path(home))
     store = wiring.offline_store(settings)
@@ -83,8 +81,7 @@ def child(home: str) -> None:
         seconds.append(time.perf_counter() - begun)
         if computed != rows:
             raise SystemExit(f"{computed} of {rows} rows came back")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(rows, read - started, sorted(seconds)[ROUNDS // 2], peak)
+    print(rows, read - started, sorted(seconds)[ROUNDS // 2], common.peak_memory())
 
 
 def declaration() -> str:

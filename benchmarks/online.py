@@ -29,7 +29,7 @@ READS = 50_000
 def run() -> str:
     """The section of RESULTS.md."""
     bytes_per_entity = float(_child("memory"))
-    rebuild, per_event = (float(value) for value in _child("rebuild").split())
+    events, rebuild, per_event = (float(value) for value in _child("rebuild").split())
     written, from_log = (float(value) for value in _child("logged").split())
     return common.table(
         ["what", "measured"],
@@ -38,8 +38,8 @@ def run() -> str:
                 f"state of {ENTITIES:,} customers with {EVENTS_PER_ENTITY} events each, 12 windows",
                 f"{bytes_per_entity:,.0f} bytes each",
             ],
-            ["load 1,754,155 events of history (2 entities, 24 windows)", f"{rebuild:.1f} s"],
-            ["write 1,754,155 decisions to the SQLite log, 10,000 a commit", f"{written:.1f} s"],
+            [f"load {events:,.0f} events of history (2 entities, 24 windows)", f"{rebuild:.1f} s"],
+            [f"write {events:,.0f} decisions to the SQLite log, 10,000 a commit", f"{written:.1f} s"],
             ["rebuild from these logged events, as `serve` starts", f"{from_log:.1f} s"],
             ["read, then update (24 windows over 2 entities)", f"{per_event:.1f} us/event"],
         ],
@@ -98,7 +98,7 @@ def rebuild() -> None:
     started = time.perf_counter()
     for at in range(0, READS, 16):
         store.read_then_update(events[at : at + 16])
-    print(loaded, (time.perf_counter() - started) / READS * 1e6)
+    print(history.num_rows, loaded, (time.perf_counter() - started) / READS * 1e6)
 
 
 def logged() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
 from fraudml.features.spec import FeatureSet
-from fraudml.training import evaluate, money, split
-from fraudml.training.calibrate import Calibrator
+from fraudml.training import split
 from fraudml.training.dataset import Dataset
-from fraudml.training.train import Candidate, Options, Result
+from fraudml.training.train import Candidate, Options, Result, measure
 from tests.support.bundles import linear_model
 from tests.support.scoring import FEATURES, T0
 
@@ -75,23 +74,9 @@ class LinearModel:
 def make_candidate(
     family: str, model: Any, data: Dataset, parts: split.Split, costs: Costs, *, decimals: int = 2
 ) -> Candidate:
-    """A candidate measured as ``training.train`` measures it."""
-    checking, testing = data.take(parts.valid), data.take(parts.test)
-    calibrator = Calibrator.fit(model.margin(checking.x), checking.y)
-    valid_scores, scores = (calibrator.apply(model.margin(rows.x)) for rows in (checking, testing))
-    thresholds = money.best_thresholds(checking, valid_scores, costs, decimals)
-    return Candidate(
-        family=family,
-        model=model,
-        calibrator=calibrator,
-        thresholds=thresholds,
-        valid_metrics=evaluate.metrics(checking, valid_scores),
-        test_metrics=evaluate.metrics(testing, scores),
-        money=money.summary(testing, scores, thresholds, costs, decimals, seed=0),
-        weeks=evaluate.by_week(testing, scores),
-        scores=scores,
-        seconds=1.25,
-    )
+    """A candidate measured on the parts that ``training.train`` measures on."""
+    measured = measure(family, model, data.take(parts.valid), data.take(parts.test), costs, decimals, seed=0)
+    return replace(measured, seconds=1.25)
 
 
 def make_result(

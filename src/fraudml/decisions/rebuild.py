@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fraudml.decisions.log import DecisionLog
 from fraudml.events.schema import TRANSACTION_ID
@@ -16,13 +16,9 @@ from fraudml.features.stores import OnlineStore
 def rebuild(
     store: OnlineStore, log: DecisionLog, history: Iterable[pa.RecordBatch], progress: Progress | None = None
 ) -> int:
-    """Fold history, then the log, into an empty store; returns the number of events.
-
-    A transaction that is in both counts once, as the log has it.
-    """
-    logged = pa.concat_arrays([batch.column(TRANSACTION_ID) for batch in log.replay()] or [pa.array([], pa.string())])
+    """Fold history, then the log, into an empty store; returns the number of events."""
     done = 0
-    for batch in _chain(_without(history, logged), log.replay()):
+    for batch in chain(not_logged(history, log), log.replay()):
         store.load(batch)
         done += batch.num_rows
         if progress:
@@ -32,11 +28,11 @@ def rebuild(
     return done
 
 
-def _without(history: Iterable[pa.RecordBatch], ids: pa.Array) -> Iterator[pa.RecordBatch]:
+def not_logged(history: Iterable[pa.RecordBatch], log: DecisionLog) -> Iterator[pa.RecordBatch]:
+    """History without what is in the log: a transaction in both counts once, as the log has it."""
+    ids: set[str] | None = None
     for batch in history:
-        yield batch.filter(pc.invert(pc.is_in(batch.column(TRANSACTION_ID), ids))) if len(ids) else batch
-
-
-def _chain(*sources: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batches in sources:
-        yield from batches
+        if ids is None:  # without history nobody needs them
+            ids = {key for logged in log.replay() for key in logged.column(TRANSACTION_ID).to_pylist()}
+        keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
+        yield batch if all(keep) else batch.filter(pa.array(keep))

@@ -21,6 +21,7 @@ KNOWN_AT = "known_at_us"
 # What features call the two that are not attributes.
 AMOUNT_INPUT = "amount"
 TIME_INPUT = "event_time"
+NO_CURRENCY = "XXX"  # ISO 4217's code for none
 RESERVED = frozenset({TRANSACTION_ID, EVENT_TIME, AMOUNT, IS_FRAUD, KNOWN_AT, AMOUNT_INPUT, TIME_INPUT})
 
 
@@ -83,7 +84,7 @@ class AmountColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     column: str
     decimals: int = 2
-    currency: str = "XXX"  # ISO 4217's code for "no currency"
+    currency: str = NO_CURRENCY
     allow_negative: bool = False
     optional: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fraudml.events.schema import AMOUNT_INPUT, TIME_INPUT, AttributeType
+from fraudml.events.schema import AMOUNT_INPUT, NO_CURRENCY, TIME_INPUT, AttributeType
 from fraudml.events.units import parse_duration
 from fraudml.features.spec import (
     Aggregation,
@@ -159,7 +159,7 @@ class Describer:
         amount = self._schema.amount
         if amount is None:
             return f"{minor:,.4g}"
-        currency = "" if amount.currency == "XXX" else f" {amount.currency}"
+        currency = "" if amount.currency == NO_CURRENCY else f" {amount.currency}"
         return f"{minor / 10**amount.decimals:,.2f}{currency}"
 
 

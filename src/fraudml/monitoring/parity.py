@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraudml.decisions.log import ARRIVAL, DecisionLog
+from fraudml.decisions.rebuild import not_logged
 from fraudml.errors import DataError
 from fraudml.events.label import Label
 from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
@@ -94,7 +95,7 @@ def audit(
     logged = _logged_vectors(log, feature_set, report)
     if not logged:
         raise DataError("the decision log holds no decision of this FeatureSet; score something first")
-    past = list(_without(history, {key for batch in log.replay() for key in batch.column(TRANSACTION_ID).to_pylist()}))
+    past = list(not_logged(history, log))
     schema = arrow_schema(feature_set.schema)
     store.put(pa.RecordBatchReader.from_batches(schema, chain(past, log.replay())))
     store.put_labels(list(log.later_labels()))
@@ -287,12 +288,6 @@ def _events(
         number = HISTORY_ARRIVAL if arrival is None else arrival.get(key, HISTORY_ARRIVAL)
         event = Transaction(key, event_time, keys, amount, tuple(values[count:]))
         yield number, event, None if fraud is None else Label(key, fraud, known_at, keys)
-
-
-def _without(history: Iterable[pa.RecordBatch], ids: set[str]) -> Iterator[pa.RecordBatch]:
-    for batch in history:
-        keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
-        yield batch if all(keep) else batch.filter(pa.array(keep))
 
 
 def _none(value: float) -> float | None:

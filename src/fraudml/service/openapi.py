@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fraudml import __version__
-from fraudml.events.schema import AttributeType, Schema, TimeColumn, TimeFormat
+from fraudml.events.schema import NO_CURRENCY, AttributeType, Schema, TimeColumn, TimeFormat
 from fraudml.service.answers import (
     BatchPrediction,
     DecisionView,
@@ -86,7 +86,7 @@ def transaction_schema(schema: Schema) -> Json:
         kind: Json = {"type": ["number", "null"] if amount.optional else "number"}
         if not amount.allow_negative:
             kind["minimum"] = 0
-        currency = "" if amount.currency == "XXX" else f" in {amount.currency}"
+        currency = "" if amount.currency == NO_CURRENCY else f" in {amount.currency}"
         properties[amount.column] = kind | {"description": f"The amount{currency}."}
         if not amount.optional:
             required.append(amount.column)

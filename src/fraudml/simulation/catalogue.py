@@ -133,7 +133,6 @@ _HOURS = {
     "anytime": (1, 0.6, 0.4, 0.4, 0.6, 1.5, 4, 7, 8, 6, 5, 5, 6, 6, 5, 6, 7, 8, 7, 5, 4, 3, 2.5, 1.8),
     "online": (2, 1, 0.5, 0.4, 0.4, 0.6, 1.5, 3, 4, 5, 6, 6, 6.5, 6, 5, 5, 5, 6, 7, 8, 9, 9, 7, 4),
 }
-_WEEKEND_SHIFT = {"shops": 1, "evening": 1, "anytime": 1, "online": 1}
 QUANTILES = 1024
 
 
@@ -144,7 +143,7 @@ def _hour_quantiles(weekend: bool) -> FloatArray:
     for row, profile in enumerate(PROFILES):
         weights = np.array(_HOURS[profile]) + 0.01
         if weekend:
-            weights = np.roll(weights, _WEEKEND_SHIFT[profile])
+            weights = np.roll(weights, 1)  # everything an hour later
         cumulative = np.concatenate([[0.0], np.cumsum(weights / weights.sum())])
         table[row] = np.interp(np.linspace(0, 1, QUANTILES + 1), cumulative, edges_ms)
     return table

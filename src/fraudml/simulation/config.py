@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from fraudml.errors import ConfigError
@@ -83,11 +83,6 @@ class SimulationConfig:
         """About how many transactions this gives, frauds included; the real number scatters around it."""
         genuine = self.customers * self.days * self.transactions_per_customer_per_day
         return round(genuine / (1 - self.fraud_rate))
-
-    @property
-    def end(self) -> date:
-        """The first day after the period."""
-        return self.start + timedelta(days=self.days)
 
 
 def for_rows(rows: int, **settings: Any) -> SimulationConfig:

@@ -37,8 +37,7 @@ class Merchants:
 
     def segment(self, channel: IntArray | int, city: IntArray) -> IntArray:
         """The segment of merchants of a channel in a city; online merchants form one segment."""
-        local = city + np.where(np.equal(channel, world.ATM), self.cities, 0)
-        return np.where(np.equal(channel, world.ONLINE), 2 * self.cities, local)
+        return _segment(channel, city, self.cities)
 
     def pick(self, rng: np.random.Generator, segment: IntArray) -> IntArray:
         """For each entry a merchant of that segment, the popular ones more often."""
@@ -126,7 +125,7 @@ def _draw_merchants(config: SimulationConfig, rng: np.random.Generator, cities: 
             rng.choice(cities, online, p=appeal / appeal.sum()),
         ]
     )
-    segment = np.where(channel == world.ONLINE, 2 * cities, city + np.where(channel == world.ATM, cities, 0))
+    segment = _segment(channel, city, cities)
     category = np.empty(count, dtype=np.int64)
     for code in (world.POS, world.ATM, world.ONLINE):
         choices = [index for index, item in enumerate(world.CATEGORIES) if item.channel == code]
@@ -182,6 +181,11 @@ def _draw_customers(config: SimulationConfig, rng: np.random.Generator, merchant
         trip_end=trip_start + rng.integers(2, 13, trips),
         trip_city=rng.choice(merchants.cities, trips, p=visitors / visitors.sum()),
     )
+
+
+def _segment(channel: IntArray | int, city: IntArray, cities: int) -> IntArray:
+    local = city + np.where(np.equal(channel, world.ATM), cities, 0)
+    return np.where(np.equal(channel, world.ONLINE), 2 * cities, local)
 
 
 def _spread(rng: np.random.Generator, count: int, appeal: FloatArray) -> IntArray:

@@ -96,7 +96,6 @@ def by_week(data: Dataset, scores: NDArray[np.float64]) -> list[dict[str, Any]]:
                 "rows": int(rows.sum()),
                 "frauds": int(y.sum()),
                 "average_precision": float(average_precision_score(y, scores[rows])) if both else None,
-                "roc_auc": float(roc_auc_score(y, scores[rows])) if both else None,
             }
         )
     return weeks

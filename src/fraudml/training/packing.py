@@ -12,12 +12,11 @@ from fraudml import __version__
 from fraudml.events.example import example
 from fraudml.models import bundle
 from fraudml.models.runtime import Runtime
-from fraudml.training import export, split
+from fraudml.training import export
 from fraudml.training.train import Candidate, Result
 
 BACKGROUND_ROWS = 32
 REFERENCE_ROWS = 16
-CHECK_ROWS = 2_000
 
 
 def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manifest:
@@ -27,13 +26,12 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
     """
     rng = np.random.default_rng(result.options.seed)
     data, feature_set = result.data, result.feature_set
-    rows = split.mature(data) if candidate.refitted else result.parts.train
-    used = data.take(rows)
+    used = result.mature if candidate.refitted else data.take(result.parts.train)
     model = export.export(candidate.model, candidate.calibrator, feature_set.input_names)
-    checked = used.x[_sample(rng, np.ones(len(used), dtype=bool), CHECK_ROWS)]
-    export.verify_equal(model, candidate.model, candidate.calibrator, checked)
+    export.verify_equal(model, candidate.model, candidate.calibrator, used.x)
     runtime = Runtime(model)
-    inputs = np.concatenate([checked[:REFERENCE_ROWS], np.full((1, checked.shape[1]), np.nan, dtype=np.float32)])
+    picked = used.x[_sample(rng, np.ones(len(used), dtype=bool), REFERENCE_ROWS)]
+    inputs = np.concatenate([picked, np.full((1, picked.shape[1]), np.nan, dtype=np.float32)])
     manifest = bundle.Manifest(
         fraudml_version=__version__,
         created_at=bundle.now_iso(),
@@ -64,5 +62,6 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
 
 
 def _sample(rng: np.random.Generator, rows: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
+    """In random order: who takes the first few still sees the whole period."""
     places = np.flatnonzero(rows)
-    return np.sort(rng.choice(places, size=min(count, len(places)), replace=False))
+    return rng.choice(places, size=min(count, len(places)), replace=False)

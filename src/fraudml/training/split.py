@@ -18,7 +18,8 @@ class Split:
     """Row masks over one data set, in time order: ``train`` < ``valid`` < (label delay) < ``test``.
 
     ``valid`` serves early stopping, calibration, thresholds and the choice of the family; ``test`` only the
-    figures reported. Rows between ``valid`` and ``test`` had no known label when the test began.
+    figures reported. Rows between ``valid`` and ``test`` had no known label when the test began, or
+    were frauds known before the genuine rows around them (:func:`known_by`).
     """
 
     train: NDArray[np.bool_]

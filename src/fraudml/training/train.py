@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ StepReport = Callable[[str], Callable[[int, int], None]]
 
 @dataclass(frozen=True)
 class Options:
-    """How to train. ``trials`` of a search per family with ``tune``; ``threads`` 0 means all cores."""
+    """How to train. ``trials`` of a search per family with ``tune``."""
 
     families: Sequence[str] = ("logistic_regression", "random_forest", "xgboost")
     seed: int = 0
@@ -67,17 +68,22 @@ class Result:
     costs: Costs
     options: Options
 
+    @cached_property
+    def mature(self) -> Dataset:
+        """The rows that a final fit may use."""
+        return self.data.take(split.mature(self.data))
+
 
 def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport) -> Result:
     """Train every family of ``options``; raises TrainingError when the data does not allow it."""
     parts = split.by_time(data, test_share=options.test_share)
     decimals = feature_set.schema.amount.decimals if feature_set.schema.amount else 0
+    fitting, checking, testing = (data.take(rows) for rows in (parts.train, parts.valid, parts.test))
     candidates = []
     for name in options.families:
         family = families.get_family(name)
         started = time.perf_counter()
-        params = _tuned(family, data, parts, feature_set, options, step) if options.tune else None
-        fitting, checking, testing = (data.take(rows) for rows in (parts.train, parts.valid, parts.test))
+        params = _tuned(family, fitting, feature_set, options, step) if options.tune else None
         model = family.fit(
             fitting.x,
             fitting.y,
@@ -89,27 +95,33 @@ def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options
             params=params,
             progress=step(f"Fit {name}"),
         )
-        margin = model.margin(checking.x)
-        calibrator = Calibrator.fit(margin, checking.y)
-        valid_scores = calibrator.apply(margin)
-        thresholds = money.best_thresholds(checking, valid_scores, costs, decimals)
-        scores = calibrator.apply(model.margin(testing.x))
-        candidates.append(
-            Candidate(
-                family=name,
-                model=model,
-                calibrator=calibrator,
-                thresholds=thresholds,
-                valid_metrics=evaluate.metrics(checking, valid_scores),
-                test_metrics=evaluate.metrics(testing, scores),
-                money=money.summary(testing, scores, thresholds, costs, decimals, seed=options.seed),
-                weeks=evaluate.by_week(testing, scores),
-                scores=scores,
-                seconds=time.perf_counter() - started,
-            )
-        )
+        candidate = measure(name, model, checking, testing, costs, decimals, seed=options.seed)
+        candidates.append(replace(candidate, seconds=time.perf_counter() - started))
     candidates.sort(key=lambda candidate: -candidate.valid_metrics["average_precision"])
     return Result(candidates, parts, data, feature_set, costs, options)
+
+
+def measure(
+    family: str, model: FittedModel, checking: Dataset, testing: Dataset, costs: Costs, decimals: int, *, seed: int
+) -> Candidate:
+    """A fitted model calibrated and given thresholds on ``checking``, and measured on ``testing``."""
+    margin = model.margin(checking.x)
+    calibrator = Calibrator.fit(margin, checking.y)
+    valid_scores = calibrator.apply(margin)
+    thresholds = money.best_thresholds(checking, valid_scores, costs, decimals)
+    scores = calibrator.apply(model.margin(testing.x))
+    return Candidate(
+        family=family,
+        model=model,
+        calibrator=calibrator,
+        thresholds=thresholds,
+        valid_metrics=evaluate.metrics(checking, valid_scores),
+        test_metrics=evaluate.metrics(testing, scores),
+        money=money.summary(testing, scores, thresholds, costs, decimals, seed=seed),
+        weeks=evaluate.by_week(testing, scores),
+        scores=scores,
+        seconds=0.0,
+    )
 
 
 def finish(result: Result, candidate: Candidate, step: StepReport) -> Candidate:
@@ -117,30 +129,19 @@ def finish(result: Result, candidate: Candidate, step: StepReport) -> Candidate:
 
     The figures stay those of the model that had not seen the test period; they are what to expect of this one.
     """
-    rows = split.mature(result.data)
-    mature = result.data.take(rows)
+    mature = result.mature
     model = candidate.model.refit(mature.x, mature.y, progress=step(f"Refit {candidate.family} on all mature data"))
     return replace(candidate, model=model, refitted=True)
 
 
 def _tuned(
-    family: families.Family,
-    data: Dataset,
-    parts: split.Split,
-    feature_set: FeatureSet,
-    options: Options,
-    step: StepReport,
+    family: families.Family, rows: Dataset, feature_set: FeatureSet, options: Options, step: StepReport
 ) -> dict[str, Any]:
-    rows = data.take(parts.train)
-    label = feature_set.schema.label
     return tune.tune(
         family,
-        rows.x,
-        rows.y,
-        rows.event_time_us,
+        rows,
         feature_names=feature_set.input_names,
         monotone=[feature.monotone for feature in feature_set.inputs],
-        label_delay_us=label.delay_us if label else 0,
         trials=options.trials,
         seed=options.seed,
         threads=options.threads,

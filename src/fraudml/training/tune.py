@@ -7,15 +7,17 @@ anything else at a few dozen trials, reproducible, and no further dependency.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from fraudml.errors import TrainingError
-from fraudml.training.families.base import Family, Matrix, Progress, keep_all_frauds
+from fraudml.training import split
+from fraudml.training.dataset import Dataset
+from fraudml.training.families.base import Family, Progress, keep_all_frauds
 
 LATEST_SHARE = 0.25  # of the time covered: the stretch that candidates are judged on
 FEWEST_FRAUDS = 10  # on either side of the split; fewer would pick a winner by luck
@@ -39,15 +41,12 @@ class TuneResult:
     trials: list[Trial]
 
 
-def tune(  # noqa: PLR0913
+def tune(
     family: Family,
-    X: Matrix,
-    y: npt.ArrayLike,
-    event_time_us: npt.ArrayLike,
+    data: Dataset,
     *,
     feature_names: Sequence[str],
     monotone: Sequence[int] | None = None,
-    label_delay_us: int = 0,
     trials: int = 20,
     seed: int = 0,
     threads: int = 1,
@@ -55,22 +54,21 @@ def tune(  # noqa: PLR0913
 ) -> TuneResult:
     """Try the defaults and ``trials - 1`` random candidates; the highest average precision wins, the earlier on a tie.
 
-    Candidates are fitted on the earlier rows (float32 ``[n, k]``, times int64 ``[n]``) whose labels were known
+    Candidates are fitted on the earlier rows whose labels were known (:func:`fraudml.training.split.known_by`)
     when the latest quarter of the time began, and judged on that quarter. Raises :class:`TrainingError` where
     either side has too few frauds to compare by.
     """
     from sklearn.metrics import average_precision_score
 
-    labels = np.asarray(y).astype(np.bool_)
-    train, valid = _split(labels, np.asarray(event_time_us, np.int64), label_delay_us)
-    train = train[keep_all_frauds(labels[train], GENUINE_PER_FRAUD, MAX_ROWS, seed)]
-    held_out = (X[valid], labels[valid])
+    train, valid = _split(data)
+    train = train[keep_all_frauds(data.y[train] == 1, GENUINE_PER_FRAUD, MAX_ROWS, seed)]
+    held_out = (data.x[valid], data.y[valid] == 1)
     done: list[Trial] = []
-    candidates = _candidates(family.search_space, trials, seed)
+    candidates = _candidates(family, trials, seed)
     for params in candidates:
         fitted = family.fit(
-            X[train],
-            labels[train],
+            data.x[train],
+            data.y[train] == 1,
             valid=held_out,
             feature_names=feature_names,
             monotone=monotone,
@@ -86,18 +84,17 @@ def tune(  # noqa: PLR0913
     return TuneResult(best.params, done)
 
 
-def _split(
-    y: npt.NDArray[np.bool_], times: npt.NDArray[np.int64], label_delay_us: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _split(data: Dataset) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices to train on and to judge by: every training label was known before the first judged event."""
+    times = data.event_time_us
     if len(times) == 0:
         raise TrainingError("there are no transactions to tune on")
     first, last = int(times.min()), int(times.max())
     boundary = last - int((last - first) * LATEST_SHARE)
-    train = np.flatnonzero(times + label_delay_us < boundary)
-    valid = np.flatnonzero(times >= boundary)
-    frauds = int(y[train].sum()), int(y[valid].sum())
-    if min(frauds) < FEWEST_FRAUDS or not (~y[train]).any() or not (~y[valid]).any():
+    train = np.flatnonzero(split.known_by(data, boundary) & (times < boundary))
+    valid = np.flatnonzero((data.y >= 0) & (times >= boundary))
+    frauds = int((data.y[train] == 1).sum()), int((data.y[valid] == 1).sum())
+    if min(frauds) < FEWEST_FRAUDS or not (data.y[train] == 0).any() or not (data.y[valid] == 0).any():
         raise TrainingError(
             f"too few frauds to tune by: {frauds[0]} in the earlier part with known labels, {frauds[1]} in the "
             f"later part; {FEWEST_FRAUDS} are needed in each. Train without tuning, or on a longer period"
@@ -105,17 +102,16 @@ def _split(
     return train, valid
 
 
-def _candidates(space: Mapping[str, Sequence[Any]], trials: int, seed: int) -> list[dict[str, Any]]:
-    """The defaults (nothing overridden), then distinct random points of the space.
-
-    >>> _candidates({"depth": (3, 6)}, 5, seed=0)
-    [{}, {'depth': 3}, {'depth': 6}]
-    """
+def _candidates(family: Family, trials: int, seed: int) -> list[dict[str, Any]]:
+    """The defaults (nothing overridden), then distinct other points of the family's space in random order."""
+    space = family.search_space
     sizes = tuple(len(values) for values in space.values())
-    total = math.prod(sizes)
-    points = np.random.default_rng(seed).choice(total, min(max(trials - 1, 0), total), replace=False)
     found: list[dict[str, Any]] = [{}]
-    for point in points:
+    for point in np.random.default_rng(seed).permutation(math.prod(sizes)):
+        if len(found) >= trials:
+            break
         indices = np.unravel_index(int(point), sizes)
-        found.append({name: values[int(index)] for (name, values), index in zip(space.items(), indices, strict=True)})
+        params = {name: values[int(index)] for (name, values), index in zip(space.items(), indices, strict=True)}
+        if any(family.defaults[name] != value for name, value in params.items()):
+            found.append(params)
     return found

@@ -73,6 +73,11 @@ def test_reference_inputs_have_missing_values_and_the_background_is_genuine(resu
     genuine = {row.tobytes() for row in trained.x[trained.y == 0]}
     background = bundle.as_matrix(manifest.background, 5)
     assert all(row.tobytes() in genuine for row in background)
+    # an explanation may look at the first few alone: they have to come from the whole period
+    place = {row.tobytes(): i / len(trained) for i, row in enumerate(trained.x)}
+    first = [place[row.tobytes()] for row in background[:8]]
+    assert min(first) < 0.4
+    assert max(first) > 0.6
 
 
 def test_the_same_seed_packs_the_same(result: Result, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fraudml.decisions.costs import Costs
-from fraudml.events.schema import AmountColumn, LabelColumn
+from fraudml.events.schema import NO_CURRENCY, AmountColumn, LabelColumn
 from fraudml.features.spec import FeatureSet
 from fraudml.training import report
 from fraudml.training.report import figures, plots
@@ -149,7 +149,7 @@ def test_the_periods_are_those_of_the_split(result: Result, page: Page) -> None:
     for rows in (result.parts.train, result.parts.valid, result.parts.test):
         assert f"{int(rows.sum()):,} {int(result.data.y[rows].sum())}" in words
     left_out = len(result.data) - int((result.parts.train | result.parts.valid | result.parts.test).sum())
-    assert f"{left_out:,} transactions: their label was not yet known" in words
+    assert f"{left_out:,} transactions whose labels were not all known" in words
 
 
 def test_names_are_escaped(result: Result) -> None:
@@ -171,10 +171,10 @@ def copy_with_text(feature: object, text: str) -> object:
 
 
 def test_without_amounts_there_is_no_currency(result: Result) -> None:
-    plain = FeatureSet(replace_schema(currency="XXX"), FEATURES.features)
+    plain = FeatureSet(replace_schema(currency=NO_CURRENCY), FEATURES.features)
     text = render(replace(result, feature_set=plain))
     assert "EUR" not in text
-    assert "XXX" not in text
+    assert NO_CURRENCY not in text
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,14 @@ def test_odd_scores_are_drawn(result: Result, scores: object) -> None:
 
 def test_a_week_without_frauds_is_a_gap(result: Result) -> None:
     weeks = [
-        {"start_us": 0, "rows": 10, "frauds": 0, "average_precision": None, "roc_auc": None},
-        {"start_us": 604_800_000_000, "rows": 10, "frauds": 1, "average_precision": 0.5, "roc_auc": 0.5},
+        {"start_us": 0, "rows": 10, "frauds": 0, "average_precision": None},
+        {"start_us": 604_800_000_000, "rows": 10, "frauds": 1, "average_precision": 0.5},
     ]
     drawn = plots.by_week([replace(result.candidates[0], weeks=weeks)])
     assert "01 Jan" in drawn
     assert "08 Jan" in drawn
+    worthless = [weeks[0] | {"average_precision": 0.0}, weeks[1]]
+    assert drawn != plots.by_week([replace(result.candidates[0], weeks=worthless)]), "a gap is no zero"
 
 
 def test_a_size_that_large_files_have() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fraudml.errors import TrainingError
+from fraudml.training.dataset import Dataset
 from fraudml.training.families import family_names, get_family
 from fraudml.training.tune import Trial, tune
 
@@ -34,17 +35,17 @@ class Recorder:
         return self.sign * X[:, 0].astype(np.float64)
 
 
-def data(n: int = 2000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shuffled rows over 100 days; the second column is the day."""
+def data(n: int = 2000, *, delay: int = 0) -> Dataset:
+    """Shuffled rows over 100 days; the second column is the day, labels are known ``delay`` later."""
     rng = np.random.default_rng(0)
     times = rng.permutation(np.linspace(0, 100 * DAY, n).astype(np.int64))
     y = rng.random(n) < 0.05
-    return np.stack([y + rng.normal(size=n), times / DAY], axis=1).astype(np.float32), y, times
+    x = np.stack([y + rng.normal(size=n), times / DAY], axis=1).astype(np.float32)
+    return Dataset(x, y.astype(np.int8), times, times + delay, np.ones(n), np.zeros(n, np.int64))
 
 
-def run(family: Any, **options: Any) -> Any:
-    X, y, times = data()
-    return tune(family, X, y, times, feature_names=["a", "day"], **options)
+def run(family: Any, rows: Dataset | None = None, **options: Any) -> Any:
+    return tune(family, data() if rows is None else rows, feature_names=["a", "day"], **options)
 
 
 def test_the_best_candidate_wins_and_the_defaults_come_first() -> None:
@@ -62,12 +63,12 @@ def test_on_a_tie_the_defaults_stay() -> None:
     assert run(family, trials=3).params == {}
 
 
-def test_training_rows_are_earlier_by_the_label_delay() -> None:
+def test_training_labels_were_known_when_the_judged_rows_begin() -> None:
     family = Recorder()
-    run(family, trials=1, label_delay_us=7 * DAY)
+    run(family, data(delay=7 * DAY), trials=1)
     train, valid, _ = family.fits[0]
     assert valid[:, 1].min() >= 75
-    assert 67 < train[:, 1].max() < 68
+    assert 67 < train[:, 1].max() <= 68
     assert len(valid) == pytest.approx(500, abs=2)
 
 
@@ -96,9 +97,15 @@ def test_a_real_family_repeats_itself(family: str) -> None:
     assert all(isinstance(trial, Trial) and trial.average_precision > 0.1 for trial in first.trials[1:])
 
 
+def test_the_defaults_are_tried_once() -> None:
+    family = Recorder()
+    family.search_space = {"sign": (0, 1), "other": (1,)}
+    assert [trial.params for trial in run(family, trials=9).trials] == [{}, {"sign": 1, "other": 1}]
+
+
 def test_too_few_frauds_are_an_error_with_advice() -> None:
-    X, y, times = data(60)
+    few = data(60)
     with pytest.raises(TrainingError, match=r"too few frauds to tune by: \d in the earlier part"):
-        tune(Recorder(), X, y, times, feature_names=["a", "day"])
+        run(Recorder(), few)
     with pytest.raises(TrainingError, match="no transactions"):
-        tune(Recorder(), X[:0], y[:0], times[:0], feature_names=["a", "day"])
+        run(Recorder(), few.take(few.y > 1))

@@ -202,7 +202,7 @@ def _missing_means_missing(booster: xgboost.Booster, X: base.Matrix) -> xgboost.
     """
     document = json.loads(bytes(booster.save_raw(raw_format="json")))
     largest = np.where(np.isnan(X).all(axis=0), 0, np.fmax.reduce(X, axis=0))
-    beyond = float(np.finfo(np.float32).max)
+    beyond = float("inf")  # the largest number is still below it
     for tree in document["learner"]["gradient_booster"]["model"]["trees"]:
         thresholds = tree["split_conditions"]
         for node, (left, feature) in enumerate(zip(tree["left_children"], tree["split_indices"], strict=True)):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml import __version__
+from fraudml.events.schema import NO_CURRENCY
 from fraudml.features.words import Describer, duration_words
 from fraudml.training.report import plots
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.j2"
 STABLE_NAME = "report.html"
 TOP_FEATURES = 25
-NO_CURRENCY = "XXX"  # ISO 4217 for none
 
 
 def write(result: Result, directory: Path) -> Path:
@@ -126,7 +126,7 @@ def _facts(result: Result) -> dict[str, str]:
         "Frauds": f"{data.frauds:,} ({data.frauds / max(1, len(data) - unlabelled):.2%} of the labelled)",
         "Unlabelled": f"{unlabelled:,}",
         "Label delay": delay,
-        "Left out of the measurement": f"{waiting:,} transactions: their label was not yet known when the test began",
+        "Left out of the measurement": f"{waiting:,} transactions whose labels were not all known when the test began",
         "Model inputs": f"{len(result.feature_set.inputs):,}",
         "FeatureSet fingerprint": result.feature_set.fingerprint,
         "Data hash": data.content_hash(),
@@ -138,7 +138,7 @@ def _features(result: Result, candidate: Candidate) -> list[dict[str, Any]]:
     """The most important features of a model, with their share and what they are in words."""
     describer = Describer(result.feature_set)
     words = {feature.name: describer.name(feature) for feature in result.feature_set.inputs}
-    shares = sorted(candidate.model.importance().items(), key=lambda item: -item[1])[:TOP_FEATURES]
+    shares = list(candidate.model.importance().items())[:TOP_FEATURES]  # largest first
     largest = max((share for _, share in shares), default=0.0) or 1.0
     return [
         {"name": name, "words": words[name], "share": share, "bar": 100 * share / largest}
