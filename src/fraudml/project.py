@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -15,7 +16,21 @@ from fraudml.features.spec import Feature, FeatureSet
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a date is text, as the schema wants it."""
+    """YAML in which a date is text, as the schema wants it, and a key that occurs twice is an error."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it is written, before anything is made of it; plain YAML would keep the last of two keys."""
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in first:
+                lines = f"in line {first[key.tag, key.value]} and in line {line}"
+                raise ConfigError(f"{key.value!r} is there twice, {lines}; make one of them")
+            first[key.tag, key.value] = line
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -17,7 +17,7 @@ WITH_COMMANDS = [page for page in PAGES if blocks(page, "console", "bash")]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader of a how-to guide has: transactions, a project, a model that was used once."""
+    """What a reader of a how-to guide has: transactions, also by month, a project, a model that was used once."""
     directory = tmp_path_factory.mktemp("trained") / "project"
     directory.mkdir()
     terminal = Terminal(directory)
@@ -25,6 +25,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     terminal.run("fraudml init transactions.csv --yes")
     terminal.run(f"fraudml train {SMALL['train']}")
     terminal.close()
+    header, *rows = (directory / "transactions.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for month, some in (("february", rows[:2_000]), ("march", rows[2_000:3_000])):
+        (directory / f"{month}.csv").write_text("".join([header, *some]), encoding="utf-8")
     return directory
 
 

@@ -83,6 +83,25 @@ def test_a_command_is_documented_with_every_option(path: tuple[str, ...]) -> Non
     assert first_cells(section(text("cli.md"), heading)) == names(COMMANDS[path])
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_documented_defaults_are_those_of_the_command(path: tuple[str, ...]) -> None:
+    heading = f"{'#' * (1 + len(path))} fraudml {' '.join(path)}"
+    rows = re.findall(r"^\| `([^`]+)`.*\| ([^|]*) ?\|$", section(text("cli.md"), heading), re.MULTILINE)
+    expected = {}
+    for parameter in COMMANDS[path].params:
+        if parameter.name != "help":
+            name = parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.name).upper()
+            expected[name] = "required" if parameter.required else shown(parameter.default)
+    assert {name: default.strip() for name, default in rows} == expected
+
+
+def shown(default: Any) -> str:
+    """A default as a page has it: nothing for none and for a switch that is off."""
+    if default is None or default is False:
+        return ""
+    return f"`{default[0] if isinstance(default, list) else default}`"
+
+
 def test_no_other_command_is_documented() -> None:
     assert len(COMMANDS) > 10
     titles = re.findall(r"^#+ fraudml (.+)$", text("cli.md"), re.MULTILINE)

@@ -32,6 +32,8 @@ def test_a_date_needs_no_quotes() -> None:
         (("length: 1d", "length: 1 fortnight"), r"not a duration"),
         (("schema:", "schema: ["), r"not valid YAML"),
         (("features:", "costs: {review_finds: 2}\nfeatures:"), r"review_finds is a share"),
+        (("features:", "costs: {goodwill: .nan}\nfeatures:"), r"goodwill must be a number that is not negative"),
+        (("features:", "costs: {goodwill: .inf}\nfeatures:"), r"goodwill must be a number that is not negative"),
         (("name: n_1d", "name: amount_minor"), r"a column of the schema"),
     ],
 )
@@ -44,6 +46,23 @@ def test_two_names_that_differ_in_case_only_are_one() -> None:
     again = "  - {name: N_1D, kind: window, over: card, agg: count, length: 7d}\n"
     with pytest.raises(FeatureError, match="declared twice"):
         project.parse(GOOD + again)
+
+
+@pytest.mark.parametrize(
+    ("again", "said"),
+    [
+        ("features: []\n", "'features' is there twice, in line 6 and in line 8"),
+        ("costs: {review: 1, review: 2}\n", "'review' is there twice, in line 8 and in line 8"),
+    ],
+)
+def test_a_key_that_occurs_twice_is_refused(again: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^fraudml.yaml: {said}; make one of them$"):
+        project.parse(GOOD + again)
+
+
+def test_a_merged_mapping_may_be_overridden() -> None:
+    merged = "costs:\n  <<: &usual {review_finds: 0.5}\n  review_finds: 0.25\n"
+    assert project.parse(GOOD + merged).costs.review_finds == 0.25
 
 
 def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:
