@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")
     hash_key: SecretStr | None = Field(
-        None, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
+        None, min_length=1, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
     )
     host: str = Field("127.0.0.1", description="Address that `fraudml serve` binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of `fraudml serve`; 0 lets the system choose.")
@@ -51,8 +51,16 @@ class Settings(BaseSettings):
         86_400.0, ge=0, description="How far ahead of the server's clock a transaction's time may be; seconds."
     )
     threads: int = Field(0, ge=0, description="Threads for offline work; 0 means all cores.")
-    memory_limit: str = Field("4GB", description="Memory that DuckDB may use before it spills to disk.")
-    log_level: str = Field("info", description="Level of the service's structured log.")
+    memory_limit: str = Field(
+        "4GB",
+        pattern=r"^[0-9]+(\.[0-9]+)? ?[KMGTkmgt][Ii]?[Bb]$",
+        description="Memory that DuckDB may use before it spills to disk.",
+    )
+    log_level: str = Field(
+        "info",
+        pattern="(?i)^(debug|info|warning|error|critical)$",
+        description="Level of the service's structured log: debug, info, warning, error or critical.",
+    )
 
     def sqlite_url(self) -> str:
         """The decision log's URL: as set, or a SQLite file in the home directory."""
@@ -92,6 +100,8 @@ def settings() -> Settings:
         first = error.errors()[0]
         name = "FRAUDML_" + "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigError(f"setting {name} is wrong: {first['msg']}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("the file .env is not UTF-8 text") from None
 
 
 def environment_of_defaults() -> dict[str, str]:

@@ -175,6 +175,12 @@ def test_arrivals_count_decisions_and_labels(reopen: Open) -> None:
     assert reopen().last_arrival() == 2**53 + 3
 
 
+def test_all_ids_are_listed(log: DecisionLog) -> None:
+    assert list(log.transaction_ids()) == []
+    log.append([decision(transaction(n), n) for n in (3, 1, 2)])
+    assert sorted(log.transaction_ids()) == ["t1", "t2", "t3"]
+
+
 def test_replay_rebuilds_an_online_store(reopen: Open) -> None:
     log = reopen()
     live = ReferenceStore()

@@ -116,9 +116,11 @@ def test_a_time_far_ahead_is_refused_and_the_past_is_not(start: Start) -> None:
         assert service.client.post("/v1/predict", json=sent).status_code == 200
 
 
-def test_endless_keys_are_refused(shared: Service) -> None:
-    body = problem(shared.client.post("/v1/predict", json=row(1, tx_id="x" * 1_001, term="y" * 200_000)), 422)
-    assert [error["path"] for error in body["errors"]] == ["tx_id", "term"]
+def test_endless_texts_are_refused(shared: Service) -> None:
+    body = problem(
+        shared.client.post("/v1/predict", json=row(1, tx_id="x" * 1_001, term="y" * 200_000, country="z" * 1_001)), 422
+    )
+    assert [error["path"] for error in body["errors"]] == ["tx_id", "term", "country"]
 
 
 def test_a_batch_reports_each_item_by_itself(service: Service) -> None:
@@ -322,11 +324,18 @@ def test_a_wrong_label_is_422(shared: Service, body: dict[str, Any], paths: list
     assert [error["path"] for error in found["errors"]] == paths
 
 
+def test_very_many_unknown_fields_are_not_all_named(shared: Service) -> None:
+    many = dict.fromkeys(map(str, range(1_000)), 1)
+    for path in ("/v1/labels", "/v1/batch-predict"):
+        assert len(shared.as_("admin").post(path, json=many).content) < 10_000
+
+
 def test_a_label_known_before_its_event_or_without_one(service: Service) -> None:
     service.client.post("/v1/predict", json=row(1))
     label = service.as_("label")
-    early = {"transaction_id": "t1", "is_fraud": True, "known_at": "2024-04-30T00:00:00Z"}
-    assert problem(label.post("/v1/labels", json=early), 422)["errors"][0]["path"] == "known_at"
+    for moment in ("2024-04-30T00:00:00Z", "1970-01-01T00:00:00Z"):
+        early = {"transaction_id": "t1", "is_fraud": True, "known_at": moment}
+        assert problem(label.post("/v1/labels", json=early), 422)["errors"][0]["path"] == "known_at"
     problem(label.post("/v1/labels", json={"transaction_id": "nobody", "is_fraud": True}), 404)
 
 
@@ -385,12 +394,13 @@ def test_explanations_add_up(service: Service) -> None:
         (b'{"amount": 1e999}', 422),
         (b"[" * 200_000, 422),
         (b'{"a":' * 100_000, 422),
+        (b'{"a":' * 600 + b"1" + b"}" * 600, 422),
         (b'{"tx_id": "\xff"}', 422),
         (b'{"tx_id": "\\ud800"}', 422),
         (b'{"tx_id": {"a": [1]}}', 422),
         ("\ufeff{}".encode(), 422),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"])
 def test_what_is_no_sound_json_is_422(shared: Service, path: str, raw: bytes, status: int) -> None:
@@ -455,6 +465,16 @@ def test_health_needs_no_key_and_readiness_the_log(service: Service, monkeypatch
     monkeypatch.setattr(service.log, "ping", _raise(DecisionLogError("gone")))
     problem(anyone.get("/health/ready"), 503)
     assert anyone.get("/health/live").status_code == 200
+
+
+def test_a_log_that_hangs_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr("fraudml.service.health.READY_WITHIN_S", 0.01)
+    monkeypatch.setattr(service.log, "ping", lambda: answered.wait(30))
+    try:
+        assert "does not answer" in problem(service.as_(None).get("/health/ready"), 503)["detail"]
+    finally:
+        answered.set()
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json"])

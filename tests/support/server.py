@@ -15,7 +15,7 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.app import create_app
-from fraudml.service.server import listen, server
+from fraudml.service.server import bind, server
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, ReferenceStore, bundle, row
@@ -46,7 +46,8 @@ class Service:
             metrics=metrics,
         )
         self._server = server(create_app(self.state))
-        bound = listen("127.0.0.1", 0)
+        bound = bind("127.0.0.1", 0)
+        bound.listen()
         self.port = bound.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()

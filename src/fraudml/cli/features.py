@@ -8,7 +8,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path
+from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, tell_rejects
 
 if TYPE_CHECKING:
     from fraudml.monitoring.parity import AuditReport
@@ -75,7 +75,7 @@ def audit(
     store = wiring.offline_store(current)
     try:
         with output.steps(quiet=as_json) as steps:
-            past, _ = wiring.history(current, declared, history, rejects_path(current, "history"))
+            past, rejects = wiring.history(current, declared, history, rejects_path(current, "history"))
             with (
                 steps.step("Recompute and compare") as progress,
                 steps.step("Judge what differs", unit="decisions") as judged,
@@ -92,6 +92,7 @@ def audit(
     finally:
         store.close()
         log.close()
+    tell_rejects(rejects())
     if as_json:
         output.result(msgspec.to_builtins(report))
     else:

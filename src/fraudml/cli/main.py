@@ -61,11 +61,6 @@ def run() -> None:
     except FraudmlError as error:
         typer.echo(f"fraudml: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("fraudml: stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)  # the reader of our output went away: what a shell reports for SIGPIPE
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         typer.echo(f"fraudml: {place}{error.strerror or error}", err=True)

@@ -54,7 +54,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        if not speed or task.fields.get("quiet"):
+        if not speed:
             return Text("")
         unit = task.fields.get("unit", "rows")
         return Text(f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s", style="cyan")

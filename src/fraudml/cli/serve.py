@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,31 +41,34 @@ def serve(
     """
     from fraudml.service import logs
     from fraudml.service.app import create_app
-    from fraudml.service.server import listen, server
+    from fraudml.service.auth import is_loopback
+    from fraudml.service.server import BACKLOG, bind, server
     from fraudml.service.start import build_state
 
     declared, current = read_project(project_file)
     changes = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     current = current.model_copy(update=changes)
-    past, rejects = wiring.history(current, declared, history, rejects_path(current, "serve"))
-    with output.steps() as steps, steps.step("Load the model and rebuild features", unit="events") as progress:
-        state = build_state(current, declared, model, past, progress)
-    tell_rejects(rejects())
-    with listen(current.host, current.port) as bound:
+    logs.configure(current.log_level)
+    # what fails at once fails before minutes are spent on state
+    with bind(current.host, current.port) as bound:
+        with wiring.keys(current, declared.schema) as keys:
+            if not is_loopback(current.host) and not keys.all():
+                raise ConfigError("there is no API key yet; make one first: fraudml keys create NAME --scope score")
+        past, rejects = wiring.history(current, declared, history, rejects_path(current, "serve"))
+        with output.steps() as steps, steps.step("Load the model and rebuild features", unit="events") as progress:
+            state = build_state(current, declared, model, past, progress)
+        tell_rejects(rejects())
+        bound.listen(BACKLOG)  # from here on a client may come
         address = f"http://{_in_url(current.host)}:{bound.getsockname()[1]}"
-        key = _first_key(state, current.host)
-        _tell(state, address, key)
-        logs.configure(current.log_level)
+        _tell(state, address, _first_key(state))
         server(create_app(state)).run(sockets=[bound])
 
 
-def _first_key(state: ServiceState, host: str) -> str | None:
-    """On loopback, where no key exists yet: a key for everything but administration."""
+def _first_key(state: ServiceState) -> str | None:
+    """Where no key exists yet: a key for everything but administration."""
     store = state.log.keys
     if store.all():
         return None
-    if not _is_loopback(host):
-        raise ConfigError("there is no API key yet; make one first: fraudml keys create NAME --scope score")
     token, key = new_key(FIRST_KEY, [Scope.score, Scope.label, Scope.read])
     store.add(key)
     return token
@@ -92,13 +94,6 @@ def curl(address: str, key: str, body: dict[str, Any]) -> str:
 
     data = shlex.quote(msgspec.json.encode(body).decode())
     return f"curl -s {address}/v1/predict -H 'Authorization: Bearer {key}' -d {data}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _in_url(host: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from fraudml.errors import ConfigError
@@ -45,8 +47,8 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(self) -> Costs:
         """Return self, or raise ConfigError naming what cannot be."""
         for name in self.__struct_fields__:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"costs.{name} must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"costs.{name} must be a number that is not negative")
         if self.review_finds > 1:
             raise ConfigError("costs.review_finds is a share: between 0 and 1")
         return self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from fraudml.decisions.identity import conflict, difference, unknown
+from fraudml.decisions.identity import conflict, difference
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.model import Model
+from fraudml.decisions.model import Model, degradations
 from fraudml.decisions.record import Action, Decision, Degradation
 from fraudml.errors import ConflictError, OnlineStoreError
 from fraudml.events.transaction import Transaction
@@ -32,10 +32,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 
 def explain_decided(model: Model, log: DecisionLog, transaction_id: str) -> Explained:
     """Explain a logged decision; raises ``NotFoundError`` and, when its features were others, ``ConflictError``."""
-    decision = log.find([transaction_id]).get(transaction_id)
-    if decision is None:
-        raise unknown(transaction_id)
-    return _of_decision(model, decision)
+    return _of_decision(model, log.decision(transaction_id))
 
 
 def explain_transaction(model: Model, log: DecisionLog, store: OnlineStore, transaction: Transaction) -> Explained:
@@ -52,7 +49,7 @@ def explain_transaction(model: Model, log: DecisionLog, store: OnlineStore, tran
         state = None  # as when scoring: what the transaction itself says still counts
     vectors = model.vectors([transaction], state)
     score = model.scores(vectors)[0]
-    degraded = () if state is not None else (Degradation.online_store,)
+    degraded = degradations(state, score)
     return Explained(
         transaction_id=transaction.transaction_id,
         recorded=False,

@@ -57,8 +57,7 @@ def score(
 
 
 def _decided(bundle: Bundle, batch: pa.RecordBatch, tiles: list[Future[NDArray[np.float64]]]) -> pa.RecordBatch:
-    thresholds = bundle.manifest.thresholds
-    policy = Policy(thresholds.review, thresholds.decline)
+    policy = Policy.of(bundle.manifest.thresholds)
     scores = np.concatenate([np.empty(0), *(tile.result() for tile in tiles)])
     columns = [
         batch.column(TRANSACTION_ID),

@@ -77,6 +77,10 @@ class DecisionLog(Protocol):
         """The greatest arrival number in the log; 0 when it is empty."""
         ...
 
+    def transaction_ids(self) -> Iterator[str]:
+        """The ids of all transactions, in no order."""
+        ...
+
     def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
         """All transactions in order of arrival, in ``events.source.arrow_schema``, each with its first label report.
 

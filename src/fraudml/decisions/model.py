@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.policy import Policy
-from fraudml.decisions.record import CHAMPION
+from fraudml.decisions.record import CHAMPION, Degradation
 from fraudml.errors import BundleError
 from fraudml.events.transaction import Transaction
 from fraudml.features.derive import Deriver, to_model
@@ -25,9 +25,8 @@ class Model:
     """A bundle as it serves: with its policy, and what is made once per bundle."""
 
     def __init__(self, bundle: Bundle, policy: Policy | None = None, arm: str = CHAMPION) -> None:
-        thresholds = bundle.manifest.thresholds
         self.bundle = bundle
-        self.policy = policy or Policy(thresholds.review, thresholds.decline)
+        self.policy = policy or Policy.of(bundle.manifest.thresholds)
         self.arm = arm
         self.deriver = Deriver(bundle.feature_set)
 
@@ -57,3 +56,11 @@ class Model:
             logger.error("model %s failed: %s", self.version, error)
             return [None] * len(vectors)
         return [score if 0.0 <= score <= 1.0 else None for score in scores]
+
+
+def degradations(state: StateRead | None, score: float | None) -> tuple[Degradation, ...]:
+    """What was not available, given what the store read and the model answered."""
+    if state is not None and score is not None:
+        return ()
+    lost = () if state is not None else (Degradation.online_store,)
+    return lost if score is not None else (*lost, Degradation.model)

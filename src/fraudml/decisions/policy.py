@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fraudml.decisions.record import Action, Degradation
 from fraudml.errors import ConfigError
+from fraudml.models.bundle import Thresholds
 
 
 class WhenDegraded(StrEnum):
@@ -40,6 +41,11 @@ class Policy(msgspec.Struct, frozen=True):
                 f"thresholds need 0 <= review <= decline, not review {self.review} and decline {self.decline}"
             )
 
+    @classmethod
+    def of(cls, thresholds: Thresholds) -> Policy:
+        """The policy of a bundle's thresholds."""
+        return cls(thresholds.review, thresholds.decline)
+
     def action(self, score: float | None, degraded: Sequence[Degradation] = ()) -> Action:
         """The action for a score, given what was degraded while it was made."""
         if score is None:
@@ -51,12 +57,13 @@ class Policy(msgspec.Struct, frozen=True):
         return Action.approve
 
     def levels(self, scores: NDArray[np.float64]) -> NDArray[np.int8]:
-        """The action for each score as its place in :class:`Action`: 0 approve, 1 review, 2 decline.
+        """The action for each score (NaN for none) as its place in :class:`Action`: 0 approve, 1 review, 2 decline.
 
-        >>> Policy(review=0.2, decline=0.9).levels(np.array([0.1, 0.2, 0.95])).tolist()
-        [0, 1, 2]
+        >>> Policy(review=0.2, decline=0.9).levels(np.array([0.1, 0.2, 0.95, np.nan])).tolist()
+        [0, 1, 2, 1]
         """
-        return (scores >= self.review).astype(np.int8) + (scores >= self.decline).astype(np.int8)
+        reviewed = (scores >= self.review) | np.isnan(scores)
+        return reviewed.astype(np.int8) + (scores >= self.decline).astype(np.int8)
 
     def overridden(self, *, review: float | None = None, decline: float | None = None) -> Policy:
         """The same policy with other thresholds (``None`` keeps one); raises ConfigError when they cross."""

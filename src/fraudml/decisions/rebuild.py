@@ -33,6 +33,6 @@ def not_logged(history: Iterable[pa.RecordBatch], log: DecisionLog) -> Iterator[
     ids: set[str] | None = None
     for batch in history:
         if ids is None:  # without history nobody needs them
-            ids = {key for logged in log.replay() for key in logged.column(TRANSACTION_ID).to_pylist()}
+            ids = set(log.transaction_ids())
         keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
         yield batch if all(keep) else batch.filter(pa.array(keep))

@@ -13,8 +13,8 @@ from fraudml.decisions import explanation
 from fraudml.decisions.explanation import Explained
 from fraudml.decisions.identity import conflict, difference, unknown
 from fraudml.decisions.log import Arrivals, DecisionLog
-from fraudml.decisions.model import Model
-from fraudml.decisions.record import Decision, Degradation, LabelReport, Timings, pack_vector
+from fraudml.decisions.model import Model, degradations
+from fraudml.decisions.record import Decision, LabelReport, Timings, pack_vector
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import (
     BundleError,
@@ -27,7 +27,7 @@ from fraudml.errors import (
 )
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
-from fraudml.features.stores import OnlineStore, StateRead
+from fraudml.features.stores import OnlineStore
 
 # Told how long each stage of a batch took: (find | state | model | log, seconds).
 OnStage = Callable[[str, float], None]
@@ -38,7 +38,8 @@ class Scorer:
 
     Safe for use by several threads, one batch at a time. Each event enters state once, whatever is retried and
     whatever fails: decisions that the log did not take stay in ``_unlogged`` and are logged before anything else
-    is done, so state never runs ahead of the log by more than one batch.
+    is done, so state never runs ahead of the log by more than one batch. Label reports enter state after the log;
+    where it is not known whether it took them, they stay in ``_unsure`` until it can be asked.
     """
 
     def __init__(self, model: Model, store: OnlineStore, log: DecisionLog, *, on_stage: OnStage | None = None) -> None:
@@ -49,6 +50,7 @@ class Scorer:
         self._on_stage = on_stage or (lambda stage, seconds: None)
         self._arrivals = Arrivals(log.last_arrival())
         self._unlogged: list[Decision] = []
+        self._unsure: list[LabelReport] = []
         self._lock = threading.Lock()
 
     @property
@@ -107,7 +109,9 @@ class Scorer:
             good = [label for label in found if isinstance(label, Label)]
             arrivals = iter(self._arrivals.take(len(good)))
             reports = [LabelReport(label, next(arrivals)) if isinstance(label, Label) else label for label in found]
-            news = self._log.append_labels([r for r in reports if isinstance(r, LabelReport)])
+            self._unsure = [report for report in reports if isinstance(report, LabelReport)]
+            news = self._log.append_labels(self._unsure)
+            self._unsure = []
             if news:
                 self._state.add_labels([report.label for report in news])
             recorded = {report.arrival for report in news}
@@ -122,10 +126,15 @@ class Scorer:
         return explanation.explain_decided(self._model, self._log, transaction_id)
 
     def _log_leftovers(self) -> None:
-        """Log what is in state but, after a failure, not known to be in the log."""
+        """After a failure: log what is in state but not known to be in the log, and the other way round."""
+        if self._unsure:
+            ids = {report.label.transaction_id for report in self._unsure}
+            logged = {report.arrival for key in ids for report in self._log.label_history(key)}
+            self._state.add_labels([report.label for report in self._unsure if report.arrival in logged])
+            self._unsure = []
         if self._unlogged:
-            logged = self._log.find([decision.transaction.transaction_id for decision in self._unlogged])
-            self._unlogged = [d for d in self._unlogged if d.transaction.transaction_id not in logged]
+            known = self._log.find([decision.transaction.transaction_id for decision in self._unlogged])
+            self._unlogged = [d for d in self._unlogged if d.transaction.transaction_id not in known]
             self._write()
 
     def _write(self) -> None:
@@ -151,7 +160,7 @@ class Scorer:
         arrivals = self._arrivals.take(len(batch))
         decisions = []
         for i, transaction in enumerate(batch):
-            degraded = _degraded(state, scores[i])
+            degraded = degradations(state, scores[i])
             decision = Decision(
                 transaction=transaction,
                 vector=pack_vector(vectors[i]),
@@ -172,13 +181,6 @@ class Scorer:
     def _answer(self, transaction: Transaction, decision: Decision) -> Decision | ConflictError:
         field = difference(self._model.bundle.feature_set.schema, decision.transaction, transaction)
         return decision if field is None else conflict(transaction.transaction_id, field)
-
-
-def _degraded(state: StateRead | None, score: float | None) -> tuple[Degradation, ...]:
-    if state is not None and score is not None:
-        return ()
-    lost = () if state is not None else (Degradation.online_store,)
-    return lost if score is not None else (*lost, Degradation.model)
 
 
 def _resolve(label: Label, decision: Decision | None) -> Label | DataError | NotFoundError:

@@ -11,7 +11,7 @@ is kept for. What remains is ``differing``: true skew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -235,59 +235,40 @@ def _too_late(past: Sequence[pa.RecordBatch], log: DecisionLog, lateness_us: int
 
 
 def _arrivals(
-    past: Sequence[pa.RecordBatch], log: DecisionLog, feature_set: FeatureSet, suspects: Iterable[str]
+    past: Sequence[pa.RecordBatch], log: DecisionLog, feature_set: FeatureSet, suspects: Container[str]
 ) -> tuple[list[tuple[int, Transaction]], list[tuple[int, Label]]]:
     """All events and label reports that share an entity with a suspect, each with its arrival number."""
-    wanted: set[tuple[int, str | None]] = set()
-    keys = set(suspects)
-    for batch in log.replay():
-        for _, event, _ in _events(batch, feature_set):
-            if event.transaction_id in keys:
-                wanted |= {pair for pair in enumerate(event.entities) if pair[1] is not None}
-    arrival = {
-        key: number
-        for batch in log.audit_batches()
-        for key, number in zip(batch.column(TRANSACTION_ID).to_pylist(), batch.column(ARRIVAL).to_pylist(), strict=True)
-    }
-    events, labels = [], []
-    entities: dict[str, tuple[str | None, ...]] = {}
-    for batches, known in ((past, False), (log.replay(), True)):
-        for batch in batches:
-            for number, event, label in _events(batch, feature_set, arrival if known else None):
-                if not wanted & set(enumerate(event.entities)):
-                    continue
-                events.append((number, event))
-                entities[event.transaction_id] = event.entities
-                if label is not None and not known:
+    logged = chain.from_iterable(_transactions(batch, feature_set) for batch in log.audit_batches())
+    targets = (event for event in logged if event.transaction_id in suspects)
+    wanted = {pair for event in targets for pair in enumerate(event.entities) if pair[1] is not None}
+    found: dict[str, tuple[int, Transaction]] = {}
+    labels = []
+    for batch in past:
+        verdicts = zip(batch.column(IS_FRAUD).to_pylist(), batch.column(KNOWN_AT).to_pylist(), strict=True)
+        for event, (fraud, known_at) in zip(_transactions(batch, feature_set), verdicts, strict=True):
+            if not wanted.isdisjoint(enumerate(event.entities)):
+                found[event.transaction_id] = (HISTORY_ARRIVAL, event)
+                if fraud is not None:
+                    label = Label(event.transaction_id, fraud, known_at, event.entities)
                     labels.append((HISTORY_ARRIVAL, label))
+    for batch in log.audit_batches():
+        for number, event in zip(batch.column(ARRIVAL).to_pylist(), _transactions(batch, feature_set), strict=True):
+            if not wanted.isdisjoint(enumerate(event.entities)):
+                found[event.transaction_id] = (number, event)
     for batch in log.audit_labels():
         columns = (TRANSACTION_ID, IS_FRAUD, KNOWN_AT, ARRIVAL)
         for key, fraud, known_at, number in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-            if key in entities:
-                labels.append((number, Label(key, fraud, known_at, entities[key])))
-    return events, labels
+            if key in found:
+                labels.append((number, Label(key, fraud, known_at, found[key][1].entities)))
+    return list(found.values()), labels
 
 
-def _events(
-    batch: pa.RecordBatch, feature_set: FeatureSet, arrival: dict[str, int] | None = None
-) -> Iterator[tuple[int, Transaction, Label | None]]:
+def _transactions(batch: pa.RecordBatch, feature_set: FeatureSet) -> Iterator[Transaction]:
     schema = feature_set.schema
     count = len(schema.entities)
-    names = [
-        *schema.entity_names,
-        *schema.attribute_names,
-        AMOUNT,
-        IS_FRAUD,
-        KNOWN_AT,
-        TRANSACTION_ID,
-        EVENT_TIME,
-    ]
-    for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-        *values, amount, fraud, known_at, key, event_time = row
-        keys = tuple(values[:count])
-        number = HISTORY_ARRIVAL if arrival is None else arrival.get(key, HISTORY_ARRIVAL)
-        event = Transaction(key, event_time, keys, amount, tuple(values[count:]))
-        yield number, event, None if fraud is None else Label(key, fraud, known_at, keys)
+    names = [TRANSACTION_ID, EVENT_TIME, AMOUNT, *schema.entity_names, *schema.attribute_names]
+    for key, event_time, amount, *values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+        yield Transaction(key, event_time, tuple(values[:count]), amount, tuple(values[count:]))
 
 
 def _none(value: float) -> float | None:

@@ -6,19 +6,24 @@ import asyncio
 import json
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from fraudml.errors import FieldProblem, RowError
 from fraudml.service.problems import ProblemError
 from fraudml.service.state import state_of
 
+LARGE = 100_000  # bytes; reading more takes long enough for other requests to notice
 BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 _KEY_END = re.compile(rb'"\s*:')
+
+T = TypeVar("T")
 
 
 async def read_body(request: Request) -> bytes:
@@ -45,6 +50,11 @@ async def read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
+async def parse(body: bytes, read: Callable[[bytes], T]) -> T:
+    """What ``read`` makes of a body; a large one is read in another thread."""
+    return await run_in_threadpool(read, body) if len(body) > LARGE else read(body)
+
+
 def decode(raw: bytes) -> Any:
     """The JSON value; raises RowError for anything that is not strict JSON.
 
@@ -56,15 +66,15 @@ def decode(raw: bytes) -> Any:
     """
     try:
         value = msgspec.json.decode(raw)
+        # Where no quote is escaped, names cannot be more than there are '"' followed by ':'. Only when the count
+        # does not settle it (a value that starts with a colon, an escape) the slow reader looks at every name.
+        if b"\\" in raw or len(_KEY_END.findall(raw)) != _names(value):
+            json.loads(raw, object_pairs_hook=_unique, parse_int=str, parse_float=str)
     except RecursionError:
         raise RowError([FieldProblem("", "expected JSON that is not nested this deep")]) from None
     except ValueError as error:  # msgspec's errors and invalid UTF-8; neither shows the data
         reason = str(error) if isinstance(error, msgspec.MsgspecError) else "it is not UTF-8"
         raise RowError([FieldProblem("", f"expected JSON: {reason}")]) from None
-    # Where no quote is escaped, names cannot be more than there are '"' followed by ':'. Only when the count
-    # does not settle it (a value that starts with a colon, an escape) the slow reader looks at every name.
-    if b"\\" in raw or len(_KEY_END.findall(raw)) != _names(value):
-        json.loads(raw, object_pairs_hook=_unique, parse_int=str, parse_float=str)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fraudml.errors import FieldProblem, RowError
 from fraudml.events.cards import CardHasher
 from fraudml.events.label import Label
-from fraudml.events.normalise import read_boolean, read_text, time_reader
+from fraudml.events.normalise import UNKNOWN_TOLD, read_boolean, read_text, time_reader
 from fraudml.events.schema import TRANSACTION_ID, Schema, TimeColumn
 
 CLOCK_SKEW_US = 60_000_000  # a reporter's clock may be ahead of ours by this
@@ -45,10 +46,11 @@ class FieldReader:
         now_us = time.time_ns() // 1_000
         known_at_us = now_us
         if item.get("known_at") is not None:
-            known_at_us = _need(problems, "known_at", item["known_at"], _read_time) or now_us
+            known = _need(problems, "known_at", item["known_at"], _read_time)
+            known_at_us = now_us if known is None else known
         if known_at_us > now_us + CLOCK_SKEW_US:
             problems.append(FieldProblem("known_at", "expected a time that is not in the future"))
-        for extra in sorted(item.keys() - {name, "is_fraud", "known_at"}):
+        for extra in heapq.nsmallest(UNKNOWN_TOLD, item.keys() - {name, "is_fraud", "known_at"}):
             problems.append(FieldProblem(extra, "unknown field; a label has transaction_id, is_fraud, known_at"))
         if problems:
             raise RowError(problems)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from fraudml.decisions.keys import Scope
 from fraudml.errors import FieldProblem, FraudmlError, RowError
 from fraudml.events.label import Label
 from fraudml.service.answers import ItemError, LabelOutcome, LabelOutcomes, json_response
 from fraudml.service.auth import guard_of
-from fraudml.service.body import decode_object, read_body
+from fraudml.service.body import decode_object, parse, read_body
 from fraudml.service.problems import ProblemError, problem_of
 from fraudml.service.state import ServiceState, state_of
 
@@ -24,34 +23,27 @@ async def report(request: Request) -> Response:
     """Record one label, or many as ``{"labels": [...]}``."""
     state = state_of(request)
     await guard_of(request).require(request, Scope.label)
-    document = decode_object(await read_body(request))
-    if "labels" in document:
-        return json_response(await _many(state, document))
-    label = state.fields.label(document)
-    request.state.transaction_id = label.transaction_id
-    (outcome,) = await state.worker.run(state.scorer.add_labels, [label])
+    read = await parse(await read_body(request), partial(_read, state))
+    if isinstance(read, list):
+        return json_response(await _record(state, read))
+    request.state.transaction_id = read.transaction_id
+    (outcome,) = await state.worker.run(state.scorer.add_labels, [read])
     _count(state, [outcome])
     if isinstance(outcome, FraudmlError):
         raise outcome
-    return json_response(LabelOutcome(label.transaction_id, outcome))
+    return json_response(LabelOutcome(read.transaction_id, outcome))
 
 
-async def _many(state: ServiceState, document: dict[str, Any]) -> LabelOutcomes:
+def _read(state: ServiceState, body: bytes) -> Label | list[Label | RowError]:
+    """One label, or of a batch each label or what is wrong with it."""
+    document = decode_object(body)
+    if "labels" not in document:
+        return state.fields.label(document)
     items = document["labels"]
     if not isinstance(items, list) or len(document) > 1:
         raise RowError([FieldProblem("labels", "expected a list of labels, and nothing beside it")])
     if len(items) > state.settings.max_batch:
         raise ProblemError(413, f"a batch may have {state.settings.max_batch} labels, not {len(items)}; send several")
-    read = await run_in_threadpool(_read_all, state, items)
-    good = [item for item in read if isinstance(item, Label)]
-    told = iter(await state.worker.run(state.scorer.add_labels, good))
-    outcomes = [next(told) if isinstance(item, Label) else item for item in read]
-    recorded, unchanged, failed = _count(state, outcomes)
-    results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
-    return LabelOutcomes(results, recorded, unchanged, failed)
-
-
-def _read_all(state: ServiceState, items: list[Any]) -> list[Label | RowError]:
     read: list[Label | RowError] = []
     for item in items:
         try:
@@ -59,6 +51,15 @@ def _read_all(state: ServiceState, items: list[Any]) -> list[Label | RowError]:
         except RowError as error:
             read.append(error)
     return read
+
+
+async def _record(state: ServiceState, read: list[Label | RowError]) -> LabelOutcomes:
+    good = [item for item in read if isinstance(item, Label)]
+    told = iter(await state.worker.run(state.scorer.add_labels, good))
+    outcomes = [next(told) if isinstance(item, Label) else item for item in read]
+    recorded, unchanged, failed = _count(state, outcomes)
+    results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
+    return LabelOutcomes(results, recorded, unchanged, failed)
 
 
 def _result(index: int, item: Label | RowError, outcome: bool | FraudmlError) -> LabelOutcome | ItemError:

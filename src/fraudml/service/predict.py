@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,15 +13,15 @@ from starlette.concurrency import run_in_threadpool
 from fraudml.decisions.keys import Scope
 from fraudml.decisions.record import Decision
 from fraudml.errors import ConflictError, FieldProblem, FraudmlError, RowError
+from fraudml.events.normalise import UNKNOWN_TOLD
 from fraudml.events.transaction import Transaction
 from fraudml.service.answers import BatchPrediction, ItemError, Prediction, json_response, prediction
 from fraudml.service.auth import guard_of
-from fraudml.service.body import decode_object, read_body
+from fraudml.service.body import decode_object, parse, read_body
 from fraudml.service.problems import ProblemError, problem_of
 from fraudml.service.state import ServiceState, state_of
 
 router = APIRouter(prefix="/v1")
-LARGE = 100_000  # bytes
 
 
 @router.post("/predict")
@@ -31,10 +33,7 @@ async def predict(request: Request) -> Response:
     guard.limit.take(key.name, 1)
     body = await read_body(request)
     try:
-        if len(body) > LARGE:  # reading it takes long enough for others to notice
-            transaction = await run_in_threadpool(_read, state, body)
-        else:
-            transaction = _read(state, body)
+        transaction = await parse(body, partial(_read, state))
     except RowError:
         state.metrics.rejected("invalid")
         raise
@@ -54,7 +53,7 @@ async def batch_predict(request: Request) -> Response:
     state, guard = state_of(request), guard_of(request)
     key = await guard.require(request, Scope.score)
     body = await read_body(request)
-    rows = await run_in_threadpool(_rows, state, body)
+    rows = await parse(body, partial(_rows, state))
     guard.limit.take(key.name, len(rows))
     read = await run_in_threadpool(_read_all, state, rows)
     good = [item for item in read if isinstance(item, Transaction)]
@@ -77,7 +76,7 @@ def _rows(state: ServiceState, body: bytes) -> list[Any]:
     rows = document.get("transactions")
     problems = [
         FieldProblem(name, "unknown field; a batch has only 'transactions'")
-        for name in sorted(document.keys() - {"transactions"})
+        for name in heapq.nsmallest(UNKNOWN_TOLD, document.keys() - {"transactions"})
     ]
     if not isinstance(rows, list):
         problems.append(FieldProblem("transactions", "expected a list of transactions"))

@@ -13,10 +13,10 @@ GRACE_S = 10  # how long requests under way may take when the server stops
 BACKLOG = 2_048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 lets the system choose (``getsockname()[1]`` says which).
+def bind(host: str, port: int) -> socket.socket:
+    """A socket to listen on; port 0 lets the system choose (``getsockname()[1]`` says which).
 
-    >>> with listen("127.0.0.1", 0) as bound:
+    >>> with bind("127.0.0.1", 0) as bound:
     ...     bound.getsockname()[1] > 0
     True
     """
@@ -27,7 +27,6 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
-        bound.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         bound.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -21,7 +21,7 @@ from fraudml.service.fields import FieldReader
 from fraudml.service.worker import Worker
 from fraudml.settings import Settings
 
-LONGEST_KEY = 1_000  # characters of an id or an entity's key
+LONGEST_TEXT = 1_000  # characters of an id, an entity's key or a category
 
 
 @dataclass
@@ -41,16 +41,19 @@ class ServiceState:
     worker: Worker = field(default_factory=Worker)
     fields: FieldReader = field(init=False)
     _normalise: Normaliser = field(init=False)
+    _columns: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self._normalise = Normaliser(self.schema, self.hasher)
         self.fields = FieldReader(self.schema, self.hasher)
+        attributes = map(self.schema.attribute_column, self.schema.attributes)
+        self._columns = (self.schema.id_column, *self.schema.entities.values(), *attributes)
 
     def transaction(self, row: Mapping[str, Any]) -> Transaction:
         """The transaction of a request's object; raises RowError.
 
         Beyond what a file may hold, two things are refused because each would stay in online state: a time far
-        ahead of this server's clock (state's own clock would follow it, and forget what is younger), and keys of
+        ahead of this server's clock (state's own clock would follow it, and forget what is younger), and texts of
         any length.
         """
         event = self._normalise(row)
@@ -59,10 +62,10 @@ class ServiceState:
         if event.event_time_us > time.time_ns() // 1_000 + ahead_s * 1_000_000:
             expected = f"expected a time at most {ahead_s:g} s ahead of this server's clock"
             problems.append(FieldProblem(self.schema.event_time.column, expected))
-        columns = (self.schema.id_column, *self.schema.entities.values())
-        for column, key in zip(columns, (event.transaction_id, *event.entities), strict=True):
-            if key is not None and len(key) > LONGEST_KEY:
-                problems.append(FieldProblem(column, f"expected at most {LONGEST_KEY} characters"))
+        values = (event.transaction_id, *event.entities, *event.attributes)
+        for column, value in zip(self._columns, values, strict=True):
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                problems.append(FieldProblem(column, f"expected at most {LONGEST_TEXT} characters"))
         if problems:
             raise RowError(problems)
         return event

@@ -81,7 +81,7 @@ def summary(
     """Money per day on this period: losses by kind, and the saving against approving everything, with a 95 %
     interval from resampling days (percentile bootstrap)."""
     cost = outcomes(data, costs, decimals)
-    action = Policy(thresholds.review, thresholds.decline).levels(scores)
+    action = Policy.of(thresholds).levels(scores)
     fraud = data.y == 1
     spent = np.choose(action, [cost.approve, cost.review, cost.decline])
     day = (data.event_time_us - data.event_time_us.min()) // DAY_US

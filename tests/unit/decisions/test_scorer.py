@@ -13,11 +13,12 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.log import Arrivals
 from fraudml.decisions.model import Model
 from fraudml.decisions.policy import Policy, WhenDegraded
-from fraudml.decisions.record import Action, Decision, Degradation
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
 from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import BundleError, ConfigError, ConflictError, DecisionLogError, NotFoundError, RowError
 from fraudml.events.label import Label
+from fraudml.events.transaction import Transaction
 from fraudml.features.spec import AttributeFeature, FeatureSet
 from tests.support.scoring import (
     FEATURES,
@@ -43,6 +44,14 @@ class BreakableLog(SqliteDecisionLog):
         super().append(decisions)
         if self.fails == "after":
             raise DecisionLogError("connection lost")
+
+    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+        if self.fails == "before":
+            raise DecisionLogError("disk full")
+        news = super().append_labels(reports)
+        if self.fails == "after":
+            raise DecisionLogError("connection lost")
+        return news
 
 
 class World:
@@ -163,6 +172,25 @@ def test_a_failed_append_does_not_lose_its_event_when_nobody_retries(world: Worl
     (second,) = world.scorer.score([transaction(2)])
     assert second.features()[2] == 1
     assert world.log.decision("t1").arrival < second.arrival  # the log holds what the second one saw
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_label_that_the_log_may_have_is_in_state_as_in_the_log(world: World, moment: str) -> None:
+    world.scorer.score([transaction(1)])
+    label = Label("t1", True, T0 + 2 * SECOND)
+    world.log.fails = moment
+    with pytest.raises(DecisionLogError):
+        world.scorer.add_labels([label])
+    assert world.store.labels == []
+    world.log.fails = None
+    assert world.scorer.add_labels([label]) == [moment == "before"]
+    assert world.store.labels == [label_of(transaction(1), label)]
+    assert world.scorer.add_labels([label]) == [False]
+    assert len(world.store.labels) == 1
+
+
+def label_of(event: Transaction, label: Label) -> Label:
+    return Label(label.transaction_id, label.is_fraud, label.known_at_us, event.entities)
 
 
 def test_a_broken_store_degrades_and_catches_up(world: World) -> None:

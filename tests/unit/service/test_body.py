@@ -47,7 +47,10 @@ def test_repeated_names_are_always_seen(document: Any) -> None:
         assert decode(text.encode()) == json.loads(text)
 
 
-@pytest.mark.parametrize("raw", [b"\xff", b'"\xff"', b"nope", b"NaN", b"1 2", b'"\\ud800"', b"[" * 10_000])
+@pytest.mark.parametrize(
+    "raw",
+    [b"\xff", b'"\xff"', b"nope", b"NaN", b"1 2", b'"\\ud800"', b"[" * 10_000, b"[" * 600 + b"]" * 600],
+)
 def test_what_is_no_json_is_a_row_error(raw: bytes) -> None:
     with pytest.raises(RowError, match="expected JSON"):
         decode(raw)

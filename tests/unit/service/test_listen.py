@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from fraudml.errors import ConfigError
-from fraudml.service.server import listen
+from fraudml.service.server import bind
 
 
 def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
@@ -21,7 +21,7 @@ def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
             found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        with listen("127.0.0.1", 0) as bound:
+        with bind("127.0.0.1", 0) as bound:
             async with await asyncio.start_server(accepted, sock=bound):
                 _, writer = await asyncio.open_connection(*bound.getsockname())
                 answer = await found
@@ -32,7 +32,8 @@ def test_answers_do_not_wait_for_delayed_acknowledgements() -> None:
 
 
 def test_a_port_in_use_is_refused() -> None:
-    with listen("127.0.0.1", 0) as bound:
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
         port = bound.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
-            listen("127.0.0.1", port)
+            bind("127.0.0.1", port)

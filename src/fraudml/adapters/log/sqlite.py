@@ -181,6 +181,11 @@ class SqliteDecisionLog:
         with _failures("reading"), self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def transaction_ids(self) -> Iterator[str]:
+        """The ids, streamed."""
+        for rows in self._stream(sa.select(transactions.c.transaction_id), 50_000):
+            yield from (row[0] for row in rows)
+
     def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
         first = (labels.c.transaction_id == transactions.c.transaction_id) & (labels.c.nth == 1)

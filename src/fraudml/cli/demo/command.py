@@ -89,7 +89,7 @@ def _models(commands: Commands) -> None:
     commands.run("train")
     _chapter("Compare and promote")
     commands.run("models", "list")
-    _, versions = commands.ask("models", "list")
+    versions = commands.ask("models", "list")
     best = max(versions, key=lambda version: float(version["metrics"]["money_saved_per_day"]))
     promote = ["models", "promote", str(best["version"]), "--reason", "saved most in the held-back period"]
     if CHAMPION in best["aliases"]:
@@ -107,7 +107,7 @@ def _serve(commands: Commands, port: int, stack: ExitStack) -> tuple[Service, st
     scopes = ["--scope", "score", "--scope", "label", "--scope", "read"]
     create = ["keys", "create", "demo", *scopes]
     commands.say(*create)
-    _, key = commands.ask(*create)
+    key = commands.ask(*create)
     service = stack.enter_context(commands.serve(port))
     _remark(f"Ready on {service.url}: the windows of its features hold the history already.")
     return service, key["key"]
@@ -135,7 +135,7 @@ def _live(commands: Commands, service: Service, token: str, stretch: list[LiveEv
     )
     _chapter("Were the features served those that training would compute?")
     commands.say("features", "audit")
-    found["audit"] = commands.ask("features", "audit")[1]
+    found["audit"] = commands.ask("features", "audit")
     found["report"] = str(commands.directory / ".fraudml" / "reports" / "report.html")
     found["url"] = service.url
     found["problems"] = results.problems(found)

@@ -48,12 +48,12 @@ class Commands:
         if code:
             raise _failed(arguments, code)
 
-    def ask(self, *arguments: str) -> tuple[int, Any]:
-        """The exit code and JSON result of a command."""
+    def ask(self, *arguments: str) -> Any:
+        """The JSON result of a command, whatever its exit code."""
         with self._child([*arguments, "--json"], stdout=subprocess.PIPE) as process:
             text, _ = process.communicate()
         try:
-            return process.returncode, msgspec.json.decode(text)
+            return msgspec.json.decode(text)
         except msgspec.DecodeError:
             raise _failed(arguments, process.returncode) from None
 
