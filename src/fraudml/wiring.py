@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.cards import CardHasher
-from fraudml.events.schema import Schema
+from fraudml.events.schema import LabelColumn, Schema
 from fraudml.events.source import Rejects, TransactionSource
 from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
@@ -41,18 +41,27 @@ def card_hasher(settings: Settings) -> CardHasher:
     return CardHasher(settings.secret_hash_key())
 
 
-def profile(paths: str | Sequence[str], threads: int) -> TableProfile:
+def profile(settings: Settings, paths: str | Sequence[str]) -> TableProfile:
     """The facts about a file's columns that ``fraudml init`` guesses from."""
     from fraudml.adapters.source import profile as profiler
 
-    return profiler.profile(paths, threads=threads)
+    return profiler.profile(paths, threads=threads(settings), memory_limit=settings.memory_limit)
 
 
-def label_purity(paths: str | Sequence[str], label: str, columns: Sequence[str], threads: int) -> dict[str, float]:
+def label_purity(
+    settings: Settings, paths: str | Sequence[str], label: LabelColumn, columns: Sequence[str]
+) -> dict[str, float]:
     """How well each column alone tells the label, from 0 to 1."""
     from fraudml.adapters.source import profile as profiler
 
-    return profiler.label_purity(paths, label, columns, threads=threads)
+    return profiler.label_purity(
+        paths,
+        label.column,
+        columns,
+        fraud=label.fraud,
+        threads=threads(settings),
+        memory_limit=settings.memory_limit,
+    )
 
 
 def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Path) -> TransactionSource:

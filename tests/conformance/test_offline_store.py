@@ -105,6 +105,18 @@ def test_an_empty_store_says_what_to_do(store: OfflineStore) -> None:
         store.put_labels([Label("a", True, T0, ("c", "m"))])
 
 
+def test_labels_of_a_schema_that_has_a_column_called_bare(store: OfflineStore) -> None:
+    schema = Schema(TimeColumn("time"), "id", {"bare": "b"}, attributes={"n": Attribute(AttributeType.number)})
+    columns = [["a", "z"], [T0, T0 + HOUR_US], ["k", "k"], [None] * 2, [1.0, 2.0], [None] * 2, [None] * 2]
+    fields = arrow_schema(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
+    store.put(pa.Table.from_arrays(arrays, schema=fields).to_reader())
+    store.put_labels([Label("a", True, T0 + 1)])
+    known = LabelWindowFeature(name="n_known", over="bare", agg=LabelAggregation.label_count, length="1h")
+    batches = store.features(FeatureSet(schema, [known]))
+    assert [row["n_known"] for batch in batches for row in batch.to_pylist()] == [0, 1]
+
+
 def test_no_history_gives_no_rows(store: OfflineStore) -> None:
     assert store.put(reader([])) == 0
     assert values(store, count(), reports_named("r")) == {}

@@ -254,7 +254,7 @@ class TestMlflow:
         home = Path(shutil.copytree(empty_homes["mlflow"], tmp_path / "home"))
         report = tmp_path / "report.html"
         report.write_text("<h1>report</h1>", encoding="utf-8")
-        _mlflow(home).register(bundles[2], run={"report": str(report)})
+        _mlflow(home).register(bundles[2], report=report)
         url = f"sqlite:///{home / 'registry.db'}"
         client = MlflowClient(tracking_uri=url, registry_uri=url)
         found = client.get_run(str(client.get_model_version("fraud", "1").run_id))

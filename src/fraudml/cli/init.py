@@ -13,7 +13,7 @@ from fraudml.cli import output
 from fraudml.cli.options import AsJson
 from fraudml.errors import ConfigError
 from fraudml.events.units import parse_duration
-from fraudml.settings import settings
+from fraudml.settings import Settings, settings
 
 if TYPE_CHECKING:
     from fraudml.events.profile import TableProfile
@@ -45,7 +45,7 @@ def init(
     elif target.exists() and not yes:
         raise ConfigError(f"{target} exists; add --yes to replace it")
     with output.steps(quiet=as_json) as steps, steps.step("Look at the columns", unit="files"):
-        profile, guess = _look(files, wiring.threads(current))
+        profile, guess = _look(files, current)
     guess = _with_delay(guess, label_delay)
     features, text = _project_text(guess, profile)
     target.write_text(text, encoding="utf-8")
@@ -70,15 +70,15 @@ def init(
     output.remarks.print("Next: fraudml train" if guess.schema.label else "Next: name the label column in the file")
 
 
-def _look(files: list[str], threads: int) -> tuple[TableProfile, Guess]:
+def _look(files: list[str], current: Settings) -> tuple[TableProfile, Guess]:
     from fraudml.inference.guess import guess as guess_schema
 
     paths = files[0] if len(files) == 1 else files
-    profile = wiring.profile(paths, threads)
+    profile = wiring.profile(current, paths)
     guess = guess_schema(profile)
     if guess.schema.label is not None:
         columns = [guess.schema.attribute_column(name) for name in guess.schema.attributes]
-        guess = guess.without_leaks(wiring.label_purity(paths, guess.schema.label.column, columns, threads))
+        guess = guess.without_leaks(wiring.label_purity(current, paths, guess.schema.label, columns))
     return profile, guess
 
 

@@ -114,7 +114,7 @@ def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[d
             packing.pack(result, finished, Path(scratch) / "bundle")
             best = candidate is result.candidates[0]
             aliases = (CHALLENGER,) if best and not first else ()
-            version = registry.register(Path(scratch) / "bundle", run={"report": str(path)}, aliases=aliases)
+            version = registry.register(Path(scratch) / "bundle", report=path, aliases=aliases)
             if best and first:
                 version = registry.promote(version.version, "first model: best average precision on validation")
         registered[candidate.family] = version

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 
-CANDIDATE = r"[0-9](?:[ -]?[0-9]){12,18}"  # 13-19 digits, perhaps grouped; also used as SQL regular expression
+CANDIDATE = r"[0-9](?:[ -]?[0-9]){12,18}"  # 13-19 digits, perhaps grouped
 _CANDIDATE = re.compile(CANDIDATE)
 
 

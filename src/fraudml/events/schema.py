@@ -22,7 +22,13 @@ KNOWN_AT = "known_at_us"
 AMOUNT_INPUT = "amount"
 TIME_INPUT = "event_time"
 NO_CURRENCY = "XXX"  # ISO 4217's code for none
+_INPUT_COLUMNS = {AMOUNT_INPUT: AMOUNT, TIME_INPUT: EVENT_TIME}
 RESERVED = frozenset({TRANSACTION_ID, EVENT_TIME, AMOUNT, IS_FRAUD, KNOWN_AT, AMOUNT_INPUT, TIME_INPUT})
+
+
+def normal_column(name: str) -> str:
+    """The column of the normal form behind what features call by this name."""
+    return _INPUT_COLUMNS.get(name, name)
 
 
 class TimeFormat(StrEnum):
@@ -61,7 +67,7 @@ class TimeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: str | None = None
 
     def start_us(self) -> int:
-        """Microseconds UTC of ``start`` (a date or date-time; UTC when naive)."""
+        """Microseconds UTC of ``start`` (a date or date-time; a naive one is in ``timezone``, or UTC)."""
         moment = datetime.fromisoformat(self.start or "1970-01-01")
         zone = ZoneInfo(self.timezone or "UTC")
         moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
@@ -118,6 +124,17 @@ class LabelColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def delay_us(self) -> int:
         """The label delay in microseconds."""
         return parse_duration(self.delay)
+
+    def check(self, where: str) -> None:
+        """Raise ConfigError when the delay or the report time is wrong, or a value can never match."""
+        parse_duration(self.delay)
+        for value in (*self.fraud, *self.genuine):
+            if value != value.lower():
+                raise ConfigError(
+                    f"{where}: {value!r} never matches, as labels are compared in lower case; write {value.lower()!r}"
+                )
+        if self.known_at is not None:
+            self.known_at.check(f"{where}.known_at")
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,6 +202,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 TimeColumn(name, attribute.format, attribute.timezone, attribute.start).check(f"attribute {name!r}")
             if attribute.vocabulary and attribute.type is not AttributeType.category:
                 raise ConfigError(f"attribute {name!r}: only a category has a vocabulary")
+            if len(set(attribute.vocabulary)) < len(attribute.vocabulary):  # which of its codes would it have?
+                raise ConfigError(f"attribute {name!r}: the vocabulary names a value twice")
         seen: dict[str, str] = {}
         for name in (*self.entities, *self.attributes):
             folded = name.casefold()  # SQL engines fold the case of names
@@ -194,9 +213,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{name!r} and {seen[folded]!r} are the same name to a database; rename one")
             seen[folded] = name
         if self.label is not None:
-            parse_duration(self.label.delay)
-            if self.label.known_at is not None:
-                self.label.known_at.check("schema.label.known_at")
+            self.label.check("schema.label")
         if self.amount is not None and not 0 <= self.amount.decimals <= 8:
             raise ConfigError("schema.amount.decimals must be between 0 and 8")
         return self

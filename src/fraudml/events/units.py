@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
 
 from fraudml.errors import ConfigError
 
-MICROSECOND = 1
 SECOND = 1_000_000
 UNITS_US = {
     "us": 1,
@@ -51,11 +49,6 @@ def format_duration(duration_us: int) -> str:
         if duration_us % UNITS_US[unit] == 0:
             return f"{duration_us // UNITS_US[unit]}{unit}"
     return f"{duration_us}us"
-
-
-def as_timedelta(duration_us: int) -> timedelta:
-    """The same duration as a ``timedelta``."""
-    return timedelta(microseconds=duration_us)
 
 
 def to_minor(amount: float, decimals: int) -> int:

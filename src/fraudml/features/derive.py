@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fraudml.events.schema import AMOUNT, AMOUNT_INPUT, EVENT_TIME, TIME_INPUT, AttributeType
+from fraudml.events.schema import AMOUNT_INPUT, TIME_INPUT, AttributeType, normal_column
 from fraudml.events.transaction import Transaction
 from fraudml.features.spec import AttributeFeature, DerivedFeature, FeatureSet, LastFeature, Transform
 
@@ -89,7 +89,7 @@ class Deriver:
         return np.array(values, dtype=np.float64)  # None becomes NaN
 
     def _arrow_column(self, batch: pa.RecordBatch, column: str, source: str) -> Column:
-        values = batch.column({AMOUNT_INPUT: AMOUNT, TIME_INPUT: EVENT_TIME}.get(column, column))
+        values = batch.column(normal_column(column))
         if source in self._codes:
             values = self._encode(values, source)
         floats: Column = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)

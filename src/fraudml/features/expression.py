@@ -21,7 +21,8 @@ Column = NDArray[np.float64]
 Columns = Mapping[str, Column]
 _Node = Callable[[Columns], Column]
 
-MAX_LENGTH = 1_000  # also bounds the depth of the tree
+MAX_LENGTH = 1_000
+MAX_DEPTH = 200  # of the tree (a sum of n terms is n deep): far from Python's own limit, however deep the caller is
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 
 
@@ -44,6 +45,13 @@ def _coalesce(first: Column, second: Column) -> Column:
 
 def _where(condition: Column, yes: Column, no: Column) -> Column:
     return np.where(np.isnan(condition), np.nan, np.where(condition != 0, yes, no))
+
+
+def _depth(tree: ast.AST) -> int:
+    depth, nodes = 0, [tree]
+    while nodes:
+        depth, nodes = depth + 1, [child for node in nodes for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 # name -> (number of arguments, function over float64 arrays)
@@ -90,9 +98,11 @@ class Expression:
             raise FeatureError(f"an expression has at most {MAX_LENGTH} characters")
         try:
             tree = ast.parse(text.strip(), mode="eval")
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            if _depth(tree.body) > MAX_DEPTH:
+                raise FeatureError("an expression is too deep; split it into several features")
+            self._run = self._build(tree.body, names)
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             raise FeatureError(f"cannot read the expression {text!r}") from None
-        self._run = self._build(tree.body, names)
 
     def __call__(self, columns: Columns) -> Column:
         """The value for each row: float64 ``[n]``; NaN where missing."""

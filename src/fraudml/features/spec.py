@@ -52,6 +52,14 @@ class LabelAggregation(StrEnum):
     fraud_rate = "fraud_rate"  # null without a report
 
 
+# What a label aggregation is over the column ``is_fraud``.
+OF_LABELS = {
+    LabelAggregation.label_count: Aggregation.count,
+    LabelAggregation.fraud_count: Aggregation.sum,
+    LabelAggregation.fraud_rate: Aggregation.mean,
+}
+
+
 class _Named(msgspec.Struct, frozen=True):
     name: str
 
@@ -184,11 +192,6 @@ class FeatureSet:
         return tuple(feature for feature in self.features if isinstance(feature, StateFeature))
 
     @cached_property
-    def reads_history(self) -> bool:
-        """False when every feature comes from the transaction itself."""
-        return bool(self.state_features)
-
-    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides a feature's value: declarations, and the schema without the names
         of its columns, currency and label values."""
@@ -206,8 +209,7 @@ class FeatureSet:
     def last_columns(self, entity: str) -> tuple[str, ...]:
         """The inputs (amount, attributes; not the time) that ``last`` features of an entity read, in schema order."""
         used = {f.of for f in self.features if isinstance(f, LastFeature) and f.over == entity} - {TIME_INPUT}
-        order = (AMOUNT_INPUT, *self.schema.entity_names, *self.schema.attribute_names)
-        return tuple(name for name in order if name in used)
+        return tuple(name for name in (AMOUNT_INPUT, *self.schema.attribute_names) if name in used)
 
     def needed_by(self, names: Iterable[str]) -> set[str]:
         """The features named and all that they are derived from."""

@@ -113,13 +113,9 @@ def _group(feature: Feature, current: str) -> str:
 
 
 def _entry(key: str, value: Any, why: str | None, indent: int = 2) -> list[str]:
-    text = value if isinstance(value, str) else None
-    shown = _scalar(text) if text is not None else _flow(value)
-    line = f"{' ' * indent}{_scalar(key)}: {shown}"
+    line = f"{' ' * indent}{_scalar(key)}: {_value(value)}"
     note = _note(why)
-    if len(line) + len(note) <= WIDTH or len(line) > WIDTH:
-        return [line + note] if len(line) <= WIDTH else [*_comment(why or "", indent), line]
-    return [*_comment(why or "", indent), line]
+    return [line + note] if len(line) + len(note) <= WIDTH else [*_comment(why or "", indent), line]
 
 
 def _note(why: str | None) -> str:

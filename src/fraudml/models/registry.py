@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -38,11 +38,9 @@ class Registry(Protocol):
     or alias named does not exist.
     """
 
-    def register(
-        self, directory: Path, *, run: dict[str, Any] | None = None, aliases: tuple[str, ...] = ()
-    ) -> ModelVersion:
+    def register(self, directory: Path, *, report: Path | None = None, aliases: tuple[str, ...] = ()) -> ModelVersion:
         """Store a copy of a bundle (see ``models.bundle``) as the next version and log its run: parameters,
-        metrics and lineage from the manifest, further ``run`` entries (``report``: path of a file) beside them."""
+        metrics and lineage from the manifest, and the file ``report`` beside them."""
         ...
 
     def versions(self) -> list[ModelVersion]:

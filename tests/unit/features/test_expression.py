@@ -121,6 +121,8 @@ def test_haversine() -> None:
         "a\nb",
         "(" * 300 + "a" + ")" * 300,
         "a" + "+a" * MAX_LENGTH,
+        "1" + "+1" * 499,
+        "1" + "0" * 400,
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:

@@ -101,6 +101,9 @@ def category(*vocabulary: str) -> Attribute:
             Schema(TIME, attributes={"n": Attribute(AttributeType.number, vocabulary=("1",))}),
             "only a category",
         ),
+        (Schema(TIME, attributes={"x": category("a", "b", "a")}), "attribute 'x': the vocabulary names a value twice"),
+        (Schema(TIME, label=LabelColumn("f", fraud=("Yes",))), "'Yes' never matches.*write 'yes'"),
+        (Schema(TIME, label=LabelColumn("f", genuine=("no", "OK"))), "'OK' never matches"),
         (
             Schema(TIME, attributes={"t": Attribute(AttributeType.time, format=TimeFormat.seconds_from)}),
             "attribute 't'",

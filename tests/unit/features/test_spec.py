@@ -100,8 +100,6 @@ def test_inputs_and_state_features_keep_their_order() -> None:
     feature_set = FeatureSet(SCHEMA, [hidden, amount, COUNT, last])
     assert feature_set.input_names == ("amount", "n", "gap")
     assert [feature.name for feature in feature_set.state_features] == ["hidden", "n", "gap"]
-    assert feature_set.reads_history
-    assert not FeatureSet(SCHEMA, [amount]).reads_history
 
 
 def test_last_columns_are_in_schema_order_without_the_time() -> None:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fraudml.errors import ConfigError
-from fraudml.events.units import UNITS_US, as_timedelta, format_duration, parse_duration, to_minor
+from fraudml.events.units import UNITS_US, format_duration, parse_duration, to_minor
 
 
 @pytest.mark.parametrize(
@@ -38,10 +37,6 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
 def test_format_reads_back(count: int, unit: str) -> None:
     duration_us = count * UNITS_US[unit]
     assert parse_duration(format_duration(duration_us)) == duration_us
-
-
-def test_timedelta_is_the_same_duration() -> None:
-    assert as_timedelta(parse_duration("36h")) == timedelta(days=1, hours=12)
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,14 @@ FEATURES = FeatureSet(
 )
 
 
-def history() -> pa.Table:
+def history(customers: int = 97) -> pa.Table:
     random = np.random.default_rng(1)
     times = T0 + random.integers(0, 20 * 24, ROWS) * HOUR_US
-    customers = [None if i % 50 == 0 else f"c{i % 97}" for i in range(ROWS)]
+    names = [None if i % 50 == 0 else f"c{i % customers}" for i in range(ROWS)]
     columns = [
         [f"t{i}" for i in range(ROWS)],
         times,
-        customers,
+        names,
         random.integers(0, 100_000, ROWS),
         random.random(ROWS) < 0.1,
         times + HOUR_US,
@@ -81,6 +81,19 @@ def test_both_ways_give_the_same(store: DuckDBOfflineStore, monkeypatch: pytest.
 def store_values(store: DuckDBOfflineStore) -> np.ndarray:
     table = pa.Table.from_batches(store.features(FEATURES, batch_size=1_000))
     return np.stack([table[feature.name].to_numpy() for feature in FEATURES.features], axis=1)
+
+
+def test_sparse_tables_are_reckoned_by_the_busiest_key(tmp_path: Path) -> None:
+    """They have a level for each power of two up to the longest window, and none is longer than a key's events."""
+    needed = {}
+    for customers in (1, 97):
+        store = DuckDBOfflineStore(threads=1, memory_limit="500MB", temp_directory=tmp_path)
+        store.put(history(customers).to_reader())
+        store._bound_views(FEATURES, None, None)
+        needed[customers] = FastPath(store._connection, FEATURES, 1).estimate_bytes(ROWS)
+        store.close()
+    levels = {1: 13, 97: 6}  # 4,900 and 51 or 52 events
+    assert needed[1] - needed[97] == ROWS * 8 * (levels[1] - levels[97]) * len({"min", "max"})
 
 
 def test_one_reading_does_not_disturb_another(store: DuckDBOfflineStore) -> None:

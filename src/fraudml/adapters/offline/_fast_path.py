@@ -23,9 +23,10 @@ from fraudml.adapters.offline._prefix_sums import (
     sort_stream,
     sums_fit,
 )
-from fraudml.events.schema import AMOUNT, AMOUNT_INPUT, AttributeType, Schema
+from fraudml.events.schema import Schema, normal_column
 from fraudml.features.spec import (
     LABEL_INPUT,
+    OF_LABELS,
     Aggregation,
     FeatureSet,
     LabelAggregation,
@@ -33,25 +34,18 @@ from fraudml.features.spec import (
     StateFeature,
     WindowFeature,
 )
+from fraudml.features.sql.frames import is_exact
 
 _EXTREMES = {Aggregation.min, Aggregation.max}
 _SUMMING = {Aggregation.sum, Aggregation.mean, Aggregation.std}
-_LABEL_FUNCTIONS = {
-    LabelAggregation.label_count: Aggregation.count,
-    LabelAggregation.fraud_count: Aggregation.sum,
-    LabelAggregation.fraud_rate: Aggregation.mean,
-}
 _ZERO_WHEN_EMPTY = {
     Aggregation.count,
     Aggregation.sum,
     LabelAggregation.label_count,
     LabelAggregation.fraud_count,
 }
-_INTEGERS = {AttributeType.integer, AttributeType.boolean}
 # Codes, times, sorting order, keys and two columns of an entity that is being worked on.
 _WORKING_BYTES_PER_ROW = 150
-# Levels of a sparse table: windows of up to a thousand events.
-_EXTREMES_BYTES_PER_ROW = 80
 
 
 class FastPath:
@@ -69,10 +63,11 @@ class FastPath:
     def estimate_bytes(self, rows: int) -> int:
         """Memory that :meth:`compute` needs at its peak."""
         at_once = min(self._threads, len(self._by_entity))
-        each = [
-            _WORKING_BYTES_PER_ROW + _EXTREMES_BYTES_PER_ROW * len({(f.of, f.agg) for f in own if f.agg in _EXTREMES})
-            for own in ([f for f in every if isinstance(f, WindowFeature)] for every in self._by_entity.values())
-        ]
+        each = []
+        for entity, features in self._by_entity.items():
+            extremes = {(f.of, f.agg) for f in features if isinstance(f, WindowFeature) and f.agg in _EXTREMES}
+            levels = self._longest(entity).bit_length() if extremes else 0  # of a sparse table: no window is longer
+            each.append(_WORKING_BYTES_PER_ROW + 8 * levels * len(extremes))
         return rows * (8 * sum(map(len, self._by_entity.values())) + at_once * max(each, default=0))
 
     def compute(self, rows: int) -> dict[str, Floats]:
@@ -85,13 +80,20 @@ class FastPath:
                     found.update(arrays)
         return found
 
+    def _longest(self, entity: str) -> int:
+        """The number of events of the entity's busiest key."""
+        key = quote(entity)
+        counts = f"SELECT count(*) FROM seen WHERE {key} IS NOT NULL GROUP BY {key}"  # noqa: S608 - a quoted name
+        rows = self._connection.execute(f"{counts} ORDER BY count(*) DESC LIMIT 1").fetchall()
+        return int(rows[0][0]) if rows else 0
+
     def _entity(self, entity: str, cursor: duckdb.DuckDBPyConnection, rows: int) -> dict[str, Floats]:
         features = self._by_entity[entity]
         own = [feature for feature in features if isinstance(feature, WindowFeature)]
         about_labels = [feature for feature in features if isinstance(feature, LabelWindowFeature)]
         columns = sorted({feature.of for feature in own if feature.of})
         with cursor:
-            table = _fetch(cursor, "seen", ["event_time_us", entity, *(_column(name) for name in columns)])
+            table = _fetch(cursor, "seen", ["event_time_us", entity, *(normal_column(name) for name in columns)])
             times = _ints(table.column(0))
             codes, keys = _encode(table.column(1))
             present = np.flatnonzero(codes >= 0)
@@ -108,7 +110,7 @@ class FastPath:
         arrays.update((feature.name, _empty(rows, feature.agg)) for feature in about_labels)
         fill(targets, order, targets, [_window(f, f.agg, f.of, arrays[f.name]) for f in own])
         if reports:
-            label_windows = [_window(f, _LABEL_FUNCTIONS[f.agg], LABEL_INPUT, arrays[f.name]) for f in about_labels]
+            label_windows = [_window(f, OF_LABELS[f.agg], LABEL_INPUT, arrays[f.name]) for f in about_labels]
             fill(targets, order, reports, label_windows)
         return arrays
 
@@ -149,7 +151,7 @@ def is_summable(feature: StateFeature, schema: Schema) -> TypeGuard[WindowFeatur
         return False
     if feature.agg is Aggregation.count or feature.of is None:
         return True
-    return feature.agg in _SUMMING | _EXTREMES and schema.input_type(feature.of) in _INTEGERS
+    return feature.agg in _SUMMING | _EXTREMES and is_exact(schema, feature.of)
 
 
 def _has_sums(targets: Stream, feature: WindowFeature) -> bool:
@@ -171,13 +173,14 @@ def _window(
     return Window(feature.length_us, feature.resolution_us, function.value, column, out)
 
 
-def _column(name: str) -> str:
-    return AMOUNT if name == AMOUNT_INPUT else name
-
-
 def _fetch(cursor: duckdb.DuckDBPyConnection, view: str, columns: list[str]) -> pa.Table:
-    names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+    names = ", ".join(map(quote, columns))
     return cursor.sql(f"SELECT {names} FROM {view}").to_arrow_table()  # noqa: S608 - quoted names
+
+
+def quote(name: str) -> str:
+    """A quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _ints(values: pa.ChunkedArray) -> Ints:

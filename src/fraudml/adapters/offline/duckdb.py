@@ -1,9 +1,10 @@
 """The offline store of one machine: DuckDB in process.
 
 History is one table sorted by (event_time_us, transaction_id). Counts, sums, means and standard deviations of
-integer columns and label windows are computed by prefix sums in NumPy (``_prefix_sums.py``), several times faster than
-DuckDB's window operator; everything else is the SQL of ``features/sql``, and so is all of it where the arrays would not
-fit in memory or the sums not in 64 bits. Both give the same values (tests/parity).
+integer columns and label windows are computed by prefix sums in NumPy (``_prefix_sums.py``), their smallest and largest
+values by sparse tables (``_extremes.py``), several times faster than DuckDB's window operator; everything else is the
+SQL of ``features/sql``, and so is all of it where the arrays would not fit in memory or the sums not in 64 bits. Both
+give the same values (tests/parity).
 """
 
 # ruff: noqa: S608 - what is put into SQL text here are quoted names, integers and generated queries
@@ -21,7 +22,7 @@ import duckdb
 import pyarrow as pa
 from msgspec.structs import replace
 
-from fraudml.adapters.offline._fast_path import FastPath
+from fraudml.adapters.offline._fast_path import FastPath, quote
 from fraudml.adapters.offline._prefix_sums import Floats
 from fraudml.errors import FraudmlError, OfflineStoreError
 from fraudml.events.label import Label
@@ -75,7 +76,7 @@ class DuckDBOfflineStore:
             self._run("CREATE TABLE history AS SELECT * FROM incoming ORDER BY event_time_us, transaction_id")
             self._connection.unregister("incoming")
             self._entities = names[2 : names.index(AMOUNT)]
-            keys = "".join(f", {_quote(name)}" for name in self._entities)
+            keys = "".join(f", {quote(name)}" for name in self._entities)
             self._run(
                 f"CREATE TABLE reports AS SELECT transaction_id, is_fraud, known_at_us{keys} FROM history "
                 "WHERE is_fraud IS NOT NULL AND known_at_us IS NOT NULL"
@@ -95,14 +96,14 @@ class DuckDBOfflineStore:
             "is_fraud": pa.array([label.is_fraud for label in labels], pa.bool_()),
             "known_at_us": pa.array([label.known_at_us for label in labels], pa.int64()),
             **{name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(entities)},
-            "bare": pa.array([not label.entities for label in labels], pa.bool_()),
+            "__bare": pa.array([not label.entities for label in labels], pa.bool_()),
         }
-        keys = "".join(f", CASE WHEN bare THEN h.{_quote(e)} ELSE n.{_quote(e)} END" for e in entities)
+        keys = "".join(f", CASE WHEN __bare THEN h.{quote(e)} ELSE n.{quote(e)} END" for e in entities)
         with _driver_errors():
             self._connection.register("incoming", pa.table(columns))
             self._run(
                 f"INSERT INTO reports SELECT n.transaction_id, n.is_fraud, n.known_at_us{keys} "
-                "FROM incoming n LEFT JOIN history h ON bare AND h.transaction_id = n.transaction_id"
+                "FROM incoming n LEFT JOIN history h ON __bare AND h.transaction_id = n.transaction_id"
             )
             self._connection.unregister("incoming")
 
@@ -168,7 +169,7 @@ class DuckDBOfflineStore:
         fields = arrow_schema(feature_set.schema)
         computed = feature_set.state_features
         rest = [replace(feature, input=True) for feature in computed if feature.name not in arrays]
-        query = f"SELECT {', '.join(map(_quote, fields.names))} FROM seen WHERE {since}"
+        query = f"SELECT {', '.join(map(quote, fields.names))} FROM seen WHERE {since}"
         if rest:
             wanted = FeatureSet(feature_set.schema, rest)
             inner = state_features_sql(wanted, "duckdb", transactions="seen", labels="known")
@@ -217,10 +218,6 @@ def _type(feature_set: FeatureSet, feature: StateFeature) -> pa.DataType:
     """float64, but text for a category read by ``last``."""
     kind = feature_set.schema.input_type(feature.of) if isinstance(feature, LastFeature) else None
     return pa.string() if kind is AttributeType.category else pa.float64()
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _noting(batches: Iterable[pa.RecordBatch], failures: list[FraudmlError]) -> Iterator[pa.RecordBatch]:

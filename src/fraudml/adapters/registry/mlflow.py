@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -54,14 +54,12 @@ class MlflowRegistry:
         self._url = url or sqlite_url(self._home / "registry.db")
         self._opened: MlflowClient | None = None
 
-    def register(
-        self, directory: Path, *, run: dict[str, Any] | None = None, aliases: tuple[str, ...] = ()
-    ) -> ModelVersion:
+    def register(self, directory: Path, *, report: Path | None = None, aliases: tuple[str, ...] = ()) -> ModelVersion:
         """Store a bundle as the next version; its run holds parameters, metrics and lineage."""
         manifest = bundle.read_manifest(directory)
         metrics = _flat_metrics(manifest)
         with self._calls() as client:
-            run_id, artifacts = self._log_run(client, manifest, metrics, directory, (run or {}).get("report"))
+            run_id, artifacts = self._log_run(client, manifest, metrics, directory, report)
             self._ensure_model(client)
             version = client.create_model_version(
                 self._name,
@@ -95,29 +93,14 @@ class MlflowRegistry:
 
     def resolve(self, name: str) -> ModelVersion:
         """The version of an alias or number; raises NotFoundError."""
-        from mlflow.exceptions import MlflowException
-
-        is_number = name.isascii() and name.isdecimal()
         with self._calls() as client:
-            try:
-                found = (
-                    client.get_model_version(self._name, name)
-                    if is_number
-                    else client.get_model_version_by_alias(self._name, name)
-                )
-            except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                    words = f"version {name}" if is_number else f"version with the alias {name!r}"
-                    raise NotFoundError(f"there is no {words} of model {self._name!r}") from None
-                raise
-            return _version(found, self._aliases(client))
+            return _version(self._find(client, name), self._aliases(client))
 
     def fetch(self, version: int) -> Path:
         """A local copy of a version's bundle; taken again when the copy kept is damaged or of another registry."""
-        self.resolve(str(version))
         kept = self._home / "bundles" / self._name / str(version)
         with self._calls() as client:
-            found = client.get_model_version(self._name, str(version))
+            found = self._find(client, str(version))
             expected = found.tags.get(HASH_TAG)
             if expected is None or not found.run_id:
                 raise RegistryError(f"version {version} of model {self._name!r} was not registered by fraudml")
@@ -193,8 +176,28 @@ class MlflowRegistry:
         except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
             raise failure(self._url, error) from error
 
+    def _find(self, client: MlflowClient, name: str) -> MlflowVersion:
+        """The version of an alias or number; raises NotFoundError."""
+        from mlflow.exceptions import MlflowException
+
+        is_number = name.isascii() and name.isdecimal()
+        try:
+            if is_number:
+                return client.get_model_version(self._name, name)
+            return client.get_model_version_by_alias(self._name, name)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                words = f"version {name}" if is_number else f"version with the alias {name!r}"
+                raise NotFoundError(f"there is no {words} of model {self._name!r}") from None
+            raise
+
     def _log_run(
-        self, client: MlflowClient, manifest: bundle.Manifest, metrics: dict[str, float], directory: Path, report: Any
+        self,
+        client: MlflowClient,
+        manifest: bundle.Manifest,
+        metrics: dict[str, float],
+        directory: Path,
+        report: Path | None,
     ) -> tuple[str, str]:
         """A finished run with the bundle and the report as its artifacts: its id and where they are."""
         from mlflow.entities import Metric, Param

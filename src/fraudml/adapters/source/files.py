@@ -52,20 +52,14 @@ class FileSource:
         self._hasher = hasher
         self._max_share = max_reject_share
         self._rejects_path = rejects_path
-        self._config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads or -1,
-            "memory_limit": memory_limit,
-        }
-        if not threads:
-            del self._config["threads"]
+        self._threads, self._memory_limit = threads, memory_limit
         self._rejects: RejectFile | None = None
         self._failure: TooManyRejects | None = None
         self._rows = 0
 
     def read(self, progress: Progress | None = None) -> pa.RecordBatchReader:
         """Batches of ``arrow_schema``, in the files' order; see :class:`~fraudml.events.source.TransactionSource`."""
-        connection = duckdb.connect(config=self._config)
-        connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the results
+        connection = tables.connect(self._threads, self._memory_limit)
         connection.execute("SET TimeZone = 'UTC'")  # offsets are applied, naive times are left alone
         # Lists of words would become hash joins, which are slower and do not keep the order of the rows.
         connection.execute("SET disabled_optimizers = 'in_clause'")
@@ -115,8 +109,7 @@ class FileSource:
             if rejects.count > self._max_share * self._rows:
                 raise self._too_many(rejects, "")
         except duckdb.Error as error:
-            message = str(error).strip().partition("\n")[0]
-            raise DataError(f"cannot read {plan.table.path}: {message}") from error
+            raise DataError(f"cannot read {plan.table.path}: {tables.first_line(error)}") from error
         finally:
             rejects.close()
             connection.close()

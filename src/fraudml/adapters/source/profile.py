@@ -3,18 +3,20 @@
 # ruff: noqa: S608 - SQL is put together here from quoted names and literals, see tables.py
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import msgspec
 
 from fraudml.adapters.source import rules, tables
-from fraudml.adapters.source.tables import Table, literal, name
+from fraudml.adapters.source.tables import Table, literal, literals, name
 from fraudml.errors import DataError
 from fraudml.events import normalise
 from fraudml.events.cards import looks_like_card
 from fraudml.events.profile import ColumnProfile, TableProfile
+from fraudml.events.schema import LabelColumn
 
 SAMPLE_ROWS = 200_000
 SAMPLE_CELLS = 4_000_000  # wide files: fewer rows
@@ -28,9 +30,7 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
     """
     named = (str(paths),) if isinstance(paths, (str, Path)) else tuple(map(str, paths))
     found = tables.find(named)
-    connection = duckdb.connect(config={"threads": threads, "memory_limit": memory_limit})
-    connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the results
-    try:
+    with _reading(found[0], threads, memory_limit) as connection:
         described = [tables.describe(path, connection) for path in found]
         for table in described[1:]:
             tables.require(table, list(described[0].columns))
@@ -41,34 +41,44 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
         sampled = _sample(connection, scan, rows, len(described[0].columns))
         columns = [_column(connection, column, kind, sampled) for column, kind in described[0].columns.items()]
         columns = _count_keys(connection, scan, rows, columns)
-    except duckdb.Error as error:
-        message = str(error).strip().partition("\n")[0]
-        raise DataError(f"cannot read {found[0]}: {message}") from error
-    finally:
-        connection.close()
     return TableProfile(named, rows, sampled, tuple(columns))
 
 
 def label_purity(
-    paths: str | Path | Iterable[str | Path], label: str, columns: Sequence[str], *, threads: int = 1
+    paths: str | Path | Iterable[str | Path],
+    label: str,
+    columns: Sequence[str],
+    *,
+    fraud: Sequence[str] = LabelColumn("").fraud,
+    threads: int = 1,
+    memory_limit: str = "4GB",
 ) -> dict[str, float]:
     """How well each column alone tells the label, on the sample: from 0 (not at all) to 1 (it determines it).
+
+    ``fraud``: the label's values that mean fraud, in lower case. Raises DataError when the files cannot be read.
 
     The measure is Goodman and Kruskal's tau for a two-valued label: 1 minus the mean variance of the label within
     groups of equal values (numbers: up to 100 groups of equal size, and each of the hundred most frequent values)
     over its variance. Only groups of at least five rows count as knowledge.
     """
     found = tables.find(paths)
-    connection = duckdb.connect(config={"threads": threads})
-    connection.execute("SET enable_progress_bar = false")
-    try:
+    with _reading(found[0], threads, memory_limit) as connection:
         described = [tables.describe(path, connection) for path in found]
         scan = _union(described)
         rows = int(connection.sql(f"SELECT count(*) FROM {scan}").fetchall()[0][0])
         _sample(connection, scan, rows, len(described[0].columns))
-        return {column: _purity(connection, label, column) for column in columns}
-    finally:
-        connection.close()
+        text = rules.as_text(rules.plain_type(label, described[0].columns[label]), name(label))
+        return {column: _purity(connection, text, fraud, column) for column in columns}
+
+
+@contextmanager
+def _reading(first: Path, threads: int, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection for a while; what DuckDB cannot read is a DataError that names the first file."""
+    with tables.connect(threads, memory_limit) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise DataError(f"cannot read {first}: {tables.first_line(error)}") from error
 
 
 def _union(described: Sequence[Table]) -> str:
@@ -80,8 +90,9 @@ def _sample(connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns
     wanted = max(1_000, min(SAMPLE_ROWS, SAMPLE_CELLS // columns))
     step = max(1, -(-rows // wanted))
     connection.execute(
-        f"CREATE TEMP TABLE sample AS SELECT * EXCLUDE (row_no) FROM "
-        f"(SELECT *, row_number() OVER () AS row_no FROM {scan}) WHERE row_no % {step} = 0"
+        # two underscores keep it apart from columns of the user, who may well have a row_no or rowid
+        "CREATE TEMP TABLE sample AS SELECT * FROM "
+        f"(SELECT *, row_number() OVER () AS __row FROM {scan}) WHERE __row % {step} = 0"
     )
     return int(connection.sql("SELECT count(*) FROM sample").fetchall()[0][0])
 
@@ -93,16 +104,16 @@ def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows:
         return ColumnProfile(name=column, sql_type=kind, rows=rows, filled=0.0, distinct=0, all_distinct=0)
     text = rules.as_text(plain, name(column))
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE one AS SELECT rowid AS n, CASE WHEN v IN {_words(normalise.NULL_WORDS)} "
+        f"CREATE OR REPLACE TEMP TABLE one AS SELECT __row AS n, CASE WHEN v IN {literals(normalise.NULL_WORDS)} "
         f"THEN NULL ELSE t END AS v, CASE WHEN regexp_full_match(v, {literal(normalise.NUMBER)}) "
         f"THEN try_cast(v AS DOUBLE) END AS d FROM "
-        f"(SELECT rowid, t, lower(t) AS v FROM (SELECT rowid, {text} AS t FROM sample))"
+        f"(SELECT __row, t, lower(t) AS v FROM (SELECT __row, {text} AS t FROM sample))"
     )
     decimals = "CASE WHEN d IS NOT NULL AND NOT contains(v, 'e') THEN length(split_part(v, '.', 2)) END"
     naive, zoned = literal(normalise.NAIVE_TIME), literal(normalise.ZONED_TIME)
     facts = connection.sql(
         "SELECT count(v), count(DISTINCT v), count(d), count(*) FILTER (d = trunc(d)), "
-        f"count(*) FILTER (lower(v) IN {_words(normalise.TRUE_WORDS | normalise.FALSE_WORDS)}), "
+        f"count(*) FILTER (lower(v) IN {literals(normalise.TRUE_WORDS | normalise.FALSE_WORDS)}), "
         f"count(*) FILTER (regexp_full_match(v, {naive})), count(*) FILTER (regexp_full_match(v, {zoned})), "
         f"count(*) FILTER (regexp_full_match(v, '[0-9-]{{10}}|[0-9-]{{10}}[T ]00:00:00')), min(d), max(d), "
         f"quantile_disc({decimals}, 0.99), avg(length(v)), min(v), max(v) FROM one"
@@ -162,12 +173,11 @@ def _count_keys(
     return [msgspec.structs.replace(c, all_distinct=int(totals[c.name])) if c.name in totals else c for c in columns]
 
 
-def _purity(connection: duckdb.DuckDBPyConnection, label: str, column: str) -> float:
-    y = f"lower({name(label)}::VARCHAR)"
+def _purity(connection: duckdb.DuckDBPyConnection, label: str, fraud: Sequence[str], column: str) -> float:
     facts = connection.sql(
-        f"WITH base AS (SELECT ({y} IN {_words(normalise.TRUE_WORDS | {'fraud'})})::INTEGER AS y, "
+        f"WITH base AS (SELECT (lower({label}) IN {literals(fraud)})::INTEGER AS y, "
         f"coalesce({name(column)}::VARCHAR, '') AS v, try_cast({name(column)} AS DOUBLE) AS d FROM sample "
-        f"WHERE {name(label)} IS NOT NULL), "
+        f"WHERE {label} IS NOT NULL), "
         "frequent AS (SELECT v AS value FROM base GROUP BY v HAVING count(*) >= 5 ORDER BY count(*) DESC LIMIT 100), "
         "grouped AS (SELECT y, CASE WHEN value IS NOT NULL THEN value WHEN d IS NOT NULL THEN "
         "'#' || ntile(100) OVER (PARTITION BY value IS NULL AND d IS NOT NULL ORDER BY d) ELSE '' END AS g "
@@ -178,7 +188,3 @@ def _purity(connection: duckdb.DuckDBPyConnection, label: str, column: str) -> f
     positive, rows, within = (float(fact or 0) for fact in facts)
     variance = positive * (rows - positive) / rows if rows else 0.0
     return max(0.0, 1.0 - within / variance) if variance else 0.0
-
-
-def _words(words: Iterable[str]) -> str:
-    return f"({', '.join(literal(word) for word in sorted(words))})"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from fraudml.adapters.source.tables import literal
+from fraudml.adapters.source.tables import literal, literals
 from fraudml.adapters.source.zones import Zone
 from fraudml.errors import DataError
 from fraudml.events import normalise as rules
@@ -76,9 +76,9 @@ def boolean(kind: str) -> Sql:
     if kind == "BOOLEAN":
         return Sql("s::BIGINT", "p")
     return Sql(
-        f"CASE WHEN lower(s::VARCHAR) IN {_words(rules.TRUE_WORDS)} THEN 1 "
-        f"WHEN lower(s::VARCHAR) IN {_words(rules.FALSE_WORDS)} THEN 0 "
-        f"WHEN s IS NOT NULL AND lower(s::VARCHAR) NOT IN {_words(rules.NULL_WORDS)} THEN -1 END",
+        f"CASE WHEN lower(s::VARCHAR) IN {literals(rules.TRUE_WORDS)} THEN 1 "
+        f"WHEN lower(s::VARCHAR) IN {literals(rules.FALSE_WORDS)} THEN 0 "
+        f"WHEN s IS NOT NULL AND lower(s::VARCHAR) NOT IN {literals(rules.NULL_WORDS)} THEN -1 END",
         "p",
         _cases([("p < 0", rules.A_BOOLEAN)]),
     )
@@ -102,8 +102,8 @@ def time(column: TimeColumn | Attribute, kind: str) -> Sql:
 
 def verdict(column: LabelColumn, kind: str) -> Sql:
     """True for fraud, false for genuine, NULL while unknown."""
-    unknown = _words(rules.NULL_WORDS - {*column.fraud, *column.genuine})
-    fraud, genuine = f"p IN {_words(column.fraud)}", f"p IN {_words(column.genuine)}"
+    unknown = literals(rules.NULL_WORDS - {*column.fraud, *column.genuine})
+    fraud, genuine = f"p IN {literals(column.fraud)}", f"p IN {literals(column.genuine)}"
     return Sql(
         f"lower({_text(kind)})",
         f"CASE WHEN {fraud} THEN true WHEN {genuine} THEN false END",
@@ -138,10 +138,6 @@ def plain_type(column: str, kind: str) -> str:
 
 def _cases(cases: Iterable[tuple[str, str]]) -> str:
     return "CASE " + " ".join(f"WHEN {when} THEN {literal(words)}" for when, words in cases) + " END"
-
-
-def _words(words: Iterable[str]) -> str:
-    return f"({', '.join(literal(word) for word in sorted(words))})"
 
 
 def _round(value: str) -> str:
@@ -190,7 +186,7 @@ def _number(kind: str) -> str:
     fast = "try_cast(s AS DOUBLE)"
     odd = f"{fast} IS NULL OR NOT isfinite({fast}) OR s < ',' OR contains(s, '_')"
     slow = (
-        f"CASE WHEN lower(s) IN {_words(rules.NULL_WORDS)} THEN NULL "
+        f"CASE WHEN lower(s) IN {literals(rules.NULL_WORDS)} THEN NULL "
         f"WHEN regexp_full_match(s, {literal(rules.NUMBER)}) THEN coalesce({fast}, 'inf'::DOUBLE) "
         "ELSE 'nan'::DOUBLE END"
     )
@@ -230,5 +226,5 @@ def _iso_time(kind: str) -> str:
         f"THEN coalesce({LOCAL} + epoch_us(try_cast(s AS TIMESTAMP)), {BROKEN}) "
         f"WHEN regexp_full_match(s, {literal(rules.ZONED_TIME)}) "
         f"THEN coalesce(epoch_us(try_cast(s AS TIMESTAMPTZ)), {BROKEN}) "
-        f"WHEN lower(s) IN {_words(rules.NULL_WORDS)} THEN NULL ELSE {BROKEN} END"
+        f"WHEN lower(s) IN {literals(rules.NULL_WORDS)} THEN NULL ELSE {BROKEN} END"
     )

@@ -33,6 +33,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def literals(texts: Iterable[str]) -> str:
+    """A SQL list of string literals, for IN."""
+    return f"({', '.join(map(literal, sorted(texts)))})"
+
+
 def name(column: str) -> str:
     """A quoted SQL identifier."""
     return '"' + column.replace('"', '""') + '"'
@@ -69,6 +74,21 @@ class Table(msgspec.Struct, frozen=True):
         if self.compressed or not self.bytes_per_row:
             return None
         return int(self.path.stat().st_size / self.bytes_per_row)
+
+
+def connect(threads: int, memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """A connection of its own; ``threads``: 0 uses all cores."""
+    config: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit}
+    if threads:
+        config["threads"] = threads
+    connection = duckdb.connect(config=config)
+    connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the results
+    return connection
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error: DuckDB adds hints and candidates below it."""
+    return str(error).strip().partition("\n")[0]
 
 
 def find(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -131,7 +151,7 @@ def _parquet(path: Path, connection: duckdb.DuckDBPyConnection) -> Table:
         columns = {row[0]: row[1] for row in connection.sql(f"DESCRIBE FROM {call})").fetchall()}
         rows = connection.sql(f"SELECT count(*) FROM {call})").fetchall()
     except duckdb.Error as error:
-        raise DataError(f"cannot read {path} as Parquet: {_first_line(error)}") from None
+        raise DataError(f"cannot read {path} as Parquet: {first_line(error)}") from None
     return Table(path, columns, call, parquet=True, rows=rows[0][0])
 
 
@@ -208,10 +228,6 @@ def _encoding(head: bytes) -> str:
 def _plain(path: Path) -> str:
     """The path with the characters escaped that DuckDB would take for a glob."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def stems(tables: Iterable[Table]) -> Iterator[str]:

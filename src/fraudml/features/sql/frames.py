@@ -14,15 +14,7 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from fraudml.events.schema import (
-    AMOUNT,
-    AMOUNT_INPUT,
-    EVENT_TIME,
-    IS_FRAUD,
-    KNOWN_AT,
-    AttributeType,
-    Schema,
-)
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, AttributeType, Schema, normal_column
 from fraudml.features.spec import LABEL_INPUT
 from fraudml.features.sql.dialects import Dialect
 
@@ -83,7 +75,7 @@ def quoted(name: str) -> exp.Identifier:
 
 def column(name: str, table: str | None = None) -> exp.Column:
     """A quoted column; what features call ``amount`` and ``event_time`` gets its name in the table."""
-    return exp.column({AMOUNT_INPUT: AMOUNT}.get(name, name), table=table, quoted=True)
+    return exp.column(normal_column(name), table=table, quoted=True)
 
 
 def named(value: exp.Expr, name: str) -> exp.Expr:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from fraudml.events.schema import AMOUNT_INPUT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TIME_INPUT, AttributeType
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TIME_INPUT, AttributeType
 from fraudml.events.units import format_duration
 from fraudml.features.spec import (
     LABEL_INPUT,
@@ -150,7 +150,7 @@ class _Query:
         else:
             value = column(self.previous[over][of], source)
             kind = self.feature_set.schema.input_type(of)
-            if of == AMOUNT_INPUT or kind is not AttributeType.category:
+            if kind is not AttributeType.category:
                 value = self._double(value)
         return exp.Case().when(exp.LTE(this=gap.copy(), expression=integer(feature.length_us)), value)
 

@@ -21,7 +21,7 @@ from fraudml.adapters.online.memory.series import lift
 from fraudml.adapters.online.memory.table import NEVER
 from fraudml.adapters.online.memory.windows import REVIEW, WindowTable
 from fraudml.errors import OnlineStoreError
-from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, Schema
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, Schema, normal_column
 
 PRUNE_ROWS = 2_000_000  # gathered rows at which those that no read can see are first dropped
 RECENT = 0.95  # the share of rows of a batch that lie before what counts as its newest time
@@ -33,7 +33,7 @@ class Gathered:
     """Batches loaded and not yet built into state."""
 
     def __init__(self, schema: Schema, plan: Plan, reach_us: int) -> None:
-        self._columns = [AMOUNT if column.source == "amount" else column.name for column in plan.row]
+        self._columns = [normal_column(column.name) for column in plan.row]
         names = [EVENT_TIME, *schema.entity_names, *self._columns, IS_FRAUD, KNOWN_AT]
         self._names = list(dict.fromkeys(names))
         self._entities = schema.entity_names

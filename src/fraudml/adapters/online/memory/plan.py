@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fraudml.events.schema import AMOUNT_INPUT, TIME_INPUT, AttributeType
 from fraudml.features.spec import (
     LABEL_INPUT,
+    OF_LABELS,
     Aggregation,
     FeatureSet,
     LabelAggregation,
@@ -20,11 +21,6 @@ from fraudml.features.spec import (
 
 DAY_US = 86_400_000_000
 MOMENTS = (Aggregation.count, Aggregation.sum, Aggregation.mean, Aggregation.std)
-_OF_LABELS = {
-    LabelAggregation.label_count: Aggregation.count,
-    LabelAggregation.fraud_count: Aggregation.sum,
-    LabelAggregation.fraud_rate: Aggregation.mean,
-}
 
 # What a cell of the output is: (column or None for events, aggregation, index of the window).
 Cell = tuple[str | None, Aggregation, int]
@@ -210,7 +206,7 @@ def _cell(feature: WindowFeature | LabelWindowFeature, lengths: Sequence[int]) -
         return feature.of, feature.agg, window
     if feature.agg is LabelAggregation.label_count:
         return None, Aggregation.count, window
-    return LABEL_INPUT, _OF_LABELS[feature.agg], window
+    return LABEL_INPUT, OF_LABELS[feature.agg], window
 
 
 def _window_plan(

@@ -18,7 +18,7 @@ from fraudml.adapters.online.memory.rows import Row, Rows
 from fraudml.adapters.online.memory.table import Table
 from fraudml.adapters.online.memory.windows import WindowTable
 from fraudml.events.label import Label
-from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, normal_column
 from fraudml.events.transaction import Transaction
 from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import StateRead
@@ -154,8 +154,8 @@ class MemoryOnlineStore:
         history = self._gathered.table()
         for table in self._tables:
             table.advance(max(newest - self.lateness_us, table.seal_us), 0)
-        names = [AMOUNT if column.source == "amount" else column.name for column in self._plan.row]
-        groups = Groups(history[EVENT_TIME], [history[name] for name in names])
+        columns = [history[normal_column(column.name)] for column in self._plan.row]
+        groups = Groups(history[EVENT_TIME], columns)
         entities = self.feature_set.schema.entity_names
         for table in self._events:
             keys = history[entities[table.entity]]

@@ -200,27 +200,6 @@ def _read_moments(
     """
     present = counts if moments.present is None else moments.present
     sums, squares = moments.sums, moments.squares
-    total = sums[head]
-    if squares is None or plan.mean or present is not None or moments.scale:
-        _read_any_moments(plan, moments, present, head, tails, out)
-        return
-    # The usual case, spelt out because it takes most of a read's time.
-    total_squares = squares[head]
-    for window in plan.windows:
-        tail = tails[window]
-        count = head - tail
-        value = total - sums[tail]
-        if count > 1:
-            scatter = count * (total_squares - squares[tail]) - value * value
-            out += (count, value, sqrt(scatter / (count * (count - 1))))
-        else:
-            out += (count, value, nan)
-
-
-def _read_any_moments(
-    plan: MomentPlan, moments: Moments, present: Series | None, head: int, tails: Sequence[int], out: list[float]
-) -> None:
-    sums, squares = moments.sums, moments.squares
     unit = 1 << moments.scale
     for window in plan.windows:
         tail = tails[window]
