@@ -54,8 +54,7 @@ def train(
         data, rejects = build_dataset(declared, current, source_paths(files, declared), steps)
         result = _fit(data, declared, options, steps)
         registered, report = _register(result, current, steps)
-    if not as_json:
-        tell_rejects(rejects)
+    tell_rejects(rejects)
     _show(result, registered, report, as_json)
 
 

@@ -193,8 +193,8 @@ class FeatureSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides a feature's value: declarations, and the schema without the names
-        of its columns, currency and label values."""
+        """SHA-256 over what decides a feature's value: the declarations, the entities, the amount's decimals, and
+        the attributes' types and vocabularies. Not how a time is written, nor the label's delay."""
         schema = self.schema
         document = {
             "features": [

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pytest
 
 from fraudml.simulation import SimulationConfig
-from fraudml.simulation.campaigns import LONGEST_CAMPAIGN_DAYS, PATTERNS, Pattern, Stage, pattern
+from fraudml.simulation.campaigns import LONGEST_CAMPAIGN_DAYS, PATTERNS, FraudCalendar, Pattern, Stage, pattern
 from fraudml.simulation.population import FIRST_STRAY_DEVICE, Population, populate
-from fraudml.simulation.rows import DAY_MS, Rows
+from fraudml.simulation.rows import COLUMNS, DAY_MS, Rows, make_rows
 
 Act = Callable[..., Rows]
 MEDIAN_GENUINE = 30_00
@@ -125,13 +125,20 @@ def test_intensity_by_week_moves(history: pa.Table) -> None:
     assert count.max() > 1.5 * count.min()
 
 
-def test_a_new_pattern_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraudml.simulation.campaigns.PATTERNS", registered := list(PATTERNS))
+def test_a_new_pattern_is_one_function(monkeypatch: pytest.MonkeyPatch, population: Population) -> None:
+    monkeypatch.setattr("fraudml.simulation.campaigns.PATTERNS", registered := [])
 
     @pattern(share=0.5, size=3, found_by_customer=0.5)
     def refund_abuse(stage: Stage) -> Rows:
         """Goods come back, other goods."""
-        raise NotImplementedError
+        times = stage.midnight_ms + stage.rng.integers(0, DAY_MS, 3 * stage.campaigns)
+        return make_rows(**{name: np.zeros(len(times)) for name in COLUMNS} | {"time_ms": times, "entry_mode": 7})
 
-    assert registered[-1].name == refund_abuse.__name__ == "refund_abuse"
-    assert len(registered) == len(PATTERNS) + 1
+    assert [made.name for made in registered] == ["refund_abuse"]
+    config = SimulationConfig(customers=2_000, merchants=300, days=30)
+    days = list(FraudCalendar(config, population, registered).days())
+    assert len(days) == config.days
+    frauds = Rows.concat(days)
+    genuine = config.customers * config.days * config.transactions_per_customer_per_day
+    assert len(frauds) / genuine == pytest.approx(config.fraud_rate, rel=0.5)
+    assert np.all(frauds.entry_mode == 7)
