@@ -3,8 +3,8 @@
 Grammar: numbers, names of earlier features, ``+ - * /``, unary minus, comparisons (``== != < <= > >=``, giving
 1.0 or 0.0), parentheses and the functions of :data:`FUNCTIONS`. Anything else is refused. A missing operand
 makes the result missing, and so does the logarithm or root of a negative number. A division by zero is infinite
-inside an expression; a result that is not finite is missing. The text is parsed by Python's own parser into a syntax tree that is never run: it
-is walked once and turned into closures over NumPy functions.
+inside an expression; a result that is not finite is missing. The text is parsed by Python's own parser into a
+syntax tree that is never run: it is walked once and turned into closures over NumPy functions.
 """
 
 from __future__ import annotations
