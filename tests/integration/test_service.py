@@ -242,7 +242,7 @@ def test_a_failing_log_is_503_and_a_retry_counts_once(
 def test_a_defect_is_503_without_a_trace_and_logged_with_its_id(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service.state.scorer, "try_score", _raise(ZeroDivisionError("secret")))
+    monkeypatch.setattr(service.state.scorer, "decide", _raise(ZeroDivisionError("secret")))
     refused = service.client.post("/v1/predict", json=row(1))
     body = problem(refused, 503)
     assert "secret" not in refused.text
@@ -257,23 +257,26 @@ def test_more_than_can_wait_is_503_and_health_answers_meanwhile(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, release = threading.Event(), threading.Event()
-    real = service.state.scorer.try_score
+    real = service.state.scorer.decide
 
     def slow(batch: Any) -> Any:
         entered.set()
         release.wait(30)
         return real(batch)
 
-    monkeypatch.setattr(service.state.scorer, "try_score", slow)
-    service.state.worker._most_waiting = 1
+    monkeypatch.setattr(service.state.scorer, "decide", slow)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(service.client.post, "/v1/predict", json=row(1))
         assert entered.wait(30)
         assert service.as_("score").get("/health/live").json() == {"status": "alive"}
         assert service.as_("score").get("/health/ready").status_code == 200
-        problem(service.as_("score").post("/v1/predict", json=row(2)), 503)
+        service.state.pipeline._most_waiting = 0
+        refused = service.as_("score").post("/v1/predict", json=row(2))
+        assert problem(refused, 503)
+        assert int(refused.headers["retry-after"]) >= 1
         release.set()
         assert waiting.result(30).status_code == 200
+    assert 'fraud_shed_total{reason="queue_full"} 1.0' in service.client.get("/metrics").text
 
 
 def _raise(error: Exception) -> Callable[..., Any]:

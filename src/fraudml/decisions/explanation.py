@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from fraudml.decisions.identity import conflict, difference
-from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.model import Model, degradations
 from fraudml.decisions.record import Action, Decision, Degradation
+from fraudml.decisions.recorder import Recorder
 from fraudml.errors import ConflictError, OnlineStoreError
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import OnlineStore, StateRead
@@ -30,14 +30,14 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     explanation: Explanation
 
 
-def explain_decided(model: Model, log: DecisionLog, transaction_id: str) -> Explained:
+def explain_decided(model: Model, decided: Recorder, transaction_id: str) -> Explained:
     """Explain a logged decision; raises ``NotFoundError`` and, when its features were others, ``ConflictError``."""
-    return _of_decision(model, log.decision(transaction_id))
+    return _of_decision(model, decided.decision(transaction_id))
 
 
-def explain_transaction(model: Model, log: DecisionLog, store: OnlineStore, transaction: Transaction) -> Explained:
+def explain_transaction(model: Model, decided: Recorder, store: OnlineStore, transaction: Transaction) -> Explained:
     """Explain the logged decision of this very transaction or, when it is new, what its decision would be."""
-    decision = log.find([transaction.transaction_id]).get(transaction.transaction_id)
+    decision = decided.find([transaction.transaction_id]).get(transaction.transaction_id)
     if decision is not None:
         field = difference(model.bundle.feature_set.schema, decision.transaction, transaction)
         if field is not None:

@@ -14,12 +14,14 @@ from fraudml.decisions.explanation import Explained
 from fraudml.decisions.identity import conflict, difference, unknown
 from fraudml.decisions.log import Arrivals, DecisionLog
 from fraudml.decisions.model import Model, degradations
-from fraudml.decisions.record import Decision, LabelReport, Timings, pack_vector
+from fraudml.decisions.record import Decision, Degradation, LabelReport, Timings
+from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import (
     BundleError,
     ConflictError,
     DataError,
+    DecisionLogError,
     FieldProblem,
     FraudmlError,
     NotFoundError,
@@ -33,30 +35,63 @@ from fraudml.features.stores import OnlineStore
 OnStage = Callable[[str, float], None]
 
 
+class Decided:
+    """A batch between :meth:`Scorer.decide` and :meth:`Scorer.commit`; ``stages``: seconds that each took."""
+
+    __slots__ = ("fresh", "known", "stages", "transactions")
+
+    def __init__(self, transactions: Sequence[Transaction], known: dict[str, Decision]) -> None:
+        self.transactions = transactions
+        self.known = known
+        self.fresh: list[Decision] = []
+        self.stages: dict[str, float] = {}
+
+
 class Scorer:
     """Turns transactions into decisions that are durable before they are returned.
 
-    Safe for use by several threads, one batch at a time. Each event enters state once, whatever is retried and
-    whatever fails: decisions that the log did not take stay in ``_unlogged`` and are logged before anything else
-    is done, so state never runs ahead of the log by more than one batch. Label reports enter state after the log;
-    where it is not known whether it took them, they stay in ``_unsure`` until it can be asked.
+    Safe for use by several threads, one batch at a time; :meth:`score` and :meth:`try_score` do all of it, while
+    :meth:`decide` and :meth:`commit` are its halves for those who decide on a batch while the one before is committed.
+    Each event enters state once, whatever is retried and whatever fails (see :class:`Recorder`). Label reports enter
+    state after the log; where it is not known whether it took them, they stay in ``_unsure`` until it can be asked.
+    ``recorder`` is one of the same log that has a journal; ``registry_gone`` is set by whoever looks for newer models
+    and cannot.
     """
 
-    def __init__(self, model: Model, store: OnlineStore, log: DecisionLog, *, on_stage: OnStage | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        store: OnlineStore,
+        log: DecisionLog,
+        *,
+        recorder: Recorder | None = None,
+        on_stage: OnStage | None = None,
+    ) -> None:
         self._model = model
         self._store = store
         self._state = OnlineState(store)
         self._log = log
+        self.recorder = recorder or Recorder(log)
+        self.registry_gone = False
         self._on_stage = on_stage or (lambda stage, seconds: None)
         self._arrivals = Arrivals(log.last_arrival())
-        self._unlogged: list[Decision] = []
         self._unsure: list[LabelReport] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def model(self) -> Model:
         """The model that serves now."""
         return self._model
+
+    @property
+    def degraded(self) -> tuple[Degradation, ...]:
+        """What is not available now, as far as the last batch has shown."""
+        gone = {
+            Degradation.online_store: self._state.gone,
+            Degradation.decision_log: self.recorder.degraded,
+            Degradation.registry: self.registry_gone,
+        }
+        return tuple(name for name, is_gone in gone.items() if is_gone)
 
     def use(self, model: Model) -> None:
         """Serve another model from the next batch on; raises BundleError when its features are others."""
@@ -71,7 +106,7 @@ class Scorer:
         """The decision for each transaction, in order; a known id gets its first decision.
 
         Raises ``ConflictError`` when an id was decided with other content (the rest of the batch is decided all
-        the same), and ``DecisionLogError`` when the log fails: then a retry is safe.
+        the same), and ``DecisionLogError`` when nothing can be made durable: then a retry is safe.
         """
         outcomes = self.try_score(batch)
         for outcome in outcomes:
@@ -82,28 +117,52 @@ class Scorer:
     def try_score(self, batch: Sequence[Transaction]) -> list[Decision | ConflictError]:
         """The same with conflicts in the place of decisions, for batches whose items fail one by one."""
         with self._lock:
-            self._log_leftovers()
+            return self.commit(self.decide(batch))
+
+    def decide(self, batch: Sequence[Transaction]) -> Decided:
+        """The first half: decide, and take the transactions into state. :meth:`commit` has to follow, in order."""
+        with self._lock:
+            self._clear_doubts()
             started = time.perf_counter()
-            known = self._log.find([transaction.transaction_id for transaction in batch])
-            self._on_stage("find", time.perf_counter() - started)
+            names = [transaction.transaction_id for transaction in batch]
+            decided = Decided(batch, self.recorder.known(names))
+            self._time(decided, "find", started)
+            known = decided.known
             fresh: dict[str, Transaction] = {}
-            for transaction in batch:
-                if transaction.transaction_id not in known:
-                    fresh.setdefault(transaction.transaction_id, transaction)
+            for name, transaction in zip(names, batch, strict=True):
+                if name not in known:
+                    fresh.setdefault(name, transaction)
             if fresh:
-                self._unlogged = self._decide(list(fresh.values()))
-                known.update((decision.transaction.transaction_id, decision) for decision in self._unlogged)
-                self._write()
-            return [self._answer(transaction, known[transaction.transaction_id]) for transaction in batch]
+                decided.fresh = self._decide(list(fresh.values()), decided)
+                self.recorder.take(decided.fresh)
+            return decided
+
+    def commit(self, decided: Decided) -> list[Decision | ConflictError]:
+        """The second half: an answer for each transaction, durable. Does not wait for another batch's first half.
+
+        Raises ``DecisionLogError`` when nothing can be made durable. The decisions go first with the next commit.
+        """
+        started = time.perf_counter()
+        durable = self.recorder.commit(decided.fresh)
+        if durable or self.recorder.unsettled:
+            self._time(decided, "log", started)
+        known = decided.known
+        if known:  # retries: of a batch that was under way, the decision may have been marked as degraded since
+            for name in known:
+                known[name] = self.recorder.recent(name) or known[name]
+        known.update([(decision.transaction.transaction_id, decision) for decision in durable])
+        return [self._answer(transaction, known[transaction.transaction_id]) for transaction in decided.transactions]
 
     def add_labels(self, labels: Sequence[Label]) -> list[bool | FraudmlError]:
         """Record reports about decided transactions; their entities are looked up in the log.
 
         For each: True when recorded, False for a repeat (:func:`fraudml.decisions.log.is_news`), or the error:
-        ``NotFoundError`` for an unknown transaction, ``RowError`` when known before the event itself.
+        ``NotFoundError`` for an unknown transaction, ``RowError`` when known before the event itself. Raises
+        ``DecisionLogError`` when the log fails: then a retry is safe.
         """
         with self._lock:
-            self._log_leftovers()
+            self._clear_doubts()
+            self.recorder.settle()
             decided = self._log.find([label.transaction_id for label in labels])
             found = [_resolve(label, decided.get(label.transaction_id)) for label in labels]
             good = [label for label in found if isinstance(label, Label)]
@@ -119,66 +178,69 @@ class Scorer:
 
     def explain(self, transaction: Transaction) -> Explained:
         """See :func:`fraudml.decisions.explanation.explain_transaction`; does not wait for batches."""
-        return explanation.explain_transaction(self._model, self._log, self._store, transaction)
+        return explanation.explain_transaction(self._model, self.recorder, self._store, transaction)
 
     def explain_decided(self, transaction_id: str) -> Explained:
         """See :func:`fraudml.decisions.explanation.explain_decided`."""
-        return explanation.explain_decided(self._model, self._log, transaction_id)
+        return explanation.explain_decided(self._model, self.recorder, transaction_id)
 
-    def _log_leftovers(self) -> None:
-        """After a failure: log what is in state but not known to be in the log, and the other way round."""
-        if self._unsure:
+    def _clear_doubts(self) -> None:
+        """After a failure: bring the label reports into state that the log has after all, once it can be asked."""
+        if self._unsure and not self.recorder.degraded:
             ids = {report.label.transaction_id for report in self._unsure}
-            logged = {report.arrival for key in ids for report in self._log.label_history(key)}
+            try:
+                logged = {report.arrival for key in ids for report in self._log.label_history(key)}
+            except DecisionLogError as error:
+                self.recorder.lost(error)  # decisions go on
+                return
             self._state.add_labels([report.label for report in self._unsure if report.arrival in logged])
             self._unsure = []
-        if self._unlogged:
-            known = self._log.find([decision.transaction.transaction_id for decision in self._unlogged])
-            self._unlogged = [d for d in self._unlogged if d.transaction.transaction_id not in known]
-            self._write()
 
-    def _write(self) -> None:
-        started = time.perf_counter()
-        if self._unlogged:
-            self._log.append(self._unlogged)
-        self._unlogged = []
-        self._on_stage("log", time.perf_counter() - started)
+    def _time(self, decided: Decided, stage: str, started: float) -> float:
+        now = time.perf_counter()
+        decided.stages[stage] = now - started
+        self._on_stage(stage, now - started)
+        return now
 
-    def _decide(self, batch: list[Transaction]) -> list[Decision]:
+    def _decide(self, batch: list[Transaction], decided: Decided) -> list[Decision]:
         model = self._model
         started = time.perf_counter()
         state = self._state.read_then_update(batch)
-        read = time.perf_counter()
+        read = self._time(decided, "state", started)
         vectors = model.vectors(batch, state)
         scores = model.scores(vectors)
-        scored = time.perf_counter()
-        self._on_stage("state", read - started)
-        self._on_stage("model", scored - read)
+        scored = self._time(decided, "model", read)
         timings = Timings(len(batch), int((read - started) * 1e6), int((scored - read) * 1e6))
+        stale = (Degradation.registry,) if self.registry_gone else ()
         late = [False] * len(batch) if state is None else state.late.tolist()
+        packed = vectors.astype("<f8", copy=False).tobytes()  # Decision.vector of all, one after the other
+        width = 8 * vectors.shape[1]
         decided_at_us = time.time_ns() // 1_000
         arrivals = self._arrivals.take(len(batch))
+        fingerprint = model.bundle.feature_set.fingerprint
         decisions = []
         for i, transaction in enumerate(batch):
             degraded = degradations(state, scores[i])
             decision = Decision(
                 transaction=transaction,
-                vector=pack_vector(vectors[i]),
+                vector=packed[i * width : (i + 1) * width],
                 score=scores[i],
                 action=model.policy.action(scores[i], degraded),
                 model_version=model.version,
-                fingerprint=model.bundle.feature_set.fingerprint,
+                fingerprint=fingerprint,
                 arrival=arrivals[i],
                 decided_at_us=decided_at_us,
                 timings=timings,
                 arm=model.arm,
                 late=late[i],
-                degraded=degraded,
+                degraded=degraded + stale,
             )
             decisions.append(decision)
         return decisions
 
     def _answer(self, transaction: Transaction, decision: Decision) -> Decision | ConflictError:
+        if decision.transaction is transaction:
+            return decision
         field = difference(self._model.bundle.feature_set.schema, decision.transaction, transaction)
         return decision if field is None else conflict(transaction.transaction_id, field)
 

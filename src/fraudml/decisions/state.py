@@ -32,6 +32,11 @@ class OnlineState:
         self._missed_labels: list[Label] = []
         self.lost = 0
 
+    @property
+    def gone(self) -> bool:
+        """Whether events wait for a store that failed."""
+        return bool(self._missed or self._missed_labels)
+
     def read_then_update(self, batch: Sequence[Transaction]) -> StateRead | None:
         """What the store reads for each transaction before adding it; ``None`` when the store failed."""
         try:

@@ -14,7 +14,7 @@ from fraudml.events.transaction import Transaction
 from fraudml.service.problems import Problem
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -111,7 +111,7 @@ class DecisionView(msgspec.Struct, frozen=True):
 
 def json_response(value: Any) -> Response:
     """A 200 with the value as JSON."""
-    return Response(_encode(value), media_type="application/json")
+    return Response(encode(value), media_type="application/json")
 
 
 def prediction(decision: Decision) -> Prediction:

@@ -6,31 +6,34 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from fraudml import __version__
-from fraudml.service import decisions, docs, explain, health, labels, predict
+from fraudml.service import batch, decisions, docs, explain, health, labels
 from fraudml.service.auth import Guard, Keyring, RateLimit
 from fraudml.service.middleware import Envelope
+from fraudml.service.predict import Predict
 from fraudml.service.problems import add_handlers
 from fraudml.service.state import ServiceState
 
 
 def create_app(state: ServiceState) -> FastAPI:
-    """The application that serves this state; it closes the state's worker and log when it stops."""
+    """The application that serves this state; it closes the state when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        state.worker.close()
-        state.log.close()
+        await run_in_threadpool(state.close)
 
     # FastAPI's own documentation would load scripts from elsewhere: see docs.py
     app = FastAPI(title="fraudml", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = state
-    app.state.guard = Guard(Keyring(state.log.keys), RateLimit(state.settings.rate_limit_per_s))
-    for module in (predict, explain, labels, decisions, health, docs):
+    guard = Guard(Keyring(state.log.keys), RateLimit(state.settings.rate_limit_per_s))
+    app.state.guard = guard
+    for module in (batch, explain, labels, decisions, health, docs):
         app.include_router(module.router)
     add_handlers(app)
+    app.add_middleware(Predict, state=state, guard=guard)  # the innermost but one
     app.add_middleware(Envelope, metrics=state.metrics)
     state.metrics.serves(state.scorer.model.version)
     return app

@@ -8,6 +8,8 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from fraudml.decisions.record import Degradation
+from fraudml.errors import DecisionLogError
 from fraudml.monitoring.metrics import CONTENT_TYPE
 from fraudml.service.answers import json_response
 from fraudml.service.auth import guard_of
@@ -25,10 +27,12 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The process can decide: its model is loaded, its state rebuilt, its log readable."""
+    """The process can decide: its model is loaded, its state rebuilt, its log or its journal there. ``degraded``: what
+    is not available now."""
 
     model_version: str
     status: str = "ready"
+    degraded: tuple[Degradation, ...] = ()
 
 
 @router.get("/health/live")
@@ -39,13 +43,17 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """Whether to send requests here."""
+    """Whether to send requests here: also while a dependency is gone that decisions can do without."""
     state = state_of(request)
-    try:
-        await asyncio.wait_for(run_in_threadpool(state.log.ping), READY_WITHIN_S)
-    except TimeoutError:
-        raise ProblemError(503, "the decision log does not answer") from None
-    return json_response(Ready(state.scorer.model.version))
+    degraded = state.scorer.degraded
+    if Degradation.decision_log not in degraded:
+        try:
+            await asyncio.wait_for(run_in_threadpool(state.log.ping), READY_WITHIN_S)
+        except (TimeoutError, DecisionLogError) as error:
+            if not state.scorer.recorder.has_journal:
+                raise ProblemError(503, "the decision log does not answer") from error
+            degraded = (*degraded, Degradation.decision_log)
+    return json_response(Ready(state.scorer.model.version, degraded=degraded))
 
 
 @router.get("/metrics")

@@ -27,7 +27,7 @@ async def report(request: Request) -> Response:
     if isinstance(read, list):
         return json_response(await _record(state, read))
     request.state.transaction_id = read.transaction_id
-    (outcome,) = await state.worker.run(state.scorer.add_labels, [read])
+    (outcome,) = await state.pipeline.run(state.scorer.add_labels, [read])
     _count(state, [outcome])
     if isinstance(outcome, FraudmlError):
         raise outcome
@@ -55,7 +55,7 @@ def _read(state: ServiceState, body: bytes) -> Label | list[Label | RowError]:
 
 async def _record(state: ServiceState, read: list[Label | RowError]) -> LabelOutcomes:
     good = [item for item in read if isinstance(item, Label)]
-    told = iter(await state.worker.run(state.scorer.add_labels, good))
+    told = iter(await state.pipeline.run(state.scorer.add_labels, good))
     outcomes = [next(told) if isinstance(item, Label) else item for item in read]
     recorded, unchanged, failed = _count(state, outcomes)
     results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]

@@ -9,20 +9,19 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.problems import unexpected
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 logger = logging.getLogger("fraudml.service")
 
@@ -43,8 +42,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = _request_id(scope)
         facts: MutableMapping[str, Any] = scope.setdefault("state", {})
         facts["request_id"] = request_id
         status = 0
@@ -53,10 +51,9 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                own = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
+                given = {name for name, _ in message["headers"]}  # a route knows better than the defaults
+                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
             await send(message)
 
         try:
@@ -88,3 +85,11 @@ class Envelope:
             "failure": str(facts["failure"]) if "failure" in facts else None,
         }
         logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own where it is a sensible one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return secrets.token_hex(8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,9 +19,11 @@ from fraudml.errors import (
     RowError,
     StoreError,
 )
-from fraudml.service.state import ServiceState, state_of
+from fraudml.monitoring.metrics import Metrics
+from fraudml.service.state import state_of
 
 PROBLEM_JSON = "application/problem+json"
+NO_SUCH_METHOD = "this path does not accept this method; /docs lists what there is"
 RETRY_AFTER_S = 1  # a backend that failed is asked again soon: clients that must decide cannot wait long
 # Status -> what `type` ends in: for programs, which should not parse titles.
 SLUGS = {
@@ -96,26 +98,28 @@ def unexpected(request_id: str) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Answer every error that routes raise with a problem."""
-    app.add_exception_handler(ProblemError, _on_problem)
-    app.add_exception_handler(FraudmlError, _on_fraudml_error)
+    app.add_exception_handler(ProblemError, _on_failure)
+    app.add_exception_handler(FraudmlError, _on_failure)
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
-async def _on_problem(request: Request, error: Exception) -> Response:
-    if not isinstance(error, ProblemError):
-        raise error
-    return respond(error.problem, request.state.request_id, error.headers)
-
-
-async def _on_fraudml_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, FraudmlError):
-        raise error
+def answer_failure(
+    error: ProblemError | FraudmlError, facts: MutableMapping[str, Any], metrics: Metrics
+) -> Response:
+    """The response to a request that failed; ``facts`` are those of its log line."""
+    if isinstance(error, ProblemError):
+        return respond(error.problem, facts["request_id"], error.headers)
     problem = problem_of(error)
     if problem.status == 503:
-        state: ServiceState = state_of(request)
-        state.metrics.error(type(error).__name__)
-        request.state.failure = error  # for the log line of this request
-    return respond(problem, request.state.request_id)
+        metrics.error(type(error).__name__)
+        facts["failure"] = error
+    return respond(problem, facts["request_id"])
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    if not isinstance(error, (ProblemError, FraudmlError)):
+        raise error
+    return answer_failure(error, request.scope["state"], state_of(request).metrics)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -124,7 +128,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     details: dict[int, Any] = {
         404: "there is nothing at this path; /docs lists what there is",
-        405: "this path does not accept this method; /docs lists what there is",
+        405: NO_SUCH_METHOD,
     }
     problem = _problem(error.status_code, details.get(error.status_code, error.detail))
     return respond(problem, request.state.request_id, error.headers)

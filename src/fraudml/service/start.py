@@ -10,6 +10,7 @@ import pyarrow as pa
 from fraudml import wiring
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import rebuild
+from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
 from fraudml.events.source import Progress
@@ -29,13 +30,15 @@ def build_state(
     """The state behind the API: the named model, and online state folded from ``history`` and the decision log."""
     log = wiring.decision_log(settings, declared.schema)
     log.claim()  # first: what another process appends would be missing in this one's state
+    recorder = Recorder(log, wiring.journal(settings))
+    recorder.replay()  # before state is rebuilt from the log
     bundle = wiring.champion(settings, declared.feature_set, model)
     store = wiring.online_store(settings, declared.feature_set)
     rebuild(store, log, history, progress)
     gc.collect()
     gc.freeze()  # the collector need not walk through this state again and again
     metrics = Metrics()
-    scorer = Scorer(Model(bundle), store, log, on_stage=metrics.stage)
+    scorer = Scorer(Model(bundle), store, log, recorder=recorder, on_stage=metrics.stage)
     return ServiceState(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),

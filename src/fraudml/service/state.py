@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +10,14 @@ from starlette.requests import HTTPConnection
 
 from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.scorer import Scorer
-from fraudml.errors import FieldProblem, RowError
 from fraudml.events.cards import CardHasher
-from fraudml.events.normalise import Normaliser
+from fraudml.events.decoder import TransactionDecoder
 from fraudml.events.schema import Schema
 from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.fields import FieldReader
-from fraudml.service.worker import Worker
+from fraudml.service.pipeline import Pipeline
 from fraudml.settings import Settings
-
-LONGEST_TEXT = 1_000  # characters of an id, an entity's key or a category
 
 
 @dataclass
@@ -38,37 +34,32 @@ class ServiceState:
     settings: Settings
     example: Mapping[str, Any]
     metrics: Metrics = field(default_factory=Metrics)
-    worker: Worker = field(default_factory=Worker)
+    pipeline: Pipeline = field(init=False)
     fields: FieldReader = field(init=False)
-    _normalise: Normaliser = field(init=False)
-    _columns: tuple[str, ...] = field(init=False)
+    decoder: TransactionDecoder = field(init=False)
 
     def __post_init__(self) -> None:
-        self._normalise = Normaliser(self.schema, self.hasher)
+        self.decoder = TransactionDecoder(self.schema, self.hasher, max_ahead_s=self.settings.max_ahead_s)
         self.fields = FieldReader(self.schema, self.hasher)
-        attributes = map(self.schema.attribute_column, self.schema.attributes)
-        self._columns = (self.schema.id_column, *self.schema.entities.values(), *attributes)
+        self.pipeline = Pipeline(
+            self.scorer,
+            most_waiting=self.settings.max_waiting,
+            deadline_s=self.settings.deadline_ms / 1_000,
+            on_shed=self.metrics.shed,
+            on_batch=self.metrics.batch,
+        )
+        recorder = self.scorer.recorder
+        self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)
+
+    def close(self) -> None:
+        """Finish what was begun, then let go of everything."""
+        self.pipeline.close()
+        self.scorer.recorder.close()
+        self.log.close()
 
     def transaction(self, row: Mapping[str, Any]) -> Transaction:
-        """The transaction of a request's object; raises RowError.
-
-        Beyond what a file may hold, two things are refused because each would stay in online state: a time far
-        ahead of this server's clock (state's own clock would follow it, and forget what is younger), and texts of
-        any length.
-        """
-        event = self._normalise(row)
-        problems = []
-        ahead_s = self.settings.max_ahead_s
-        if event.event_time_us > time.time_ns() // 1_000 + ahead_s * 1_000_000:
-            expected = f"expected a time at most {ahead_s:g} s ahead of this server's clock"
-            problems.append(FieldProblem(self.schema.event_time.column, expected))
-        values = (event.transaction_id, *event.entities, *event.attributes)
-        for column, value in zip(self._columns, values, strict=True):
-            if isinstance(value, str) and len(value) > LONGEST_TEXT:
-                problems.append(FieldProblem(column, f"expected at most {LONGEST_TEXT} characters"))
-        if problems:
-            raise RowError(problems)
-        return event
+        """The transaction of a request's object that was decoded already; raises RowError."""
+        return self.decoder.normalise(row)
 
 
 def state_of(request: HTTPConnection) -> ServiceState:
