@@ -17,7 +17,8 @@
     ├── StoreError                  a backend failed; the driver's error is its cause
     │   ├── OfflineStoreError
     │   ├── OnlineStoreError
-    │   └── DecisionLogError
+    │   ├── DecisionLogError
+    │   └── CacheError
     └── MissingExtra                an optional dependency is not installed
 """
 
@@ -107,6 +108,10 @@ class OnlineStoreError(StoreError):
 
 class DecisionLogError(StoreError):
     """The decision log failed."""
+
+
+class CacheError(StoreError):
+    """The prediction cache failed; never reaches a client."""
 
 
 class MissingExtra(FraudmlError):

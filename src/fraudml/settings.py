@@ -10,6 +10,7 @@ import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,12 @@ class Settings(BaseSettings):
     project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
     home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
     database_url: str | None = Field(None, description="Decision log. Default: SQLite file in the home directory.")
+    durability: Literal["process", "power"] = Field(
+        "process", description="What a decision survives: the end of the process, or also a power cut."
+    )
+    log_timeout_ms: int = Field(
+        1_000, gt=0, description="How long a batch waits for another writer's lock on the decision log; milliseconds."
+    )
     registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")
     hash_key: SecretStr | None = Field(
@@ -41,6 +48,11 @@ class Settings(BaseSettings):
     rate_limit_per_s: float = Field(
         0.0, ge=0, description="Scored transactions a second allowed per API key; 0 means no limit."
     )
+    max_waiting: int = Field(2_000, gt=0, description="Requests that may wait; beyond, they are answered 503 at once.")
+    deadline_ms: int = Field(
+        2_000, gt=0, description="How long a request may wait for its decision before it is answered 503; milliseconds."
+    )
+    server_timing: bool = Field(False, description="Whether answers carry a Server-Timing header with each stage.")
     max_reject_share: float = Field(
         0.05, ge=0, le=1, description="Share of broken rows in a file above which a command fails."
     )
@@ -49,6 +61,15 @@ class Settings(BaseSettings):
     )
     max_ahead_s: float = Field(
         86_400.0, ge=0, description="How far ahead of the server's clock a transaction's time may be; seconds."
+    )
+    cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Keep scores of equal inputs: on, off, or auto, which is on for models without history features.",
+    )
+    cache_ttl_s: float = Field(3_600.0, gt=0, description="How long a cached score is used; seconds.")
+    cache_size: int = Field(100_000, gt=0, description="Most cached scores.")
+    refresh_s: float = Field(
+        10.0, ge=0, description="How often `fraudml serve` looks for a newer champion; seconds, 0 means never."
     )
     threads: int = Field(0, ge=0, description="Threads for offline work; 0 means all cores.")
     memory_limit: str = Field(
@@ -107,3 +128,10 @@ def settings() -> Settings:
 def environment_of_defaults() -> dict[str, str]:
     """This process's environment without settings: for a child process that shall not use ours."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("FRAUDML_")}
+
+
+def environment_with(**changes: str) -> dict[str, str]:
+    """This process's environment with some settings changed: for a child process that shall use our other ones."""
+    changed = {f"FRAUDML_{name.upper()}": value for name, value in changes.items()}
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in changed}
+    return kept | changed

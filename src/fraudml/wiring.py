@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.cards import CardHasher
@@ -20,8 +20,11 @@ from fraudml.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fraudml.decisions.cache import OnOutcome, PredictionCache
+    from fraudml.decisions.journal import Journal
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
+    from fraudml.decisions.model import Model
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -122,11 +125,21 @@ def lateness_us(settings: Settings) -> int:
 def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     """The decision log, migrated to this version's tables."""
     from fraudml.adapters.log.sqlite import SqliteDecisionLog
+    from fraudml.decisions.log import Durability
 
     url = settings.sqlite_url()
     if not url.startswith("sqlite:"):
         raise ConfigError("FRAUDML_DATABASE_URL must start with sqlite: in this version of fraudml")
-    return SqliteDecisionLog(url, schema)
+    return SqliteDecisionLog(
+        url, schema, durability=Durability(settings.durability), timeout_ms=settings.log_timeout_ms
+    )
+
+
+def journal(settings: Settings) -> Journal:
+    """Where decisions are kept while the decision log cannot take them."""
+    from fraudml.adapters.log.journal import FileJournal
+
+    return FileJournal(settings.home / "journal" / "decisions.journal")
 
 
 @contextmanager
@@ -148,11 +161,63 @@ def registry(settings: Settings) -> Registry:
 
 def champion(settings: Settings, feature_set: FeatureSet, name: str = CHAMPION) -> Bundle:
     """The verified bundle that serves (or another, by alias or version number)."""
+    named, load = _versions(settings, feature_set, name)
+    return load(named())
+
+
+def _versions(
+    settings: Settings, feature_set: FeatureSet, name: str
+) -> tuple[Callable[[], str], Callable[[str], Bundle]]:
+    """Two calls over one connection: the version that a name means now, and the verified bundle of a version."""
     from fraudml.models import bundle
 
     models = registry(settings)
-    try:
-        version = models.resolve(name)
-    except NotFoundError as error:
-        raise NotFoundError(f"{error}; train one with: fraudml train") from None
-    return bundle.load(models.fetch(version.version), expect=feature_set, version=str(version.version))
+
+    def named() -> str:
+        try:
+            return str(models.resolve(name).version)
+        except NotFoundError as error:
+            raise NotFoundError(f"{error}; train one with: fraudml train") from None
+
+    def load(version: str) -> Bundle:
+        return bundle.load(models.fetch(int(version)), expect=feature_set, version=version)
+
+    return named, load
+
+
+class ModelSource(NamedTuple):
+    """Models as they serve: ``load(named())`` is the one that the alias or number means now.
+
+    ``named`` raises ``NotFoundError`` and ``RegistryError``; ``load`` also ``BundleError``, when the version must not
+    serve. They share one connection, and all models one prediction cache.
+    """
+
+    named: Callable[[], str]
+    load: Callable[[str], Model]
+
+
+def model_source(
+    settings: Settings, feature_set: FeatureSet, name: str = CHAMPION, on_cache: OnOutcome | None = None
+) -> ModelSource:
+    """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended."""
+    from fraudml.decisions.cache import ScoreCache
+    from fraudml.decisions.model import Model
+
+    named, load = _versions(settings, feature_set, name)
+    held = prediction_cache(settings, feature_set)
+    cache = ScoreCache(held, on_cache) if held is not None else None
+    return ModelSource(named, lambda version: Model(load(version), cache=cache))
+
+
+def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionCache | None:
+    """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history.
+
+    What comes from history differs with each transaction, so such a model's inputs hardly ever repeat.
+    """
+    from fraudml.adapters.cache.memory import MemoryPredictionCache
+
+    history = {feature.name for feature in feature_set.state_features}
+    reads_history = bool(history & feature_set.needed_by(feature_set.input_names))
+    if settings.cache == "off" or (settings.cache == "auto" and reads_history):
+        return None
+    return MemoryPredictionCache(settings.cache_size, settings.cache_ttl_s)

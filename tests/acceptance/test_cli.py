@@ -71,6 +71,7 @@ def test_all_commands_are_there() -> None:
         "keys",
         "simulate",
         "demo",
+        "bench",
     }
 
 
@@ -103,6 +104,7 @@ NEEDS_A_PROJECT = (
     ("features", "audit"),
     ("keys", "list"),
     ("keys", "create", "laptop"),
+    ("bench", "serve"),
 )
 
 

@@ -36,7 +36,8 @@ ADAPTERS: dict[str, Callable[[Path], DecisionLog]] = {"sqlite": _sqlite}
 
 def test_every_adapter_is_here() -> None:
     folder = Path(fraudml.adapters.log.__path__[0])
-    assert {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} == set(ADAPTERS)
+    files = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")}
+    assert files - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
@@ -120,7 +121,7 @@ def test_unknown_ids_are_left_out_and_not_found(log: DecisionLog) -> None:
         log.decision("nobody")
 
 
-@pytest.mark.parametrize("count", [1, 2, 16, 17, 256, 257, 1_000])
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 256, 257, 1_000, 2_500])
 def test_any_number_of_ids_is_found(log: DecisionLog, count: int) -> None:
     log.append([decision(transaction(i), 10 + i) for i in range(count)])
     found = log.find([f"t{i}" for i in range(-3, count)])

@@ -273,7 +273,7 @@ class TestMlflow:
         registry.register(bundles[0])
         (stored,) = home.glob("artifacts/*/artifacts/bundle/model.onnx")
         stored.write_bytes(b"rot")
-        with pytest.raises(RegistryError, match=r"copy of version 1 .* is damaged"):
+        with pytest.raises(BundleError, match=r"copy of version 1 .* is damaged"):
             registry.fetch(1)
 
     def test_a_foreign_history_tag_is_an_error_of_the_registry(

@@ -16,7 +16,11 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, words
 
 COMMAND_WITHIN_S = 240
-SMALL = {"simulate": "--rows 6000 --days 100 --fraud-rate 0.1", "train": "--family logistic_regression"}
+SMALL = {
+    "simulate": "--rows 6000 --days 100 --fraud-rate 0.1",
+    "train": "--family logistic_regression",
+    "bench": "--seconds 1 --warmup 0.3",
+}
 # Not run: what sets up the environment the tests already run in, and what tests/acceptance/test_demo.py runs.
 NOT_RUN = {"make", "source", "git"}
 ADDRESS = "127.0.0.1:8000"

@@ -64,6 +64,6 @@ def test_the_pages_show_every_kind_of_command() -> None:
         for block in blocks(page, "console")
         for command in commands(block)
     }
-    expected = ("simulate", "init", "train", "score", "serve", "features", "models", "keys")
+    expected = ("simulate", "init", "train", "score", "serve", "features", "models", "keys", "bench")
     assert {f"fraudml {name}" for name in expected} <= shown
     assert "curl -s" in shown

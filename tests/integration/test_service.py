@@ -220,11 +220,12 @@ def test_a_key_has_its_rate(start: Start) -> None:
     problem(service.client.post("/v1/batch-predict", json={"transactions": [row(3)]}), 429)
 
 
-def test_a_failing_log_is_503_and_a_retry_counts_once(
+def test_what_nothing_can_keep_is_503_and_a_retry_counts_once(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    append = service.log.append
-    monkeypatch.setattr(service.log, "append", _raise(DecisionLogError("secret path: disk full")))
+    append = service.journal.append
+    monkeypatch.setattr(service.log, "append", _raise(DecisionLogError("secret path: locked")))
+    monkeypatch.setattr(service.journal, "append", _raise(DecisionLogError("secret path: disk full")))
     with caplog.at_level(logging.WARNING, "fraudml.service"):
         refused = service.client.post("/v1/predict", json=row(1))
         service.client.get("/health/live")  # the line is written after the answer, but before the next one
@@ -234,8 +235,8 @@ def test_a_failing_log_is_503_and_a_retry_counts_once(
     (line,) = [record for record in caplog.records if record.message == "request"]
     assert line.request_id == body["request_id"]
     assert "disk full" in line.failure
-    monkeypatch.setattr(service.log, "append", append)
-    assert service.client.post("/v1/predict", json=row(1)).status_code == 200
+    monkeypatch.setattr(service.journal, "append", append)
+    assert service.client.post("/v1/predict", json=row(1)).json()["degraded"] == ["decision_log"]
     assert len(service.store.events) == 1
 
 
@@ -435,7 +436,7 @@ def test_another_content_type_is_415(shared: Service) -> None:
         ("GET", "/v1/predict/", 404),
         ("GET", "/v1/predict", 405),
         ("HEAD", "/v1/predict", 405),
-        ("BREW", "/v1/predict", 405),
+        ("PROPFIND", "/v1/predict", 405),
         ("DELETE", "/v1/decisions/t1", 405),
         ("GET", "/v1/decisions/", 422),
         ("OPTIONS", "/v1/predict", 405),
@@ -461,21 +462,27 @@ def test_answers_carry_their_headers(shared: Service) -> None:
     assert len(odd.headers["x-request-id"]) == 16
 
 
-def test_health_needs_no_key_and_readiness_the_log(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_needs_no_key_and_readiness_a_place_for_decisions(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anyone = service.as_(None)
     assert anyone.get("/health/live").json() == {"status": "alive"}
-    assert anyone.get("/health/ready").json() == {"model_version": "1", "status": "ready"}
+    assert anyone.get("/health/ready").json() == {"model_version": "1", "status": "ready", "degraded": []}
     monkeypatch.setattr(service.log, "ping", _raise(DecisionLogError("gone")))
-    problem(anyone.get("/health/ready"), 503)
+    assert anyone.get("/health/ready").json()["degraded"] == ["decision_log"]  # the journal is there
+    monkeypatch.setattr(service.log, "append", _raise(DecisionLogError("gone")))
+    monkeypatch.setattr(service.journal, "append", _raise(DecisionLogError("disk full")))
+    problem(service.client.post("/v1/predict", json=row(1)), 503)
+    assert "cannot be kept" in problem(anyone.get("/health/ready"), 503)["detail"]
     assert anyone.get("/health/live").status_code == 200
 
 
-def test_a_log_that_hangs_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_hangs_does_not_hang_readiness(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr("fraudml.service.health.READY_WITHIN_S", 0.01)
     monkeypatch.setattr(service.log, "ping", lambda: answered.wait(30))
     try:
-        assert "does not answer" in problem(service.as_(None).get("/health/ready"), 503)["detail"]
+        assert service.as_(None).get("/health/ready").json()["degraded"] == ["decision_log"]
     finally:
         answered.set()
 

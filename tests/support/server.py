@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 
+from fraudml.adapters.log.journal import FileJournal
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.keys import Scope, new_key
 from fraudml.decisions.model import Model
+from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
 from fraudml.monitoring.metrics import Metrics
@@ -20,12 +22,14 @@ from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, ReferenceStore, bundle, row
 
+LOG_TIMEOUT_MS = 50  # tests that take the log away need not wait long
+
 
 class Service:
     """One running service; ``tokens`` has a key for each scope, ``client`` sends the one for scoring."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
+        self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA, timeout_ms=LOG_TIMEOUT_MS)
         self.tokens: dict[str, str] = {}
         for scope in Scope:
             self.tokens[scope.value], key = new_key(f"{scope}-{len(self.log.keys.all())}", [scope])
@@ -35,11 +39,13 @@ class Service:
             self.store.load(batch)
         self.store.add_labels(list(self.log.later_labels()))
         self.model = Model(bundle())
+        self.journal = FileJournal(folder / "decisions.journal")
+        recorder = Recorder(self.log, self.journal)
         metrics = Metrics()
         self.state = ServiceState(
             schema=SCHEMA,
             hasher=CardHasher(b"key"),
-            scorer=Scorer(self.model, self.store, self.log, on_stage=metrics.stage),
+            scorer=Scorer(self.model, self.store, self.log, recorder=recorder, on_stage=metrics.stage),
             log=self.log,
             settings=Settings(_env_file=None, **settings),
             example=row(7),

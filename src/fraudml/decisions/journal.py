@@ -1,4 +1,4 @@
-"""Port: the local journal, where decisions go while the decision log is gone. Its adapter is ``adapters/log/journal``."""
+"""Port: the journal, where decisions are kept while the decision log cannot take them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from fraudml.decisions.record import Decision
 
 
 class Journal(Protocol):
-    """Decisions in order, on a disk of this machine. Not for several threads at once."""
+    """Decisions on the local disk, in the order they were made, until the log has them.
+
+    Safe for use by several threads; only the process that claimed the log may append or clear. Every failure, and an
+    existing journal that is damaged, is a ``DecisionLogError``.
+    """
 
     def append(self, decisions: Sequence[Decision]) -> None:
-        """Add decisions, durable (fsync) before this returns; raises ``DecisionLogError``, and none is then added."""
+        """Keep decisions; when this returns they survive ``kill -9`` and a power cut.
+
+        All or none: after a failure, also of the process in the middle of it, nothing of the call is held. Only when
+        the disk fails in undoing it as well may its decisions be there after a restart.
+        """
         ...
 
     def read(self) -> Iterator[Decision]:
-        """All decisions in order of append; a torn last record, of an append that never returned, is left out."""
+        """What is held when this is called, in order of :meth:`append`. A decision may be in it twice.
+
+        Damage raises ``DecisionLogError``, says where and what to do, and nothing is removed.
+        """
         ...
 
     def clear(self) -> None:
-        """Forget all decisions, durably."""
+        """Forget all decisions, durably. The caller has made sure that the log has them."""
         ...
 
     def __len__(self) -> int:
-        """The number of decisions held."""
+        """The decisions held."""
         ...
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; what is held stays."""
         ...

@@ -25,7 +25,7 @@ class Durability(StrEnum):
     """What a commit survives."""
 
     process = "process"  # the end of the process (kill -9)
-    machine = "machine"  # also a power cut: every commit waits for the disk
+    power = "power"  # also a power cut: every commit waits for the disk
 
 
 class DecisionLog(Protocol):

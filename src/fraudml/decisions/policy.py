@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fraudml.decisions.record import Action, Degradation
+from fraudml.decisions.record import TOUCHES_SCORE, Action, Degradation
 from fraudml.errors import ConfigError
 from fraudml.models.bundle import Thresholds
 
@@ -47,12 +47,14 @@ class Policy(msgspec.Struct, frozen=True):
         return cls(thresholds.review, thresholds.decline)
 
     def action(self, score: float | None, degraded: Sequence[Degradation] = ()) -> Action:
-        """The action for a score, given what was degraded while it was made."""
+        """The action for a score, given what was degraded while it was made; what does not touch scores is ignored."""
         if score is None:
             return Action.review
         if score >= self.decline:
             return Action.decline
-        if score >= self.review or (degraded and self.when_degraded is WhenDegraded.closed):
+        if score >= self.review:
+            return Action.review
+        if degraded and self.when_degraded is WhenDegraded.closed and not TOUCHES_SCORE.isdisjoint(degraded):
             return Action.review
         return Action.approve
 

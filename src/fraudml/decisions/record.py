@@ -27,6 +27,12 @@ class Degradation(StrEnum):
 
     online_store = "online_store"  # scored without history: every state feature counted as missing
     model = "model"  # no score; the action is a review
+    registry = "registry"  # not asked for a newer model: the one that is loaded decided
+    decision_log = "decision_log"  # kept in the local journal until the log takes it
+
+
+# What makes a score worth less, or leaves none; any other degradation does not touch it, nor the action.
+TOUCHES_SCORE = frozenset({Degradation.online_store, Degradation.model})
 
 
 class Timings(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +46,7 @@ class Timings(msgspec.Struct, frozen=True, gc=False):
     model_us: int
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision. What a client is answered is a function of this alone, so a retry gets the same bytes.
 
     ``vector``: the features before the model's float32, little-endian float64 ``[k]`` in ``FeatureSet.input_names``
@@ -66,7 +72,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return np.frombuffer(self.vector, dtype="<f8")
 
 
-class LabelReport(msgspec.Struct, frozen=True):
+class LabelReport(msgspec.Struct, frozen=True, gc=False):
     """A label and its ``arrival``: which decisions could know it is told by that number, not by a clock."""
 
     label: Label

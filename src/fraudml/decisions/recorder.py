@@ -63,9 +63,14 @@ class Recorder:
         return self._log_gone or bool(self._journaled)
 
     @property
+    def stuck(self) -> bool:
+        """Whether there are decisions that neither the log nor the journal took."""
+        return bool(self._failed)
+
+    @property
     def unsettled(self) -> bool:
         """Whether :meth:`commit` has something to do even without new decisions."""
-        return self.degraded or bool(self._failed)
+        return self.degraded or self.stuck
 
     @property
     def journaled(self) -> int:

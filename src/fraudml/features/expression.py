@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Set
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,15 @@ def haversine_km(lat1: Column, lon1: Column, lat2: Column, lon2: Column) -> Colu
     half = half + np.cos(phi1) * np.cos(phi2) * np.sin((np.radians(lon2) - np.radians(lon1)) / 2) ** 2
     distance: Column = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
     return distance
+
+
+def finite(values: Column) -> Column:
+    """The same values, missing where they are not finite: what each expression's result is put through.
+
+    >>> finite(np.array([1.0, np.inf, np.nan]))
+    array([ 1., nan, nan])
+    """
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _coalesce(first: Column, second: Column) -> Column:
@@ -107,8 +117,11 @@ class Expression:
     def __call__(self, columns: Columns) -> Column:
         """The value for each row: float64 ``[n]``; NaN where missing."""
         with np.errstate(all="ignore"):
-            result = np.asarray(self._run(columns), dtype=np.float64)
-            return np.where(np.isfinite(result), result, np.nan)
+            return finite(self.evaluate(columns))
+
+    def evaluate(self, columns: Columns) -> Column:
+        """The same before :func:`finite`, for a caller that evaluates many expressions in one ``np.errstate``."""
+        return self._run(columns)
 
     def _build(self, node: ast.expr, names: Set[str]) -> _Node:
         match node:
@@ -121,7 +134,7 @@ class Expression:
                 if name not in names:
                     raise FeatureError(f"the expression {self.text!r} uses {name!r}, which is no earlier feature")
                 self.names.add(name)
-                return lambda columns: columns[name]
+                return itemgetter(name)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 inner = self._build(operand, names)
                 return lambda columns: np.negative(inner(columns))
@@ -144,6 +157,9 @@ class Expression:
 
     def _combine(self, function: Callable[..., Column], args: list[ast.expr], names: Set[str]) -> _Node:
         nodes = [self._build(arg, names) for arg in args]
+        if len(nodes) == 2:  # almost all: for one row, a generator would cost as much as the arithmetic
+            first, second = nodes
+            return lambda columns: function(first(columns), second(columns))
         return lambda columns: function(*(node(columns) for node in nodes))
 
     def _compare(

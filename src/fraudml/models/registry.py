@@ -52,7 +52,10 @@ class Registry(Protocol):
         ...
 
     def fetch(self, version: int) -> Path:
-        """A local directory with the bundle of a version; its caller verifies it by loading it."""
+        """A local directory with the bundle of a version; its caller verifies it by loading it.
+
+        Raises ``BundleError`` when the registry answers but its copy is damaged, or no bundle.
+        """
         ...
 
     def promote(self, version: int, reason: str) -> ModelVersion:

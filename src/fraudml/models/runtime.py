@@ -18,6 +18,7 @@ import onnxruntime as ort
 INPUT = "features"
 PROBABILITY = "probability"
 MARGIN = "margin"
+ROWS_AT_ONCE = 1_000  # the runtime keeps the memory of its largest batch for ever; smaller pieces are no slower
 
 
 class Runtime:
@@ -31,6 +32,7 @@ class Runtime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1  # a small batch is done before a second thread wakes up
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the core is needed elsewhere
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -49,6 +51,9 @@ class Runtime:
         return self._run(MARGIN, vectors)
 
     def _run(self, output: str, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        if len(vectors) > ROWS_AT_ONCE:
+            starts = range(0, len(vectors), ROWS_AT_ONCE)
+            return np.concatenate([self._run(output, vectors[start : start + ROWS_AT_ONCE]) for start in starts])
         if not len(vectors):
             return np.empty(0)
         try:

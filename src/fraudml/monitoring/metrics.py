@@ -8,23 +8,32 @@ metric                                   labels    meaning
                                                    count too: each is an answer
 ``fraud_prediction_latency_seconds``     route     from the request's arrival to its answer, for requests that
                                                    were answered with decisions
-``fraud_stage_seconds``                  stage     per batch: ``find`` known ids, read ``state``, run the
-                                                   ``model``, commit to the ``log``
-``fraud_batch_transactions``                       transactions per request
+``fraud_stage_seconds``                  stage     per request: ``decode``, wait in the ``queue``; per batch: ``find``
+                                                   known ids, read ``state``, run the ``model``, commit to the ``log``
+``fraud_batch_transactions``                       transactions decided together
+``fraud_shed_total``                     reason    requests turned away with 503: the queue was full, or the deadline
+                                                   passed
+``fraud_journal_decisions``                        decisions in the local journal that the log does not have yet
+``fraud_log_up``                                   0 while decisions go to the journal
 ``fraud_late_total``                               decisions on events older than the newest of their entities
-``fraud_degraded_total``                 reason    decisions made without a dependency (online_store, model)
+``fraud_degraded_total``                 reason    decisions made without a dependency (online_store, model,
+                                                   decision_log, registry)
 ``fraud_rejected_total``                 reason    transactions refused (invalid, conflict)
 ``fraud_labels_total``                   outcome   label reports: recorded, unchanged (a repeat) or failed
 ``fraud_http_requests_total``            route,    requests by path template and status
                                          status
 ``fraud_errors_total``                   kind      requests that failed on our side, by kind of error
 ``fraud_model_info``                     model     1 for the model version that serves
+``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
+``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
+``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
 ======================================== ========= ============================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -48,6 +57,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
+        self._children: dict[tuple[Any, ...], Any] = {}
         self._predictions = Counter(
             "fraud_predictions",
             "Transactions decided, by model version and action.",
@@ -63,13 +73,13 @@ class Metrics:
         )
         self._stage = Histogram(
             "fraud_stage_seconds",
-            "Time of each stage of scoring a batch: find, state, model, log.",
+            "Time of each stage: decode, queue (per request), find, state, model, log (per batch).",
             ["stage"],
             buckets=_STAGE_SECONDS,
             registry=registry,
         )
         self._batch = Histogram(
-            "fraud_batch_transactions", "Transactions per request.", buckets=_SIZES, registry=registry
+            "fraud_batch_transactions", "Transactions decided together.", buckets=_SIZES, registry=registry
         )
         self._late = Counter(
             "fraud_late", "Decisions on events older than the newest of their entities.", registry=registry
@@ -95,24 +105,50 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self._shed = Counter(
+            "fraud_shed", "Requests turned away: queue_full, deadline.", ["reason"], registry=registry
+        )
+        self._journal = Gauge(
+            "fraud_journal_decisions", "Decisions in the journal that the log lacks.", registry=registry
+        )
+        self._log_up = Gauge("fraud_log_up", "0 while decisions go to the journal.", registry=registry)
+        self._log_up.set(1)
+        self._swaps = Counter(
+            "fraud_model_swaps", "Newer models found while serving: swapped, refused.", ["outcome"], registry=registry
+        )
+        self._registry_up = Gauge("fraud_registry_up", "0 while the registry does not answer.", registry=registry)
+        self._registry_up.set(1)
+        self._cache = Counter(
+            "fraud_cache", "Look-ups in the prediction cache: hit, miss, error.", ["outcome"], registry=registry
+        )
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
 
     def predictions(self, route: str, decisions: Iterable[Decision], seconds: float) -> None:
         """A request was answered with these decisions after so many seconds."""
-        count = 0
         for decision in decisions:
-            count += 1
-            self._predictions.labels(decision.model_version, decision.action.value).inc()
+            self._child(self._predictions, decision.model_version, decision.action.value).inc()
             if decision.late:
                 self._late.inc()
             for reason in decision.degraded:
-                self._degraded.labels(reason.value).inc()
-        self._batch.observe(count)
-        self._latency.labels(route).observe(seconds)
+                self._child(self._degraded, reason.value).inc()
+        self._child(self._latency, route).observe(seconds)
 
     def stage(self, stage: str, seconds: float) -> None:
-        """A stage of a batch took so long."""
-        self._stage.labels(stage).observe(seconds)
+        """A stage took so long."""
+        self._child(self._stage, stage).observe(seconds)
+
+    def batch(self, count: int) -> None:
+        """So many transactions were decided together."""
+        self._batch.observe(count)
+
+    def shed(self, reason: str) -> None:
+        """A request was turned away."""
+        self._shed.labels(reason).inc()
+
+    def watch_journal(self, count: Callable[[], int], degraded: Callable[[], bool]) -> None:
+        """Ask these when the metrics are read."""
+        self._journal.set_function(count)
+        self._log_up.set_function(lambda: 0 if degraded() else 1)
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Transactions were refused."""
@@ -124,7 +160,7 @@ class Metrics:
 
     def request(self, route: str, status: int) -> None:
         """A request was answered."""
-        self._requests.labels(route, str(status)).inc()
+        self._child(self._requests, route, str(status)).inc()
 
     def error(self, kind: str) -> None:
         """A request failed on our side."""
@@ -135,6 +171,26 @@ class Metrics:
         self._model.clear()
         self._model.labels(model).set(1)
 
+    def swap(self, outcome: str) -> None:
+        """A newer model was found: swapped or refused."""
+        self._swaps.labels(outcome).inc()
+
+    def registry(self, is_up: bool) -> None:
+        """Whether the registry answered."""
+        self._registry_up.set(is_up)
+
+    def cache(self, outcome: str, count: int) -> None:
+        """So many scores were looked up in the prediction cache: hit, miss or error."""
+        self._child(self._cache, outcome).inc(count)
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """The metric with these labels, kept at hand: looking it up takes longer than counting."""
+        key = (id(metric), *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child

@@ -22,6 +22,8 @@ def create_app(state: ServiceState) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if state.refresher is not None:
+            state.refresher.start()
         yield
         await run_in_threadpool(state.close)
 

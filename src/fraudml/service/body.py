@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from fraudml.events.strict_json import decode, decode_object
+from fraudml.events.strict_json import decode_object
 from fraudml.service.problems import ProblemError
 from fraudml.service.state import state_of
 
@@ -21,7 +21,7 @@ BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection f
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 
-__all__ = ["LARGE", "decode", "decode_object", "parse", "read_body"]  # the routes take all of it from here
+__all__ = ["LARGE", "decode_object", "parse", "read", "read_body"]  # the routes take all of it from here
 
 T = TypeVar("T")
 

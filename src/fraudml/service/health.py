@@ -45,12 +45,14 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Whether to send requests here: also while a dependency is gone that decisions can do without."""
     state = state_of(request)
-    degraded = state.scorer.degraded
+    degraded, recorder = state.scorer.degraded, state.scorer.recorder
+    if recorder.stuck:
+        raise ProblemError(503, "decisions cannot be kept: neither the decision log nor the journal takes them")
     if Degradation.decision_log not in degraded:
         try:
             await asyncio.wait_for(run_in_threadpool(state.log.ping), READY_WITHIN_S)
         except (TimeoutError, DecisionLogError) as error:
-            if not state.scorer.recorder.has_journal:
+            if not recorder.has_journal:
                 raise ProblemError(503, "the decision log does not answer") from error
             degraded = (*degraded, Degradation.decision_log)
     return json_response(Ready(state.scorer.model.version, degraded=degraded))

@@ -103,9 +103,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
-def answer_failure(
-    error: ProblemError | FraudmlError, facts: MutableMapping[str, Any], metrics: Metrics
-) -> Response:
+def answer_failure(error: ProblemError | FraudmlError, facts: MutableMapping[str, Any], metrics: Metrics) -> Response:
     """The response to a request that failed; ``facts`` are those of its log line."""
     if isinstance(error, ProblemError):
         return respond(error.problem, facts["request_id"], error.headers)

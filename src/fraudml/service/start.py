@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from fraudml import wiring
-from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import rebuild
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
@@ -16,6 +15,7 @@ from fraudml.events.example import example
 from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
+from fraudml.service import refresh
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
 
@@ -32,13 +32,14 @@ def build_state(
     log.claim()  # first: what another process appends would be missing in this one's state
     recorder = Recorder(log, wiring.journal(settings))
     recorder.replay()  # before state is rebuilt from the log
-    bundle = wiring.champion(settings, declared.feature_set, model)
+    metrics = Metrics()
+    models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)
+    serving = models.load(models.named())
     store = wiring.online_store(settings, declared.feature_set)
     rebuild(store, log, history, progress)
     gc.collect()
     gc.freeze()  # the collector need not walk through this state again and again
-    metrics = Metrics()
-    scorer = Scorer(Model(bundle), store, log, recorder=recorder, on_stage=metrics.stage)
+    scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage)
     return ServiceState(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),
@@ -47,4 +48,5 @@ def build_state(
         settings=settings,
         example=example(declared.schema),
         metrics=metrics,
+        refresher=refresh.refresher(settings, model, scorer, models, metrics),
     )

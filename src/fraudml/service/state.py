@@ -17,6 +17,7 @@ from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.fields import FieldReader
 from fraudml.service.pipeline import Pipeline
+from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
 
 
@@ -34,6 +35,7 @@ class ServiceState:
     settings: Settings
     example: Mapping[str, Any]
     metrics: Metrics = field(default_factory=Metrics)
+    refresher: Refresher | None = None
     pipeline: Pipeline = field(init=False)
     fields: FieldReader = field(init=False)
     decoder: TransactionDecoder = field(init=False)
@@ -53,6 +55,8 @@ class ServiceState:
 
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""
+        if self.refresher is not None:
+            self.refresher.stop()
         self.pipeline.close()
         self.scorer.recorder.close()
         self.log.close()

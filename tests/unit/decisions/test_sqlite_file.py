@@ -7,18 +7,23 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from fraudml.adapters.log import _migrate
+from fraudml import wiring
+from fraudml.adapters.log import _checkpoint, _migrate
+from fraudml.adapters.log._connection import connect
 from fraudml.adapters.log._tables import metadata
-from fraudml.adapters.log.sqlite import SqliteDecisionLog, connect
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.log import Durability
 from fraudml.errors import ConfigError, DecisionLogError
+from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, decision, transaction
 
 
@@ -42,7 +47,7 @@ def test_the_migrations_make_the_declared_tables(tmp_path: Path) -> None:
             connection, opts={"version_table": _migrate.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, metadata) == []
-        assert _migrate.revision(connection) == "0001"
+        assert _migrate.revision(connection) == "0002"
     engine.dispose()
 
 
@@ -91,7 +96,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
         connect(url(tmp_path / "file" / "folder"))
 
 
-@pytest.mark.parametrize(("durability", "level"), [(Durability.process, 1), (Durability.machine, 2)])
+@pytest.mark.parametrize(("durability", "level"), [(Durability.process, 1), (Durability.power, 2)])
 def test_durability_sets_what_a_commit_waits_for(tmp_path: Path, durability: Durability, level: int) -> None:
     engine = connect(url(tmp_path), durability)
     with engine.connect() as connection:
@@ -101,9 +106,8 @@ def test_durability_sets_what_a_commit_waits_for(tmp_path: Path, durability: Dur
     engine.dispose()
 
 
-def test_a_locked_database_is_a_decision_log_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraudml.adapters.log.sqlite.BUSY_TIMEOUT_MS", 1)
-    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+def test_a_locked_database_is_a_decision_log_error(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA, timeout_ms=1)
     other = sqlite3.connect(tmp_path / "fraudml.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(DecisionLogError, match="locked"):
@@ -112,6 +116,83 @@ def test_a_locked_database_is_a_decision_log_error(tmp_path: Path, monkeypatch: 
     other.close()
     log.append([decision(transaction(1), 1)])
     log.close()
+
+
+def test_a_call_waits_for_another_thread_no_longer_than_it_may(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA, timeout_ms=1)
+    log.append([decision(transaction(1), 1)])
+    with log._hot._writer.turn("testing"):
+        with pytest.raises(DecisionLogError, match="another call took longer than 1 ms"):
+            log.append([decision(transaction(2), 2)])
+        assert set(log.find(["t1", "t2"])) == {"t1"}  # reading does not wait for a commit
+    log.close()
+
+
+def test_the_settings_say_what_a_commit_waits_for(tmp_path: Path) -> None:
+    log = wiring.decision_log(Settings(home=tmp_path, durability="power", log_timeout_ms=7), SCHEMA)
+    assert isinstance(log, SqliteDecisionLog)
+    for line in (log._hot._writer, log._hot._reader):
+        with line.turn("testing") as driver:
+            assert driver.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert driver.execute("PRAGMA busy_timeout").fetchone() == (7,)
+    log.close()
+
+
+def test_checkpoints_are_made_beside_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = threading.Event()
+    original = _checkpoint.Checkpointer._checkpoint
+
+    def checkpoint(self: _checkpoint.Checkpointer, driver: Any) -> None:
+        original(self, driver)
+        made.set()
+
+    monkeypatch.setattr(_checkpoint, "PAGES", 1)
+    monkeypatch.setattr(_checkpoint.Checkpointer, "_checkpoint", checkpoint)
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.append([decision(transaction(i), i) for i in range(1_000)])
+    assert made.wait(60)
+    size = (tmp_path / "fraudml.db-wal").stat().st_size
+    for i in range(10):
+        made.clear()
+        log.append([decision(transaction(1_000 + i), 1_000 + i)])
+        assert made.wait(60)
+    assert (tmp_path / "fraudml.db-wal").stat().st_size == size  # it began anew instead of growing
+    assert len(log.find([f"t{i}" for i in range(1_010)])) == 1_010
+    log.close()
+
+
+def test_a_checkpoint_that_fails_harms_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = threading.Semaphore(0)
+
+    def fail(driver: Any) -> int:
+        failed.release()
+        raise sqlite3.OperationalError("the test's disk is broken")
+
+    monkeypatch.setattr(_checkpoint, "PAGES", 1)
+    monkeypatch.setattr(_checkpoint, "_copy", fail)
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    for i in range(3):
+        log.append([decision(transaction(i), i)])
+        assert failed.acquire(timeout=60)
+    assert len(log.find(["t0", "t1", "t2"])) == 3
+    log.close()
+    assert "failed while making a checkpoint: the test's disk is broken" in caplog.text
+
+
+def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.append([decision(transaction(1), 1)])
+    log.close()
+    with sqlite3.connect(tmp_path / "fraudml.db") as connection:
+        connection.execute("CREATE INDEX ix_transactions_event_time_us ON transactions (event_time_us)")
+        connection.execute("UPDATE fraudml_schema_version SET version_num = '0001'")
+    connection.close()
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    assert log.find(["t1"]) == {"t1": decision(transaction(1), 1)}
+    log.close()
+    assert not any("ix_transactions" in line for line in _dump(tmp_path))
 
 
 def test_logged_values_of_another_type_than_declared_are_named(tmp_path: Path) -> None:

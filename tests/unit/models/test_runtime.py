@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from fraudml.errors import BundleError
-from fraudml.models.runtime import Runtime
+from fraudml.models.runtime import ROWS_AT_ONCE, Runtime
 from tests.support.bundles import linear_model
 
 MODEL = linear_model([2.0, -1.0], 0.5)
@@ -61,3 +61,13 @@ def test_the_names_of_inputs_and_outputs_are_fixed(renamed: str) -> None:
             value.name = f"{renamed}_2"
     with pytest.raises(BundleError, match="must read 'features' and give 'probability' and 'margin'"):
         Runtime(model.SerializeToString())
+
+
+def test_a_batch_larger_than_one_piece_scores_the_same() -> None:
+    rows = np.random.default_rng(0).normal(size=(2 * ROWS_AT_ONCE + 1, 2)).astype(np.float32)
+    runtime = Runtime(MODEL)
+    alone = [runtime.score(rows[[i]])[0] for i in (0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, len(rows) - 1)]
+    whole = runtime.score(rows)
+    assert whole.shape == (len(rows),)
+    np.testing.assert_allclose(whole[[0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, -1]], alone, rtol=1e-6)
+    np.testing.assert_allclose(1 / (1 + np.exp(-runtime.log_odds(rows))), whole, atol=1e-6)

@@ -32,36 +32,47 @@ class RowCodec:
     def __init__(self, schema: Schema) -> None:
         self._entities = schema.entity_names
         self._attributes = schema.attribute_names
+        self._entities_object = _json_object(schema.entity_names)
+        self._attributes_object = _json_object(schema.attribute_names)
         self._history = arrow_schema(schema)
         self._audit = audit_schema(schema)
 
-    def transaction_row(self, decision: Decision) -> Row:
-        """The row of ``transactions``."""
-        event = decision.transaction
-        return (
-            decision.arrival,
-            event.transaction_id,
-            event.event_time_us,
-            event.amount_minor,
-            _present(self._entities, event.entities),
-            _present(self._attributes, event.attributes),
-        )
+    def rows(self, decisions: Sequence[Decision]) -> tuple[list[Any], list[Any]]:
+        """The rows of ``transactions`` and of ``decisions``, each as one flat list of values.
 
-    def decision_row(self, decision: Decision) -> Row:
-        """The row of ``decisions``."""
-        return (
-            decision.arrival,
-            decision.vector,
-            decision.score,
-            decision.action.value,
-            decision.model_version,
-            decision.fingerprint,
-            decision.arm,
-            decision.late,
-            _encode(decision.degraded).decode(),
-            decision.decided_at_us,
-            _encode(decision.timings).decode(),
-        )
+        Values are of the types that the driver takes as they are (no bool, no enum, no bytes): it looks for an
+        adapter for all others. Timings are those of a batch, so their text is made once.
+        """
+        first: list[Any] = []
+        second: list[Any] = []
+        entities, attributes, timings, timed = self._entities_object, self._attributes_object, None, ""
+        for decision in decisions:
+            event = decision.transaction
+            first += (
+                decision.arrival,
+                event.transaction_id,
+                event.event_time_us,
+                event.amount_minor,
+                _encode(entities(*event.entities)).decode(),
+                _encode(attributes(*event.attributes)).decode(),
+            )
+            if decision.timings is not timings:
+                timings = decision.timings
+                timed = _encode(timings).decode()
+            second += (
+                decision.arrival,
+                bytearray(decision.vector),
+                decision.score,
+                decision.action._value_,  # .value is ten times slower
+                decision.model_version,
+                decision.fingerprint,
+                decision.arm,
+                1 if decision.late else 0,
+                _encode(decision.degraded).decode() if decision.degraded else "[]",
+                decision.decided_at_us,
+                timed,
+            )
+        return first, second
 
     def decision(self, row: Row) -> Decision:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
@@ -136,10 +147,16 @@ def report(row: Row) -> LabelReport:
     return LabelReport(Label(transaction_id, bool(is_fraud), known_at_us), arrival)
 
 
-def _present(names: tuple[str, ...], values: Sequence[str | int | float | None]) -> str:
-    """A JSON object of the values that are not missing."""
-    found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    return _encode(found).decode()
+def _json_object(names: Sequence[str]) -> type[msgspec.Struct]:
+    """A struct that is encoded as the JSON object of those values that are not missing; faster than a dict.
+
+    >>> _encode(_json_object(["customer", "my device"])(None, "d1"))
+    b'{"my device":"d1"}'
+    """
+    fields = {f"f{i}": name for i, name in enumerate(names)}
+    return msgspec.defstruct(
+        "Present", [(field, Any, None) for field in fields], rename=fields, omit_defaults=True, gc=False
+    )
 
 
 def _batch(columns: list[Any], schema: pa.Schema) -> pa.RecordBatch:

@@ -18,7 +18,7 @@ transactions = sa.Table(
     metadata,
     sa.Column("arrival", Arrival, primary_key=True, autoincrement=False),
     sa.Column("transaction_id", sa.Text, nullable=False, unique=True),
-    sa.Column("event_time_us", sa.BigInteger, nullable=False, index=True),
+    sa.Column("event_time_us", sa.BigInteger, nullable=False),
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("entities", sa.Text, nullable=False),
     sa.Column("attributes", sa.Text, nullable=False),

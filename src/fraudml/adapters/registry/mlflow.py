@@ -103,14 +103,14 @@ class MlflowRegistry:
             found = self._find(client, str(version))
             expected = found.tags.get(HASH_TAG)
             if expected is None or not found.run_id:
-                raise RegistryError(f"version {version} of model {self._name!r} was not registered by fraudml")
+                raise BundleError(f"version {version} of model {self._name!r} was not registered by fraudml")
             if _is_whole(kept, expected):
                 return kept
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as scratch:
                 copy = Path(client.download_artifacts(found.run_id, ARTIFACT, scratch))
                 if not _is_whole(copy, expected):
-                    raise RegistryError(
+                    raise BundleError(
                         f"the registry's copy of version {version} of model {self._name!r} is damaged: "
                         "promote another version, or train again"
                     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraudml.errors import RowError
-from fraudml.service.body import decode
+from fraudml.events.strict_json import decode
 
 names = st.sampled_from(["a", "b", ":", '":', "\\", '"', "a\\", ""])
 texts = st.sampled_from(["", ":", '":', '" :', "\\", '\\"', "12:30:00", '{"a":1}', "x"])

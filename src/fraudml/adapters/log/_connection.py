@@ -1,0 +1,73 @@
+"""Opening the SQLite file: its mode, its tables, and what a commit waits for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from fraudml.adapters.log._migrate import upgrade
+from fraudml.decisions.log import Durability
+from fraudml.errors import ConfigError, DecisionLogError
+
+BUSY_TIMEOUT_MS = (
+    5_000  # how long commands wait for another's commit; calls of the hot path have a setting of their own
+)
+# Of the page cache, which holds the index of transaction ids: in SQLite's default of 2 MB that of 40,000 fits.
+CACHE_KIB = 65_536
+_SYNCHRONOUS = {Durability.process: "NORMAL", Durability.power: "FULL"}
+
+
+def connect(url: str, durability: Durability = Durability.process) -> sa.Engine:
+    """An engine for the SQLite file of a URL such as ``sqlite:///fraudml.db``, its tables made or migrated.
+
+    The file is made readable by its owner only. Raises ``DecisionLogError`` when it cannot be opened, is no SQLite
+    database, or was made by a newer fraudml.
+    """
+    name = sa.make_url(url).database
+    if not name or name == ":memory:":
+        raise ConfigError("the decision log needs a file: sqlite:///path/to/fraudml.db")
+    engine = sa.create_engine(url)
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions begin below, not by the driver's guess
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            f"synchronous={_SYNCHRONOUS[durability]}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # a writer takes its lock at once: upgrading a read to a write may fail instead of waiting
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    with failures("opening"):
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # -wal and -shm get the same mode
+        with engine.execution_options(immediate=True).begin() as connection:
+            upgrade(connection)
+    return engine
+
+
+@contextmanager
+def failures(doing: str) -> Iterator[None]:
+    """Driver errors become DecisionLogErrors that say what was being done."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise DecisionLogError(
+            f"the decision log failed while {doing}: {reason}; check its file, its permissions and the free disk space"
+        ) from error

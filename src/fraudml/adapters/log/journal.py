@@ -1,0 +1,227 @@
+"""The journal as one file: a header line, then a frame for each append.
+
+A frame is its length and its number of decisions, the CRC-32 of these two, the CRC-32 of what follows, and then the
+decisions in MessagePack. An append that did not return leaves a file that ends inside its frame, or in zeros that the
+file system filled in; that is cut off by the next append. Anything else that is not as written is damage.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from fraudml.decisions.record import Decision
+from fraudml.errors import DecisionLogError
+
+HEADER = b"fraudml journal 1\n"  # the number is the format's; another one is refused
+_SIZES = struct.Struct("<II")  # bytes and decisions
+_FRAME = struct.Struct("<IIII")  # the same with both checksums
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Decision]).decode
+
+
+class FileJournal:
+    """:class:`fraudml.decisions.journal.Journal` in one file, readable by its owner only, made by the first append.
+
+    An existing file is checked and counted; ``DecisionLogError`` when it is damaged or of another format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._file: FileIO | None = None
+        self._count = 0
+        self._end = 0  # of what is held; 0 when not even the header is there
+        self._is_clean = False  # whether the file is known to end there
+        with _failures("opening", path):
+            if path.exists():
+                self._file = self._open()
+                try:
+                    self._check(self._file)
+                except BaseException:
+                    self._file.close()
+                    raise
+
+    def append(self, decisions: Sequence[Decision]) -> None:
+        """One frame, one fsync."""
+        if not decisions:
+            return
+        payload = _encode(decisions)
+        sizes = _SIZES.pack(len(payload), len(decisions))
+        frame = sizes + struct.pack("<II", crc32(sizes), crc32(payload)) + payload
+        with self._lock, _failures("writing to", self._path):
+            file = self._file = self._file or self._create()
+            try:
+                if not self._is_clean:
+                    self._cut(file)
+                _write(file, self._end, frame)
+                os.fsync(file.fileno())
+            except BaseException:
+                self._is_clean = False
+                self._cut(file)
+                raise
+            self._end += len(frame)
+            self._count += len(decisions)
+
+    def read(self) -> Iterator[Decision]:
+        """Frame by frame."""
+        with self._lock:
+            end = self._end
+        with _failures("reading", self._path):
+            if end == 0:
+                return
+            with FileIO(self._path) as file:
+                for start, size, _ in self._frames(file, end):
+                    file.seek(start)
+                    try:
+                        decisions = _decode(_read(file, size))
+                    except msgspec.DecodeError as error:
+                        raise DecisionLogError(
+                            f"the journal {self._path} holds what this version of fraudml cannot read ({error}): "
+                            "start the version that wrote it"
+                        ) from error
+                    yield from decisions
+
+    def clear(self) -> None:
+        """Cut the file after its header."""
+        with self._lock, _failures("clearing", self._path):
+            if self._file is None:
+                return
+            self._is_clean = False
+            self._count = 0
+            self._end = min(self._end, len(HEADER))
+            self._cut(self._file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _open(self) -> FileIO:
+        def private(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_CREAT, 0o600)
+
+        return FileIO(self._path, "r+", opener=private)
+
+    def _check(self, file: FileIO) -> None:
+        """Find what is held, without changing the file: another process may be appending to it."""
+        if self._has_header(file):
+            self._end = len(HEADER)
+            for start, size, count in self._frames(file):
+                self._end = start + size
+                self._count += count
+
+    def _create(self) -> FileIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._open()
+        # the names must survive a power cut like what is in the file
+        _sync_folder(self._path.parent)
+        _sync_folder(self._path.parent.parent)
+        return file
+
+    def _cut(self, file: FileIO) -> None:
+        """Remove what is after the last frame that counts; write the header where there is none yet."""
+        os.ftruncate(file.fileno(), self._end)
+        if self._end == 0:
+            _write(file, 0, HEADER)
+        os.fsync(file.fileno())
+        self._end = max(self._end, len(HEADER))
+        self._is_clean = True
+
+    def _has_header(self, file: FileIO) -> bool:
+        file.seek(0)
+        found = _read(file, len(HEADER))
+        if found == HEADER:
+            return True
+        if HEADER.startswith(found) or not any(found):  # the first append did not get further
+            return False
+        raise DecisionLogError(
+            f"{self._path} is no journal of this version of fraudml: start the version that wrote it, "
+            "or move the file away and keep it, because there may be decisions in it that the log does not have"
+        )
+
+    def _frames(self, file: FileIO, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+        """Start and size in bytes, and number of decisions, of each whole frame; its checksums are right."""
+        size = os.fstat(file.fileno()).st_size if end is None else end
+        place = len(HEADER)
+        while place < size:
+            file.seek(place)
+            head = _read(file, _FRAME.size)
+            if len(head) < _FRAME.size:
+                return
+            length, count, head_crc, payload_crc = _FRAME.unpack(head)
+            if crc32(head[: _SIZES.size]) != head_crc:
+                if any(head) or not _only_zeros(file):
+                    raise self._damaged(place)
+                return
+            start = place + _FRAME.size
+            if start + length > size:
+                return
+            if crc32(_read(file, length)) != payload_crc:
+                raise self._damaged(place)
+            yield start, length, count
+            place = start + length
+
+    def _damaged(self, place: int) -> DecisionLogError:
+        return DecisionLogError(
+            f"the journal {self._path} is damaged at byte {place}: restore it from a backup, or move it away and keep "
+            "it, because there are decisions in it that the log does not have; then start again"
+        )
+
+
+def _read(file: FileIO, size: int) -> bytes:
+    """Up to ``size`` bytes; less only at the end of the file. One call of the system may give less."""
+    parts = []
+    while size and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _write(file: FileIO, place: int, data: bytes) -> None:
+    """All of ``data``: one call of the system may take less, on a disk that is almost full, say."""
+    file.seek(place)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _only_zeros(file: FileIO) -> bool:
+    """Whether nothing but zeros follows in the file."""
+    while part := file.read(1_000_000):
+        if any(part):
+            return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _failures(doing: str, path: Path) -> Iterator[None]:
+    """Errors of the system become DecisionLogErrors that say what was being done."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise DecisionLogError(
+            f"{doing} the journal {path} failed: {error}; check its folder, its permissions and the free disk space"
+        ) from error

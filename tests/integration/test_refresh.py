@@ -1,0 +1,72 @@
+"""A service follows its registry: the real one, through wiring."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from fraudml import wiring
+from fraudml.decisions.model import Model
+from fraudml.decisions.scorer import Scorer
+from fraudml.errors import NotFoundError
+from fraudml.monitoring.metrics import Metrics
+from fraudml.service.refresh import Refresher
+from fraudml.settings import Settings
+from tests.support.bundles import make_bundle
+from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, bundle, transaction
+
+
+def make_scorer(settings: Settings, model: Model) -> Scorer:
+    return Scorer(model, ReferenceStore(), wiring.decision_log(settings, SCHEMA))
+
+
+def test_a_promotion_and_a_rollback_reach_a_running_scorer(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", cache="on")
+    models, metrics = wiring.registry(settings), Metrics()
+    source = wiring.model_source(settings, FEATURES, on_cache=metrics.cache)
+    with pytest.raises(NotFoundError, match="fraudml train"):
+        source.named()
+    for number in (1, 2, 3):
+        make_bundle(tmp_path / str(number), FEATURES, bias=-float(number))
+        models.register(tmp_path / str(number))
+    models.promote(1, "the first")
+    scorer = make_scorer(settings, source.load(source.named()))
+    refresher = Refresher(scorer, source.named, source.load, metrics)
+    refresher.check()
+    assert scorer.model.version == "1"
+    models.promote(2, "better")
+    refresher.check()
+    assert scorer.model.version == "2"
+    models.rollback("not better")
+    refresher.check()
+    assert scorer.model.version == "1"
+    for stored in settings.home.glob("artifacts/*/artifacts/bundle/model.onnx"):
+        stored.write_bytes(b"rot")
+    models.promote(3, "nobody knows yet that its file is damaged")
+    refresher.check()
+    assert (scorer.model.version, refresher.registry_down) == ("1", False)
+    assert b'fraud_model_swaps_total{outcome="refused"} 1.0' in metrics.text()
+    (decision,) = scorer.score([transaction(1)])
+    assert decision.model_version == "1"
+    assert b'fraud_cache_total{outcome="miss"} 1.0' in metrics.text()
+
+
+def test_a_server_that_takes_requests_and_answers_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = Settings(home=tmp_path / "home", registry_url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        source = wiring.model_source(settings, FEATURES)
+        scorer = make_scorer(settings, Model(bundle()))
+        refresher = Refresher(scorer, source.named, source.load, Metrics(), answer_s=0.05)
+        refresher.check()
+        assert refresher.registry_down
+        assert scorer.score([transaction(1)])[0].degraded == ("registry",)
+    # the kernel ends the connections of a closed listener: the call fails, and the next look may ask again
+    for thread in threading.enumerate():
+        if thread.name == "model-refresh-call":
+            thread.join()
+    refresher.check()
+    assert refresher.registry_down

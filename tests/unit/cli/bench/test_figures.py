@@ -1,0 +1,125 @@
+"""From what was recorded to figures; what a server uses; where things run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fraudml.cli.bench import child, flame, results, usage
+from fraudml.cli.bench.load import Plan
+from fraudml.cli.bench.record import Recorded
+from fraudml.cli.bench.server import given
+from fraudml.errors import ConfigError, MissingExtra
+
+
+def recorded(started: list[float], latency: list[float], status: list[int], **changes: Any) -> Recorded:
+    values: dict[str, Any] = {
+        "zero": 0.0,
+        "started": np.array(started).tobytes(),
+        "latency": np.array(latency).tobytes(),
+        "status": np.array(status, np.uint16).tobytes(),
+        "errors": {},
+        "samples": {},
+        "degraded": 0,
+        "failed_items": 0,
+        "most_connections": 1,
+        "most_waiting": 0,
+        "cpu_s": 0.5,
+        "seconds": 2.0,
+    }
+    return Recorded(**(values | changes))
+
+
+def test_the_warm_up_counts_for_nothing_but_its_errors() -> None:
+    planned = Plan("", 0, 1, seconds=10.0, warmup_s=1.0)
+    started = [0.5, 0.9, *np.linspace(1.0, 10.8, 1_000)]
+    latency = [9.0, 5.0, *np.linspace(0.001, 0.100, 1_000)]
+    found = results.figures(planned, recorded(started, latency, [500, *[200] * 1_001]))
+    assert found.requests == 1_000
+    assert found.latency_ms["p50"] == pytest.approx(50.5, rel=1e-3)
+    assert found.latency_ms["p99.9"] == pytest.approx(99.9, rel=1e-3)
+    assert found.latency_ms["max"] == pytest.approx(100.0)
+    assert found.throughput_per_s == pytest.approx(100.1)  # what was sent before and arrived in time counts, too
+    assert found.errors == {"500": 1}
+    assert found.load_cpu_percent == 25.0
+
+
+def test_a_load_that_nobody_answered_has_figures() -> None:
+    found = results.figures(Plan("", 0, 1, 1.0), recorded([0.1], [9.0], [0], errors={"gone": 1}))
+    assert (found.throughput_per_s, found.latency_ms["p50"], found.errors) == (0.0, 9_000.0, {"gone": 1})
+    assert results.figures(Plan("", 0, 1, 1.0), recorded([], [], [])).latency_ms["max"] == 0.0
+
+
+def test_the_plot_is_a_picture_and_figures_are_json(tmp_path: Path) -> None:
+    planned = Plan("", 0, 1, 1.0)
+    data = recorded([0.1, 0.2, 0.3], [0.01, 0.02, 0.5], [200] * 3)
+    found, none = results.figures(planned, data), results.figures(planned, recorded([], [], []))
+    results.plot([(found, results.latencies(planned, data)), (none, np.array([]))], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert msgspec.json.decode(msgspec.json.encode(found))["latency_ms"]["max"] == 500.0
+
+
+def test_a_process_is_watched_with_its_children() -> None:
+    spin = "import time\nwhile time.process_time() < 1.2: pass"  # so it lasts at least two samples
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"
+    with child.running([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        begin = time.perf_counter()
+        with usage.watched(process.pid) as sampler:
+            process.wait(60)
+        found = sampler.between(begin, time.perf_counter()) if sampler is not None else None
+    if not Path("/proc/self/stat").exists():
+        assert found is None
+        return
+    assert found is not None
+    assert found.peak_mib > 5
+    assert found.cpu_percent > 0
+
+
+def test_nothing_is_known_of_a_process_that_is_not_there() -> None:
+    with usage.watched(None) as nobody, usage.watched(2**31 - 1) as gone:
+        assert nobody is None
+        assert gone is None
+
+
+def test_server_and_load_share_no_core() -> None:
+    assert child.places(pin=False) == child.Places()
+    found = child.places(pin=True)
+    if found.server is not None and found.load is not None:
+        before = os.sched_getaffinity(0)
+        assert found.server | found.load == before
+        assert not found.server & found.load
+        with child.on(found.server):
+            assert os.sched_getaffinity(0) == found.server
+        assert os.sched_getaffinity(0) == before
+
+
+def test_a_process_ends_with_its_block() -> None:
+    with child.running([sys.executable, "-c", "input()"], stdout=subprocess.PIPE) as process:
+        pass
+    assert process.poll() is not None
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "https://here", "http://", "http://here:99999", "http://here/v1"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="--url"):
+        given(url, "key")
+
+
+def test_a_running_service_needs_a_key() -> None:
+    assert given("http://here:81/", "key").port == 81
+    with pytest.raises(ConfigError, match="keys create"):
+        given("http://here", None)
+
+
+def test_a_missing_profiler_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flame.shutil, "which", lambda *args, **kwargs: None)
+    with pytest.raises(MissingExtra, match=r"fraudml\[bench\]"):
+        flame.tool()
