@@ -220,7 +220,7 @@ def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:
     log.append(
         [
             decision(transaction(2), 20, vector=np.array([1.0, 2.0]).tobytes(), fingerprint="other"),
-            decision(transaction(1), 21, score=None, degraded=(Degradation.model,), late=True, model_version="2"),
+            decision(transaction(1), 21, score=None, degraded=(Degradation.online_store,), late=True, model_version="2"),
         ]
     )
     log.append_labels([report(1, 30, known=5), report(2, 31, fraud=False, known=6)])
@@ -232,7 +232,7 @@ def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:
     assert rows[0]["vector"] == [1.0, 2.0]
     assert rows[1]["vector"][0] == 1.5
     assert np.isnan(rows[1]["vector"][1])
-    assert [(r["fingerprint"], r["degraded"], r["late"], r["model_version"]) for r in rows] == [
+    assert [(r["fingerprint"], r["blind"], r["late"], r["model_version"]) for r in rows] == [
         ("other", False, False, "1"),
         (FEATURES.fingerprint, True, True, "2"),
     ]

@@ -113,6 +113,7 @@ def audit_schema(schema: Schema) -> pa.Schema:
     """The columns of ``events.source.arrow_schema`` without the label, then the decision's.
 
     ``vector`` is float64 of variable length: a log may hold decisions of several FeatureSets (``fingerprint``).
+    ``blind``: made without the online store, so its history is missing.
     """
     columns = [field for field in arrow_schema(schema) if field.name not in (IS_FRAUD, KNOWN_AT)]
     return pa.schema(
@@ -126,7 +127,7 @@ def audit_schema(schema: Schema) -> pa.Schema:
             pa.field("arm", pa.string()),
             pa.field("fingerprint", pa.string()),
             pa.field("late", pa.bool_()),
-            pa.field("degraded", pa.bool_()),
+            pa.field("blind", pa.bool_()),
             pa.field("vector", pa.list_(pa.float64())),
         ]
     )

@@ -51,7 +51,7 @@ class Difference(msgspec.Struct, frozen=True):
 class AuditReport(msgspec.Struct):
     """What an audit found; ``values`` are those compared.
 
-    ``skipped``: decisions of another FeatureSet, or made while degraded (they say so themselves);
+    ``skipped``: decisions of another FeatureSet, or made without the online store (they say so themselves);
     ``late``: decisions on late events, whose windows see what the store still held; they are compared too.
     """
 
@@ -122,13 +122,13 @@ def _logged_vectors(log: DecisionLog, feature_set: FeatureSet, report: AuditRepo
     logged: dict[str, _Logged] = {}
     width = len(feature_set.inputs)
     for batch in log.audit_batches():
-        columns = (TRANSACTION_ID, ARRIVAL, "fingerprint", "degraded", "late")
+        columns = (TRANSACTION_ID, ARRIVAL, "fingerprint", "blind", "late")
         rows = zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
         vectors = batch.column("vector")
         values, offsets = vectors.values.to_numpy(zero_copy_only=False), vectors.offsets.to_numpy()
-        for i, (key, arrival, fingerprint, degraded, late) in enumerate(rows):
+        for i, (key, arrival, fingerprint, blind, late) in enumerate(rows):
             vector = values[offsets[i] : offsets[i + 1]]
-            if fingerprint != feature_set.fingerprint or degraded or len(vector) != width:
+            if fingerprint != feature_set.fingerprint or blind or len(vector) != width:
                 report.skipped += 1
                 continue
             report.late += bool(late)

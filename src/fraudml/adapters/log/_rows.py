@@ -124,7 +124,7 @@ class RowCodec:
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
         flat = np.frombuffer(b"".join(vectors), dtype="<f8")
         vector_column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
-        flags = [[bool(value) for value in late], [value != "[]" for value in degraded]]
+        flags = [[bool(value) for value in late], [Degradation.online_store in value for value in degraded]]
         own = [arrival, decided, score, action, version, arm, fingerprint, *flags, vector_column]
         return _batch([*columns, *own], self._audit)
 
