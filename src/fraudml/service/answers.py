@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from fraudml.decisions.record import Action, Decision, LabelReport
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
 from fraudml.events.schema import AttributeType, Schema
 from fraudml.events.transaction import Transaction
 from fraudml.service.problems import Problem
@@ -23,14 +23,14 @@ class Prediction(msgspec.Struct, frozen=True):
     available when this was decided."""
 
     transaction_id: str
-    event_time: str
+    event_time: datetime
     score: float | None
     action: Action
     model_version: str
     arm: str
     late: bool
-    degraded: tuple[str, ...]
-    decided_at: str
+    degraded: tuple[Degradation, ...]
+    decided_at: datetime
 
 
 class ItemError(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """A label report."""
 
     is_fraud: bool
-    known_at: str
+    known_at: datetime
 
 
 class DecisionView(msgspec.Struct, frozen=True):
@@ -118,32 +118,32 @@ def prediction(decision: Decision) -> Prediction:
     """The answer of a decision."""
     return Prediction(
         transaction_id=decision.transaction.transaction_id,
-        event_time=iso(decision.transaction.event_time_us),
+        event_time=moment(decision.transaction.event_time_us),
         score=decision.score,
         action=decision.action,
         model_version=decision.model_version,
         arm=decision.arm,
         late=decision.late,
         degraded=decision.degraded,
-        decided_at=iso(decision.decided_at_us),
+        decided_at=moment(decision.decided_at_us),
     )
 
 
 def verdict(report: LabelReport) -> Verdict:
     """The answer of a label report."""
-    return Verdict(report.label.is_fraud, iso(report.label.known_at_us))
+    return Verdict(report.label.is_fraud, moment(report.label.known_at_us))
 
 
 def transaction_fields(schema: Schema, event: Transaction) -> dict[str, Any]:
-    """A transaction in the request's names, without the missing values; times as ISO 8601.
+    """A transaction in the request's names, without the missing values.
 
     >>> from fraudml.events.schema import TimeColumn
     >>> transaction_fields(Schema(TimeColumn("time")), Transaction("t1", 0, (), None, ()))
-    {'transaction_id': 't1', 'time': '1970-01-01T00:00:00Z'}
+    {'transaction_id': 't1', 'time': datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)}
     """
     fields: dict[str, Any] = {
         schema.id_column: event.transaction_id,
-        schema.event_time.column: iso(event.event_time_us),
+        schema.event_time.column: moment(event.event_time_us),
     }
     fields.update(zip(schema.entities.values(), event.entities, strict=True))
     if schema.amount is not None and event.amount_minor is not None:
@@ -152,17 +152,17 @@ def transaction_fields(schema: Schema, event: Transaction) -> dict[str, Any]:
     for (name, attribute), value in zip(schema.attributes.items(), event.attributes, strict=True):
         shown: Any = value
         if attribute.type is AttributeType.time and isinstance(value, int):
-            shown = iso(value)
+            shown = moment(value)
         elif attribute.type is AttributeType.boolean and value is not None:
             shown = bool(value)
         fields.setdefault(schema.attribute_column(name), shown)
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def iso(moment_us: int) -> str:
-    """ISO 8601, UTC.
+def moment(moment_us: int) -> datetime:
+    """A time to answer, in UTC.
 
-    >>> iso(1_714_521_600_250_000)
-    '2024-05-01T00:00:00.250000Z'
+    >>> encode(moment(1_714_521_600_250_000))
+    b'"2024-05-01T00:00:00.250000Z"'
     """
-    return (_EPOCH + timedelta(microseconds=moment_us)).isoformat().removesuffix("+00:00") + "Z"
+    return _EPOCH + timedelta(0, 0, moment_us)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
 
 from fraudml import __version__
 from fraudml.service import batch, decisions, docs, explain, health, labels
@@ -17,7 +18,7 @@ from fraudml.service.problems import add_handlers
 from fraudml.service.state import ServiceState
 
 
-def create_app(state: ServiceState) -> FastAPI:
+def create_app(state: ServiceState) -> ASGIApp:
     """The application that serves this state; it closes the state when it stops."""
 
     @asynccontextmanager
@@ -35,7 +36,6 @@ def create_app(state: ServiceState) -> FastAPI:
     for module in (batch, explain, labels, decisions, health, docs):
         app.include_router(module.router)
     add_handlers(app)
-    app.add_middleware(Predict, state=state, guard=guard)  # the innermost but one
-    app.add_middleware(Envelope, metrics=state.metrics)
     state.metrics.serves(state.scorer.model.version)
-    return app
+    # around FastAPI, not in it as its middleware: a request for a prediction never gets that far
+    return Envelope(Predict(app, state, guard), state.metrics)

@@ -23,6 +23,8 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
+_OWN = frozenset(name for name, _ in SECURITY_HEADERS)
+
 logger = logging.getLogger("fraudml.service")
 
 
@@ -51,9 +53,9 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
                 given = {name for name, _ in message["headers"]}  # a route knows better than the defaults
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in given)]
+                own = SECURITY_HEADERS if given.isdisjoint(_OWN) else [x for x in SECURITY_HEADERS if x[0] not in given]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *own]
             await send(message)
 
         try:

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from fraudml import __version__
+from fraudml.events.decoder import LONGEST_TEXT
+from fraudml.events.normalise import EARLIEST_ATTRIBUTE_US, LATEST_US, TIME_SCALE
 from fraudml.events.schema import NO_CURRENCY, AttributeType, Schema, TimeColumn, TimeFormat
+from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT
 from fraudml.service.answers import (
     BatchPrediction,
     DecisionView,
@@ -18,6 +21,7 @@ from fraudml.service.answers import (
     LabelOutcomes,
     Prediction,
 )
+from fraudml.service.batch import NDJSON
 from fraudml.service.health import Alive, Ready
 from fraudml.service.problems import PROBLEM_JSON, Problem
 from fraudml.service.state import ServiceState
@@ -31,6 +35,7 @@ _PROBLEMS = {
     401: "No API key, or not a valid one.",
     403: "The key lacks the scope.",
     404: "The transaction has not been scored here.",
+    408: "The body did not arrive in time.",
     409: "The id was decided before with other content, or cannot be explained by this model.",
     413: "The body or the batch is too large.",
     415: "The body is declared to be something else than JSON.",
@@ -38,14 +43,22 @@ _PROBLEMS = {
     429: "The key's rate limit is used up: see `Retry-After`.",
     503: "A backend is unavailable: retry the same request, see `Retry-After`.",
 }
-_BODY_PROBLEMS = (401, 403, 413, 415, 422, 503)
-_TYPES: dict[AttributeType, Json] = {
-    AttributeType.number: {"type": ["number", "null"]},
-    AttributeType.integer: {"type": ["integer", "null"]},
-    AttributeType.boolean: {"type": ["boolean", "null"]},
-    AttributeType.category: {"type": ["string", "number", "null"]},
+_BODY_PROBLEMS = (401, 403, 408, 413, 415, 422, 503)
+_RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}}
+_HEADERS: dict[int, Json] = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
-_TEXT: Json = {"type": ["string", "integer"]}
+_TYPES: dict[AttributeType, Json] = {
+    AttributeType.number: {"type": ["number", "null"], "minimum": -NUMBER_LIMIT, "maximum": NUMBER_LIMIT},
+    AttributeType.integer: {"type": ["integer", "null"], "minimum": -INTEGER_LIMIT, "maximum": INTEGER_LIMIT},
+    AttributeType.boolean: {"type": ["boolean", "null"]},
+    AttributeType.category: {"type": ["string", "number", "null"], "maxLength": LONGEST_TEXT},
+}
+_KEYS: list[Json] = [{"bearer": []}, {"header": []}]
+# An id of white space alone is a missing one.
+_ID: Json = {"type": ["string", "integer"], "maxLength": LONGEST_TEXT, "pattern": r"\S"}
 
 
 def document(state: ServiceState) -> Json:
@@ -60,9 +73,10 @@ def document(state: ServiceState) -> Json:
         "info": {
             "title": "fraudml",
             "version": __version__,
-            "description": "Fraud decisions. Every request may be retried: a known id gets its first answer.",
+            "description": "Fraud decisions. Every request may be retried: a known id gets its first answer. "
+            "What is not sound HTTP gets a 400 in plain text.",
         },
-        "security": [{"bearer": []}, {"header": []}],
+        "security": _KEYS,
         "paths": _paths(state),
         "components": {
             "schemas": components,
@@ -76,23 +90,29 @@ def document(state: ServiceState) -> Json:
 
 def transaction_schema(schema: Schema) -> Json:
     """JSON Schema of one transaction."""
-    properties: Json = {schema.id_column: _TEXT | {"description": "Identifies the transaction; a retry repeats it."}}
+    properties: Json = {schema.id_column: _ID | {"description": "Identifies the transaction; a retry repeats it."}}
     required = [schema.id_column, schema.event_time.column]
-    properties[schema.event_time.column] = _time(schema.event_time) | {"description": "When it happened."}
+    happened = "When it happened; of the years 1970 to 2199, and not far ahead of the service's clock."
+    properties[schema.event_time.column] = _time(schema.event_time, 0) | {"description": happened}
     for name, column in schema.entities.items():
-        properties[column] = {"type": ["string", "integer", "null"], "description": f"The {name}."}
+        shape = {"type": ["string", "integer", "null"], "maxLength": LONGEST_TEXT}
+        properties[column] = shape | {"description": f"The {name}."}
     if schema.amount is not None:
         amount = schema.amount
-        kind: Json = {"type": ["number", "null"] if amount.optional else "number"}
-        if not amount.allow_negative:
-            kind["minimum"] = 0
+        most = INTEGER_LIMIT / 10**amount.decimals
+        kind: Json = {
+            "type": ["number", "null"] if amount.optional else "number",
+            "minimum": -most if amount.allow_negative else 0,
+            "maximum": most,
+        }
         currency = "" if amount.currency == NO_CURRENCY else f" in {amount.currency}"
         properties[amount.column] = kind | {"description": f"The amount{currency}."}
         if not amount.optional:
             required.append(amount.column)
     for name, attribute in schema.attributes.items():
         if attribute.type is AttributeType.time:
-            moment = _time(TimeColumn(name, attribute.format, attribute.timezone, attribute.start))
+            own = TimeColumn(name, attribute.format, attribute.timezone, attribute.start)
+            moment = _time(own, EARLIEST_ATTRIBUTE_US)
             shape = moment | {"type": [moment["type"], "null"]}
         else:
             shape = dict(_TYPES[attribute.type])
@@ -104,22 +124,28 @@ def transaction_schema(schema: Schema) -> Json:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def _time(column: TimeColumn) -> Json:
+def _time(column: TimeColumn, earliest_us: int) -> Json:
     if column.format is TimeFormat.iso:
         return {"type": "string", "format": "date-time"}
-    return {"type": "number"}
+    start_us = column.start_us() if column.format.needs_start else 0
+    scale = TIME_SCALE[column.format]
+    return {
+        "type": "number",
+        "minimum": (earliest_us - start_us) / scale,
+        "exclusiveMaximum": (LATEST_US - start_us) / scale,
+    }
 
 
 def _label_schema() -> Json:
     return {
         "type": "object",
         "properties": {
-            "transaction_id": _TEXT,
+            "transaction_id": _ID,
             "is_fraud": {"type": "boolean"},
             "known_at": {
                 "type": "string",
                 "format": "date-time",
-                "description": "When it became known; now when absent, never in the future.",
+                "description": "When it became known; now when absent, never in the future, nor before its event.",
             },
         },
         "required": ["transaction_id", "is_fraud"],
@@ -142,12 +168,12 @@ def _paths(state: ServiceState) -> Json:
     one: Json = {"$ref": "#/components/schemas/Transaction"}
     batch: Json = _object({"transactions": {"type": "array", "items": one}})
     labels: Json = _object({"labels": {"type": "array", "items": {"$ref": "#/components/schemas/Label"}}})
-    by_id: Json = _object({"transaction_id": _TEXT})
+    by_id: Json = _object({"transaction_id": _ID})
     id_parameter = {
         "name": "transaction_id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": r"\S"},
         "example": identifier,
     }
     top = {
@@ -162,7 +188,9 @@ def _paths(state: ServiceState) -> Json:
             | _body(one, example)
         },
         "/v1/batch-predict": {
-            "post": _operation("Decide on many transactions", "score", "BatchPrediction", (*_BODY_PROBLEMS, 429))
+            "post": _with_lines(
+                _operation("Decide on many transactions", "score", "BatchPrediction", (*_BODY_PROBLEMS, 429))
+            )
             | _body(batch, {"transactions": [example]})
         },
         "/v1/explain": {
@@ -202,14 +230,29 @@ def _operation(summary: str, scope: str | None, answer: str | tuple[str, ...], p
     for status in sorted(problems):
         schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
         responses[str(status)] = {"description": _PROBLEMS[status], "content": {PROBLEM_JSON: schema}}
+        if status in _HEADERS:
+            responses[str(status)]["headers"] = _HEADERS[status]
     operation: Json = {"summary": summary, "responses": responses}
     if scope is None:
         return operation | {"security": []}
     return operation | {"description": f"Needs a key with the scope `{scope}`."}
 
 
+def _with_lines(operation: Json) -> Json:
+    """The same, also answered as a stream. OpenAPI 3.1 has no schema for lines: each is described in words."""
+    lines = {
+        "type": "string",
+        "description": "Sent as they are decided, in the request's order: each line is a `Prediction` or an `ItemError`.",
+    }
+    operation["responses"]["200"]["content"][NDJSON] = {"schema": lines}
+    operation["description"] += f" With `Accept: {NDJSON}` the results are sent line by line as they are decided."
+    return operation
+
+
 def _metrics() -> Json:
     operation = _operation("All metrics in Prometheus' text format", "read", "Alive", (401, 403))
+    operation["description"] = "Free from this machine itself; from elsewhere it needs a key with the scope `read`."
+    operation["security"] = [{}, *_KEYS]
     operation["responses"]["200"] = {
         "description": "Done.",
         "content": {"text/plain": {"schema": {"type": "string"}}},

@@ -101,6 +101,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ProblemError, _on_failure)
     app.add_exception_handler(FraudmlError, _on_failure)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_defect)
 
 
 def answer_failure(error: ProblemError | FraudmlError, facts: MutableMapping[str, Any], metrics: Metrics) -> Response:
@@ -118,6 +119,11 @@ async def _on_failure(request: Request, error: Exception) -> Response:
     if not isinstance(error, (ProblemError, FraudmlError)):
         raise error
     return answer_failure(error, request.scope["state"], state_of(request).metrics)
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    """Answers; the error goes on to where it is logged."""
+    return unexpected(request.state.request_id)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
