@@ -216,11 +216,14 @@ def _keys(made: list[Transaction], item: LabelReport) -> tuple[str | None, ...]:
     return next(e.entities for e in made if e.transaction_id == item.label.transaction_id)
 
 
+BLIND = (Degradation.online_store,)
+
+
 def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:
     log.append(
         [
             decision(transaction(2), 20, vector=np.array([1.0, 2.0]).tobytes(), fingerprint="other"),
-            decision(transaction(1), 21, score=None, degraded=(Degradation.online_store,), late=True, model_version="2"),
+            decision(transaction(1), 21, score=None, degraded=BLIND, late=True, model_version="2"),
         ]
     )
     log.append_labels([report(1, 30, known=5), report(2, 31, fraud=False, known=6)])

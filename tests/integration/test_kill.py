@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,12 @@ import pytest
 
 from tests.support.commands import refused, well
 from tests.support.hammer import Hammer
+from tests.support.serving import an_example, serving
 
-KILLS = int(os.environ.get("FRAUDML_TEST_KILLS", "2"))  # `make soak` does twenty
+KILLS = int(os.environ.get("FRAUDML_TEST_KILLS", "1"))  # `make soak` does twenty
 CONNECTIONS = 16
 SPACE = 20_000  # seconds of event time between two kills
 ENOUGH = 2_000  # acknowledged decisions before the service is killed
-ADDRESS = re.compile(r"serves on (http://127\.0\.0\.1:\d+)")
 START = datetime(2026, 2, 1, tzinfo=UTC)
 
 
@@ -39,43 +36,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     well("init", "tx.csv", "--yes", cwd=directory)
     well("train", "--family", "logistic_regression", "--json", cwd=directory)
     return directory
-
-
-class Running:
-    """A ``fraudml serve`` that answers, and what it said."""
-
-    def __init__(self, process: subprocess.Popen[str], said: list[str], address: str) -> None:
-        self.process = process
-        self.said = said
-        self.address = address
-
-    @property
-    def port(self) -> int:
-        return int(self.address.rsplit(":", 1)[1])
-
-    def client(self, key: str) -> httpx.Client:
-        return httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=30, verify=False)  # noqa: S501
-
-
-@contextmanager
-def serving(directory: Path) -> Iterator[Running]:
-    """The service, from the moment it says where it listens."""
-    command = [sys.executable, "-m", "fraudml", "serve", "--port", "0"]
-    with (
-        (directory / "serve.err").open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        try:
-            said: list[str] = []
-            assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line.strip())
-                if found := ADDRESS.search(line):
-                    break
-            assert found, (directory / "serve.err").read_text(encoding="utf-8")
-            yield Running(process, said, found[1])
-        finally:
-            process.kill()
 
 
 def transaction(example: dict[str, Any], name: str, number: int) -> dict[str, Any]:
@@ -95,13 +55,6 @@ def rows(example: dict[str, Any], kill: int) -> Iterator[tuple[str, dict[str, An
     for number in itertools.count():
         name = f"live-{kill}-{number}"
         yield name, transaction(example, name, SPACE * kill + number)
-
-
-def an_example(client: httpx.Client) -> dict[str, Any]:
-    document = client.get("/openapi.json").json()
-    body = document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
-    example: dict[str, Any] = body["example"]
-    return example
 
 
 def probe(client: httpx.Client, example: dict[str, Any], kill: int) -> list[Any]:
@@ -186,7 +139,7 @@ def test_sigterm_finishes_what_it_was_asked(home: Path) -> None:
     key = well("keys", "create", "term", "--scope", "admin", cwd=home).out.strip()
     with serving(home) as service, service.client(key) as client:
         example = an_example(client)
-        batch = [transaction(example, f"term-{number}", number) for number in range(2_000)]
+        batch = [transaction(example, f"term-{number}", SPACE * (KILLS + 2) + number) for number in range(2_000)]
         raw = msgspec.json.encode({"transactions": batch})
         half = len(raw) // 2
 

@@ -26,6 +26,12 @@ class Hammer:
         self._under_way: dict[Connection, str] = {}
         self._left = 0
 
+    def wait_for(self, more: int) -> None:
+        """Until so many more were acknowledged."""
+        self.enough.clear()
+        self._enough = len(self.acknowledged) + more
+        assert self.enough.wait(120)
+
     def run(self, connections: int) -> None:
         """Until every connection is lost."""
         asyncio.run(self._run(connections))

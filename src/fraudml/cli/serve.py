@@ -32,6 +32,9 @@ def serve(
         list[str] | None,
         typer.Option(help="History that features start from; default: the project's source; '' for none."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; more than one needs a store and a log that they can share.")
+    ] = 1,
     project_file: ProjectFile = None,
 ) -> None:
     """Serve the champion over HTTP; features continue from history and from the decision log.
@@ -45,6 +48,11 @@ def serve(
     from fraudml.service.server import BACKLOG, bind, server
     from fraudml.service.start import build_state
 
+    if workers > 1:
+        raise ConfigError(
+            "several workers would each keep features of their own: the online store of this version of fraudml lives "
+            "in one process, and so does the right to write the log; serve with one (it decides thousands a second)"
+        )
     declared, current = read_project(project_file)
     changes = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     current = current.model_copy(update=changes)

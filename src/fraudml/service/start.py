@@ -37,8 +37,7 @@ def build_state(
     serving = models.load(models.named())
     store = wiring.online_store(settings, declared.feature_set)
     rebuild(store, log, history, progress)
-    gc.collect()
-    gc.freeze()  # the collector need not walk through this state again and again
+    spare_the_collector()
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage)
     return ServiceState(
         schema=declared.schema,
@@ -50,3 +49,14 @@ def build_state(
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
     )
+
+
+def spare_the_collector() -> None:
+    """Keep pauses of the garbage collector out of requests: a full collection walks through all that was loaded.
+
+    What exists now is not looked at again. Of what requests make, almost everything is freed as soon as it is not
+    used any more; the collector only looks for cycles, and does so less often than by default.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)

@@ -1,0 +1,59 @@
+"""The real ``fraudml serve`` in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ADDRESS = re.compile(r"serves on (http://127\.0\.0\.1:\d+)")
+
+
+class Running:
+    """A ``fraudml serve`` that answers, and what it said."""
+
+    def __init__(self, process: subprocess.Popen[str], said: list[str], address: str) -> None:
+        self.process = process
+        self.said = said
+        self.address = address
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rsplit(":", 1)[1])
+
+    def client(self, key: str) -> httpx.Client:
+        return httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=30, verify=False)  # noqa: S501
+
+
+@contextmanager
+def serving(directory: Path) -> Iterator[Running]:
+    """The service, from the moment it says where it listens."""
+    command = [sys.executable, "-m", "fraudml", "serve", "--port", "0"]
+    with (
+        (directory / "serve.err").open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            said: list[str] = []
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line.strip())
+                if found := ADDRESS.search(line):
+                    break
+            assert found, (directory / "serve.err").read_text(encoding="utf-8")
+            yield Running(process, said, found[1])
+        finally:
+            process.kill()
+
+
+def an_example(client: httpx.Client) -> dict[str, Any]:
+    document = client.get("/openapi.json").json()
+    body = document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
+    example: dict[str, Any] = body["example"]
+    return example
