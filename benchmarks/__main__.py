@@ -15,6 +15,8 @@ NAMES = {
     "training": "Training by defaults",
     "scoring": "Scoring a file",
     "online": "In-process online store",
+    "serving": "Serving",
+    "cache": "Prediction cache",
 }
 RESULTS = common.ROOT / "benchmarks" / "RESULTS.md"
 

@@ -1,0 +1,31 @@
+"""LitServe: the four methods of its documentation around ONNX Runtime."""
+
+import os
+import sys
+from pathlib import Path
+
+import litserve as ls
+import numpy as np
+import onnxruntime
+
+
+class Fraud(ls.LitAPI):
+    def setup(self, device):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(Path(os.environ["MODELS"]) / "model.onnx", options)
+        self.name = self.session.get_inputs()[0].name
+
+    def decode_request(self, request):
+        return np.array(request["features"], dtype=np.float32)
+
+    def predict(self, x):
+        return self.session.run(None, {self.name: x[None]})[0]
+
+    def encode_response(self, output):
+        return {"score": float(output[0])}
+
+
+if __name__ == "__main__":
+    server = ls.LitServer(Fraud(), accelerator="cpu", fast_queue=True)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

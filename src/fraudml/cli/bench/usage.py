@@ -1,0 +1,124 @@
+"""What a server uses while it is loaded: processor time and resident memory, from /proc where there is one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+EVERY_S = 0.5
+# Looking for child processes reads all of /proc, which takes milliseconds from the load: only the first times, and
+# now and then.
+EARLY, FAMILY_EVERY = 3, 20
+MIB = 2**20
+_PROC = Path("/proc")
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """A server's use between two moments, its child processes included; ``cpu_percent`` is of one core.
+
+    ``first_third_mib`` and ``last_third_mib`` are means: where they are equal, memory does not grow.
+    """
+
+    cpu_percent: float
+    start_mib: float
+    end_mib: float
+    peak_mib: float
+    first_third_mib: float
+    last_third_mib: float
+
+
+class Sampler:
+    """Watches a process and its children."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._stop = threading.Event()
+        self._moments: list[float] = []
+        self._cpu_s: list[float] = []
+        self._rss: list[int] = []
+
+    def between(self, begin: float, end: float) -> Usage | None:
+        """The use between two times of ``time.perf_counter``; ``None`` where it is not known."""
+        moments, rss = np.array(self._moments), np.array(self._rss) / MIB
+        inside = np.flatnonzero((moments >= begin) & (moments <= end))
+        if len(inside) < 2:
+            return None
+        cpu = np.interp([begin, end], moments, self._cpu_s)
+        used = rss[inside]
+        third = -(-len(used) // 3)
+        return Usage(
+            cpu_percent=float(cpu[1] - cpu[0]) / (end - begin) * 100,
+            start_mib=float(used[0]),
+            end_mib=float(used[-1]),
+            peak_mib=float(used.max()),
+            first_third_mib=float(used[:third].mean()),
+            last_third_mib=float(used[-third:].mean()),
+        )
+
+    def run(self) -> None:
+        """Take samples until told to stop."""
+        family: set[int] = set()
+        stopped = False
+        while not stopped:
+            if len(self._moments) < EARLY or len(self._moments) % FAMILY_EVERY == 0:
+                family = _family(self._pid)
+            used = [found for found in map(_stat, family) if found is not None]
+            if used:
+                self._moments.append(time.perf_counter())
+                self._cpu_s.append(sum(each.ticks for each in used) / os.sysconf("SC_CLK_TCK"))
+                self._rss.append(sum(each.pages for each in used) * os.sysconf("SC_PAGE_SIZE"))
+            stopped = self._stop.wait(EVERY_S)
+
+    def stop(self) -> None:
+        """Make :meth:`run` return."""
+        self._stop.set()
+
+
+@contextmanager
+def watched(pid: int | None) -> Iterator[Sampler | None]:
+    """A sampler of this process that runs inside the block; none without a process, or without /proc."""
+    if pid is None or _stat(pid) is None:
+        yield None
+        return
+    sampler = Sampler(pid)
+    thread = threading.Thread(target=sampler.run, name="usage", daemon=True)
+    thread.start()
+    try:
+        yield sampler
+    finally:
+        sampler.stop()
+        thread.join()
+
+
+class _Stat(NamedTuple):
+    parent: int
+    ticks: int
+    pages: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    """What the system says of a process, if it is there."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before may hold anything
+    return _Stat(int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[21]))
+
+
+def _family(pid: int) -> set[int]:
+    """A process and its descendants."""
+    everyone = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+    parents = {each: found.parent for each in everyone if (found := _stat(each)) is not None}
+    family = {pid}
+    while grown := {child for child, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return family
