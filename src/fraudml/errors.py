@@ -114,6 +114,18 @@ class CacheError(StoreError):
     """The prediction cache failed; never reaches a client."""
 
 
+class OverloadError(FraudmlError):
+    """The service turned a request away: too many wait, or its time was over. Its text is for the client."""
+
+
+class Overloaded(OverloadError):
+    """More requests wait than can be answered in time."""
+
+
+class DeadlineExceeded(OverloadError):
+    """The answer did not come in time. It may have been decided all the same: a retry gets that decision."""
+
+
 class MissingExtra(FraudmlError):
     """An optional dependency is not installed.
 

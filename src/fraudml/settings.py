@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     )
     cache_ttl_s: float = Field(3_600.0, gt=0, description="How long a cached score is used; seconds.")
     cache_size: int = Field(100_000, gt=0, description="Most cached scores.")
+    when_degraded: Literal["open", "closed"] = Field(
+        "open", description="Without history: open lets a score count as it is, closed approves nothing."
+    )
     refresh_s: float = Field(
         10.0, ge=0, description="How often `fraudml serve` looks for a newer champion; seconds, 0 means never."
     )

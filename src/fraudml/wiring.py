@@ -202,11 +202,18 @@ def model_source(
     """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended."""
     from fraudml.decisions.cache import ScoreCache
     from fraudml.decisions.model import Model
+    from fraudml.decisions.policy import Policy, WhenDegraded
 
     named, load = _versions(settings, feature_set, name)
     held = prediction_cache(settings, feature_set)
     cache = ScoreCache(held, on_cache) if held is not None else None
-    return ModelSource(named, lambda version: Model(load(version), cache=cache))
+
+    def loaded(version: str) -> Model:
+        bundle = load(version)
+        policy = Policy.of(bundle.manifest.thresholds, WhenDegraded(settings.when_degraded))
+        return Model(bundle, policy, cache=cache)
+
+    return ModelSource(named, loaded)
 
 
 def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionCache | None:

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fraudml import errors
 from fraudml.cli.main import app
 from fraudml.decisions.costs import Costs
+from fraudml.decisions.record import Degradation
 from fraudml.events.schema import (
     AmountColumn,
     Attribute,
@@ -29,7 +30,7 @@ from fraudml.features.expression import FUNCTIONS
 from fraudml.features.spec import Aggregation, Feature, LabelAggregation, Transform
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.parity import AuditReport
-from fraudml.service import decisions, docs, explain, health, labels, predict
+from fraudml.service import batch, decisions, docs, explain, health, labels, predict
 from fraudml.service.problems import SLUGS
 from tests.docs.blocks import DOCS
 
@@ -160,7 +161,7 @@ def test_every_function_of_expressions_is_documented_with_its_arguments() -> Non
 
 
 def test_every_route_is_documented() -> None:
-    routes = [route for module in (predict, explain, labels, decisions, health, docs) for route in module.router.routes]
+    routes = [route for module in (batch, explain, labels, decisions, health, docs) for route in module.router.routes]
     paths = {
         f"{method} {route.path.replace(':path', '')}"
         for route in routes
@@ -168,8 +169,15 @@ def test_every_route_is_documented() -> None:
         for method in route.methods
     }
     assert len(paths) == len(routes)
+    paths.add(f"POST {predict.PATH}")  # in front of the routes
     table = text("http-api.md").partition("\n## ")[0]
     assert {cell for cell in first_cells(table) if cell.startswith(("GET ", "POST "))} == paths
+
+
+@pytest.mark.parametrize("page", ["reference/http-api.md", "concepts/durability-and-idempotency.md"])
+def test_every_degradation_is_documented(page: str) -> None:
+    said = (DOCS / page).read_text(encoding="utf-8")
+    assert {name for name in Degradation if name in re.findall(r"\w+", said)} == set(Degradation)
 
 
 def test_every_metric_is_documented_with_its_type() -> None:

@@ -42,9 +42,9 @@ class Policy(msgspec.Struct, frozen=True):
             )
 
     @classmethod
-    def of(cls, thresholds: Thresholds) -> Policy:
+    def of(cls, thresholds: Thresholds, when_degraded: WhenDegraded = WhenDegraded.open) -> Policy:
         """The policy of a bundle's thresholds."""
-        return cls(thresholds.review, thresholds.decline)
+        return cls(thresholds.review, thresholds.decline, when_degraded)
 
     def action(self, score: float | None, degraded: Sequence[Degradation] = ()) -> Action:
         """The action for a score, given what was degraded while it was made; what does not touch scores is ignored."""

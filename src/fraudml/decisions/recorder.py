@@ -16,7 +16,8 @@ from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.errors import DecisionLogError
 
-PROBE_S = 1.0  # how often a log that is gone is asked again
+PROBE_S = 1.0  # when a log that is gone is asked again; each time it is still gone, this doubles
+MOST_PROBE_S = 10.0
 REPLAY_AT_ONCE = 2_000  # journaled decisions put into the log before the next batch: nobody waits for all of them
 MOST_JOURNALED = 500_000  # they are also held in memory, about 1 KB each; beyond, requests are refused
 RECENT = 10_000  # decisions remembered to answer retries while the log cannot be asked
@@ -42,6 +43,7 @@ class Recorder:
         self._journal = journal
         self._log_gone = False
         self._probe_at = 0.0
+        self._probes = 0
         self._pending: dict[str, Decision] = {}
         self._failed: list[Decision] = []
         self._journaled: dict[str, Decision] = {}
@@ -200,7 +202,9 @@ class Recorder:
             raise error
         if not self._log_gone:
             logger.error("the decision log failed; decisions go to the journal until it works again: %s", error)
-        self._probe_at = time.monotonic() + PROBE_S
+        # asking may hold up a batch until it times out
+        self._probe_at = time.monotonic() + min(PROBE_S * 2**self._probes, MOST_PROBE_S)
+        self._probes = min(self._probes + 1, 10)
         self._log_gone = True
 
     def _replay(self) -> None:
@@ -226,13 +230,12 @@ class Recorder:
             self.superseded += name in have and have[name].arrival != decision.arrival
             del self._journaled[name]
         self._log_gone = False
+        self._probes = 0
         if not self._journaled:
-            logger.warning("the decision log works again and has all that was in the journal")
+            logger.warning("the decision log works again and has all of the journal; superseded: %d", self.superseded)
 
 
-def _take_from(
-    held: dict[str, Decision], transaction_ids: Sequence[str], found: dict[str, Decision]
-) -> Sequence[str]:
+def _take_from(held: dict[str, Decision], transaction_ids: Sequence[str], found: dict[str, Decision]) -> Sequence[str]:
     """Move what is held into ``found``; the ids that are left. Another thread may change ``held``."""
     left = []
     for name in transaction_ids:

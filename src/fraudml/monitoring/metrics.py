@@ -8,8 +8,9 @@ metric                                   labels    meaning
                                                    count too: each is an answer
 ``fraud_prediction_latency_seconds``     route     from the request's arrival to its answer, for requests that
                                                    were answered with decisions
-``fraud_stage_seconds``                  stage     per request: ``decode``, wait in the ``queue``; per batch: ``find``
-                                                   known ids, read ``state``, run the ``model``, commit to the ``log``
+``fraud_stage_seconds``                  stage     per request: ``decode``; per batch: the first one's wait in the
+                                                   ``queue``, ``find`` known ids, read ``state``, run the ``model``,
+                                                   commit to the ``log``
 ``fraud_batch_transactions``                       transactions decided together
 ``fraud_shed_total``                     reason    requests turned away with 503: the queue was full, or the deadline
                                                    passed
@@ -73,7 +74,7 @@ class Metrics:
         )
         self._stage = Histogram(
             "fraud_stage_seconds",
-            "Time of each stage: decode, queue (per request), find, state, model, log (per batch).",
+            "Time of each stage: decode (per request), queue, find, state, model, log (per batch).",
             ["stage"],
             buckets=_STAGE_SECONDS,
             registry=registry,
@@ -105,9 +106,7 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self._shed = Counter(
-            "fraud_shed", "Requests turned away: queue_full, deadline.", ["reason"], registry=registry
-        )
+        self._shed = Counter("fraud_shed", "Requests turned away: queue_full, deadline.", ["reason"], registry=registry)
         self._journal = Gauge(
             "fraud_journal_decisions", "Decisions in the journal that the log lacks.", registry=registry
         )
@@ -123,23 +122,27 @@ class Metrics:
         )
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
 
-    def predictions(self, route: str, decisions: Iterable[Decision], seconds: float) -> None:
-        """A request was answered with these decisions after so many seconds."""
+    def predictions(self, decisions: Iterable[Decision]) -> None:
+        """These decisions are answered."""
         for decision in decisions:
             self._child(self._predictions, decision.model_version, decision.action.value).inc()
             if decision.late:
                 self._late.inc()
             for reason in decision.degraded:
                 self._child(self._degraded, reason.value).inc()
+
+    def answered(self, route: str, seconds: float) -> None:
+        """A request was answered with decisions after so many seconds."""
         self._child(self._latency, route).observe(seconds)
 
     def stage(self, stage: str, seconds: float) -> None:
         """A stage took so long."""
         self._child(self._stage, stage).observe(seconds)
 
-    def batch(self, count: int) -> None:
-        """So many transactions were decided together."""
+    def batch(self, count: int, waited: float) -> None:
+        """So many transactions were decided together, after the first of them had waited so many seconds."""
         self._batch.observe(count)
+        self.stage("queue", waited)
 
     def shed(self, reason: str) -> None:
         """A request was turned away."""

@@ -17,6 +17,7 @@ from fraudml.errors import DecisionLogError
 from fraudml.service.problems import ProblemError
 
 KEYS_TTL_S = 2.0  # a revoked key stops working within this time
+READ_WITHIN_S = 1.0
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -44,10 +45,10 @@ class Keyring:
 
     async def _read(self) -> None:
         try:
-            keys = await run_in_threadpool(self._store.all)
-        except DecisionLogError as error:
+            keys = await asyncio.wait_for(run_in_threadpool(self._store.all), READ_WITHIN_S)
+        except (DecisionLogError, TimeoutError) as error:
             if self._keys is None:
-                raise
+                raise DecisionLogError(f"the API keys cannot be read: {str(error) or 'no answer in time'}") from error
             logger.warning("API keys cannot be read, those known stay valid: %s", error)
         else:
             self._keys = {key.token_hash: key for key in keys if key.revoked_at_us is None}

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from fraudml.decisions.keys import Scope
 from fraudml.decisions.record import Decision
-from fraudml.errors import ConflictError, FraudmlError, RowError, StoreError
+from fraudml.errors import ConflictError, FraudmlError, OverloadError, RowError, StoreError
 from fraudml.events.decoder import TooManyItemsError
 from fraudml.events.transaction import Transaction
 from fraudml.service.answers import ItemError, Prediction, encode, prediction
@@ -40,7 +40,7 @@ class Part(msgspec.Struct, frozen=True):
 
     results: list[Prediction | ItemError]
     scored: int
-    failure: StoreError | None = None
+    failure: FraudmlError | None = None
 
 
 @router.post("/batch-predict")
@@ -58,10 +58,12 @@ async def batch_predict(request: Request) -> Response:
     except TooManyItemsError as error:
         raise ProblemError(413, str(error)) from None
     guard.limit.take(key.name, len(items))
-    parts = _decide(state, items, started)
+    parts = _decide(state, items)
     if NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(parts), media_type=NDJSON)
-    return Response(await _document(parts), media_type="application/json")
+    document = await _document(parts)
+    state.metrics.answered("batch-predict", time.perf_counter() - started)
+    return Response(document, media_type="application/json")
 
 
 async def _document(parts: AsyncIterator[Part]) -> bytes:
@@ -82,14 +84,14 @@ async def _lines(parts: AsyncIterator[Part]) -> AsyncIterator[bytes]:
         yield b"".join([encode(result) + b"\n" for result in part.results])
 
 
-async def _decide(state: ServiceState, items: Sequence[Item], started: float) -> AsyncIterator[Part]:
+async def _decide(state: ServiceState, items: Sequence[Item]) -> AsyncIterator[Part]:
     """The parts of a request, in order. What the client does not wait for any more is not decided."""
     waiting: deque[asyncio.Task[Part]] = deque()
     try:
         for first in range(0, len(items), PART):
             if len(waiting) == PARTS_WAITING:
                 yield await waiting.popleft()
-            waiting.append(asyncio.create_task(_decide_part(state, items[first : first + PART], first, started)))
+            waiting.append(asyncio.create_task(_decide_part(state, items[first : first + PART], first)))
         while waiting:
             yield await waiting.popleft()
     finally:
@@ -97,14 +99,14 @@ async def _decide(state: ServiceState, items: Sequence[Item], started: float) ->
             task.cancel()
 
 
-async def _decide_part(state: ServiceState, items: Sequence[Item], first: int, started: float) -> Part:
+async def _decide_part(state: ServiceState, items: Sequence[Item], first: int) -> Part:
     good = [item for item in items if isinstance(item, Transaction)]
     outcomes: Sequence[Outcome] = ()
     failure = None
     if good:
         try:
             outcomes = (await state.pipeline.score(good)).future.result()
-        except StoreError as error:
+        except (StoreError, OverloadError) as error:
             failure = error
             outcomes = [error] * len(good)
     told = iter(outcomes)
@@ -113,12 +115,15 @@ async def _decide_part(state: ServiceState, items: Sequence[Item], first: int, s
     for reason, kind in (("invalid", RowError), ("conflict", ConflictError)):
         if count := sum(isinstance(answer, kind) for answer in answers):
             state.metrics.rejected(reason, count)
-    state.metrics.predictions("batch-predict", decided, time.perf_counter() - started)
-    results = [_result(first + place, answer) for place, answer in enumerate(answers)]
+    state.metrics.predictions(decided)
+    results = [
+        _result(first + place, item, answer) for place, (item, answer) in enumerate(zip(items, answers, strict=True))
+    ]
     return Part(results, len(decided), failure)
 
 
-def _result(index: int, outcome: Outcome) -> Prediction | ItemError:
+def _result(index: int, item: Item, outcome: Outcome) -> Prediction | ItemError:
     if isinstance(outcome, Decision):
         return prediction(outcome)
-    return ItemError(index, problem_of(outcome, f"transactions[{index}]"))
+    name = item.transaction_id if isinstance(item, Transaction) else None
+    return ItemError(index, problem_of(outcome, f"transactions[{index}]"), name)

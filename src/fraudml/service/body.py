@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -14,49 +15,86 @@ from starlette.types import Receive, Scope
 
 from fraudml.events.strict_json import decode_object
 from fraudml.service.problems import ProblemError
-from fraudml.service.state import state_of
 
 LARGE = 100_000  # bytes; reading more takes long enough for other requests to notice
 BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 
-__all__ = ["LARGE", "decode_object", "parse", "read", "read_body"]  # the routes take all of it from here
+__all__ = ["LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
 
 T = TypeVar("T")
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body of a request to one of the routes; see :func:`read`."""
-    return await read(request.scope, request.receive, state_of(request).settings.max_body_bytes)
+    """The whole body of a request to one of the routes; see :meth:`BodyReader.read`."""
+    bodies: BodyReader = request.app.state.service.bodies
+    return await bodies.read(request.scope, request.receive)
 
 
-async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON,
-    408 when it stops arriving."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            if value != b"application/json" and _JSON_TYPE.fullmatch(value.strip()) is None:
-                raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
-        elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > limit):
-            raise _too_large(limit)
-    size = 0
-    chunks = []
-    try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-    except TimeoutError:
-        raise ProblemError(408, "the body did not arrive in time", {"Connection": "close"}) from None
+class BodyReader:
+    """Reads bodies of at most ``limit`` bytes. Used from one event loop.
+
+    One timer looks after all bodies under way: a timer for each would take longer than reading it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._since: dict[asyncio.Task[Any], float] = {}  # who waits for a body
+        self._late: set[asyncio.Task[Any]] = set()
+        self._watching = False
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON,
+        408 when it stops arriving."""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                if value != b"application/json" and _JSON_TYPE.fullmatch(value.strip()) is None:
+                    raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
+            elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > self._limit):
+                raise _too_large(self._limit)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a body is read in a task")
+        self._since[task] = time.monotonic()
+        if not self._watching:
+            self._watch()
+        try:
+            return await self._chunks(receive)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise ProblemError(408, "the body did not arrive in time", {"Connection": "close"}) from None
+        finally:
+            del self._since[task]
+            self._late.discard(task)
+
+    async def _chunks(self, receive: Receive) -> bytes:
+        size = 0
+        chunks = []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._limit:
+                raise _too_large(self._limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunk if len(chunks) == 1 else b"".join(chunks)
+
+    def _watch(self) -> None:
+        """End the wait for bodies that are late, and come back while there are any."""
+        limit = time.monotonic() - BODY_WITHIN_S
+        for task, since in self._since.items():
+            if since < limit and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._watching = bool(self._since)
+        if self._watching:
+            asyncio.get_running_loop().call_later(BODY_WITHIN_S / 10, self._watch)
 
 
 async def parse(body: bytes, read: Callable[[bytes], T]) -> T:

@@ -25,7 +25,7 @@ async def decision(request: Request, transaction_id: str) -> Response:
 
 
 def _view(state: ServiceState, transaction_id: str) -> DecisionView:
-    found = state.log.decision(transaction_id)
+    found = state.scorer.recorder.decision(transaction_id)  # also while the log is gone
     feature_set = state.scorer.model.bundle.feature_set
     features = None
     if found.fingerprint == feature_set.fingerprint:

@@ -242,7 +242,7 @@ def _with_lines(operation: Json) -> Json:
     """The same, also answered as a stream. OpenAPI 3.1 has no schema for lines: each is described in words."""
     lines = {
         "type": "string",
-        "description": "Sent as they are decided, in the request's order: each line is a `Prediction` or an `ItemError`.",
+        "description": "Sent as decided, in the request's order: each line is a `Prediction` or an `ItemError`.",
     }
     operation["responses"]["200"]["content"][NDJSON] = {"schema": lines}
     operation["description"] += f" With `Accept: {NDJSON}` the results are sent line by line as they are decided."

@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from fraudml.decisions.record import Decision
 from fraudml.decisions.recorder import PROBE_S
 from fraudml.decisions.scorer import Decided, Scorer
-from fraudml.errors import ConflictError, StoreError
+from fraudml.errors import ConflictError, DeadlineExceeded, Overloaded, StoreError
 from fraudml.events.transaction import Transaction
 
 MOST_WAITING = 2_000  # requests; more would only wait longer than their clients do
@@ -31,14 +31,6 @@ R = TypeVar("R")
 Outcome = Decision | ConflictError
 
 logger = logging.getLogger(__name__)
-
-
-class Overloaded(StoreError):
-    """More requests wait than can be answered in time."""
-
-
-class DeadlineExceeded(StoreError):
-    """The answer did not come in time. It may have been decided all the same: a retry gets that decision."""
 
 
 class Waiting(Generic[R]):
@@ -63,7 +55,8 @@ class Pipeline:
     """Used from one event loop, the one that runs when it is first used.
 
     ``deadline_s``: how long a request may wait for its answer; ``on_shed`` is told why one was turned away
-    (queue_full, deadline); ``on_batch`` how many transactions were decided together.
+    (queue_full, deadline); ``on_batch`` how many transactions were decided together, and how many seconds the first of
+    their requests had waited.
     """
 
     def __init__(
@@ -74,7 +67,7 @@ class Pipeline:
         most_together: int = MOST_TOGETHER,
         deadline_s: float = DEADLINE_S,
         on_shed: Callable[[str], None] = lambda reason: None,
-        on_batch: Callable[[int], None] = lambda count: None,
+        on_batch: Callable[[int, float], None] = lambda count, waited: None,
     ) -> None:
         self._scorer = scorer
         self._most_waiting = most_waiting
@@ -125,7 +118,7 @@ class Pipeline:
     async def _ask(self, request: Waiting[R]) -> Waiting[R]:
         if len(self._waiting) >= self._most_waiting:
             self._on_shed("queue_full")
-            raise Overloaded("too many requests are waiting")
+            raise Overloaded("too many requests are waiting; retry the same request")
         self._waiting.append(request)
         self._unanswered.append(request)
         loop = self._running()
@@ -152,7 +145,11 @@ class Pipeline:
             request = unanswered.popleft()
             if not request.future.done():
                 self._on_shed("deadline")
-                request.future.set_exception(DeadlineExceeded("the decision took too long"))
+                request.future.set_exception(
+                    DeadlineExceeded(
+                        "no decision in time; retry the same request: it gets the decision that was made, if any"
+                    )
+                )
         self._sweeping = bool(unanswered)
         if unanswered and self._loop is not None:
             self._loop.call_later(SWEEP_S, self._sweep)
@@ -232,7 +229,7 @@ class Pipeline:
                 self._answer(requests, error)
                 continue
             self._committing.release()
-            self._on_batch(len(outcomes))
+            self._on_batch(len(outcomes), requests[0].stages["queue"])
             split = []
             place = 0
             for request in requests:

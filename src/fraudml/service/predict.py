@@ -14,7 +14,7 @@ from fraudml.decisions import keys
 from fraudml.errors import ConflictError, FraudmlError, RowError
 from fraudml.service.answers import encode, prediction
 from fraudml.service.auth import Guard
-from fraudml.service.body import LARGE, parse, read
+from fraudml.service.body import LARGE, parse
 from fraudml.service.pipeline import Waiting
 from fraudml.service.problems import NO_SUCH_METHOD, ProblemError, answer_failure
 from fraudml.service.state import ServiceState
@@ -55,7 +55,7 @@ class Predict:
         key = await self._guard.admit(scope["headers"], keys.Scope.score)
         facts["key"] = key.name
         self._guard.limit.take(key.name, 1)
-        raw = await read(scope, receive, state.settings.max_body_bytes)
+        raw = await state.bodies.read(scope, receive)
         arrived = time.perf_counter()
         try:
             decode = state.decoder.decode
@@ -74,8 +74,8 @@ class Predict:
         headers = [_JSON, (b"content-length", b"%d" % len(body))]
         took = time.perf_counter() - started
         state.metrics.stage("decode", decoded)
-        state.metrics.stage("queue", request.stages["queue"])
-        state.metrics.predictions("predict", (outcome,), took)
+        state.metrics.predictions((outcome,))
+        state.metrics.answered("predict", took)
         if state.settings.server_timing:
             headers.append((b"server-timing", _server_timing(request, decoded, took)))
         return body, headers

@@ -16,11 +16,11 @@ from fraudml.errors import (
     FieldProblem,
     FraudmlError,
     NotFoundError,
+    OverloadError,
     RowError,
     StoreError,
 )
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.state import state_of
 
 PROBLEM_JSON = "application/problem+json"
 NO_SUCH_METHOD = "this path does not accept this method; /docs lists what there is"
@@ -77,6 +77,8 @@ def problem_of(error: FraudmlError, prefix: str = "") -> Problem:
         return _problem(409, str(error))
     if isinstance(error, DataError):
         return _problem(422, str(error))
+    if isinstance(error, OverloadError):
+        return _problem(503, str(error))
     if isinstance(error, StoreError):  # its text may name files and drivers: that is for the log, not for clients
         return _problem(503, "a backend is unavailable; nothing was lost, retry the same request")
     return _problem(503, "the service cannot answer this now")
@@ -118,7 +120,8 @@ def answer_failure(error: ProblemError | FraudmlError, facts: MutableMapping[str
 async def _on_failure(request: Request, error: Exception) -> Response:
     if not isinstance(error, (ProblemError, FraudmlError)):
         raise error
-    return answer_failure(error, request.scope["state"], state_of(request).metrics)
+    metrics: Metrics = request.app.state.service.metrics
+    return answer_failure(error, request.scope["state"], metrics)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

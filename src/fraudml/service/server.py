@@ -39,7 +39,7 @@ def server(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         backlog=BACKLOG,
-        # these two make it twice as fast (docs/concepts/hot-path.md); uvicorn takes them by itself where they exist
+        # httptools and uvloop where they exist: see docs/concepts/hot-path.md
         http="auto",
         loop="auto",
         log_config=None,  # see logs.configure

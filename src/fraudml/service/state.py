@@ -15,6 +15,7 @@ from fraudml.events.decoder import TransactionDecoder
 from fraudml.events.schema import Schema
 from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
+from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
 from fraudml.service.pipeline import Pipeline
 from fraudml.service.refresh import Refresher
@@ -37,12 +38,14 @@ class ServiceState:
     metrics: Metrics = field(default_factory=Metrics)
     refresher: Refresher | None = None
     pipeline: Pipeline = field(init=False)
+    bodies: BodyReader = field(init=False)
     fields: FieldReader = field(init=False)
     decoder: TransactionDecoder = field(init=False)
 
     def __post_init__(self) -> None:
         self.decoder = TransactionDecoder(self.schema, self.hasher, max_ahead_s=self.settings.max_ahead_s)
         self.fields = FieldReader(self.schema, self.hasher)
+        self.bodies = BodyReader(self.settings.max_body_bytes)
         self.pipeline = Pipeline(
             self.scorer,
             most_waiting=self.settings.max_waiting,

@@ -14,8 +14,8 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.model import Model
 from fraudml.decisions.record import Decision
 from fraudml.decisions.scorer import Decided, Scorer
-from fraudml.errors import ConflictError, DecisionLogError
-from fraudml.service.pipeline import DeadlineExceeded, Overloaded, Pipeline
+from fraudml.errors import ConflictError, DeadlineExceeded, DecisionLogError, Overloaded
+from fraudml.service.pipeline import Pipeline
 from tests.support.scoring import SCHEMA, ReferenceStore, bundle, transaction
 
 

@@ -1,0 +1,67 @@
+"""Figures that pages quote are those of the code: defaults, limits, and what is allowed to wait for how long."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fraudml.adapters.log._checkpoint import PAGES
+from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, RECENT, REPLAY_AT_ONCE
+from fraudml.decisions.state import MISSED_LIMIT
+from fraudml.service.auth import KEYS_TTL_S
+from fraudml.service.batch import PART, PARTS_WAITING
+from fraudml.service.health import READY_WITHIN_S
+from fraudml.service.pipeline import MOST_TOGETHER
+from fraudml.service.problems import RETRY_AFTER_S
+from fraudml.service.refresh import ANSWER_S, FETCH_S
+from fraudml.service.server import GRACE_S
+from fraudml.settings import Settings
+from tests.docs.blocks import DOCS
+
+WORDS = {1.0: "every second", 2.0: "every two seconds"}
+NUMBERS = {3: "three"}
+DURABILITY = "concepts/durability-and-idempotency.md"
+HOT_PATH = "concepts/hot-path.md"
+API = "reference/http-api.md"
+SAID = [
+    (DURABILITY, f"asked again after a second, then after two, four and so on up to every {MOST_PROBE_S:g} seconds"),
+    (DURABILITY, f"{REPLAY_AT_ONCE:,} decisions at a time"),
+    (DURABILITY, f"The journal takes {MOST_JOURNALED:,} decisions"),
+    (DURABILITY, f"the last {RECENT:,} to {2 * RECENT:,}"),
+    (DURABILITY, f"up to {MISSED_LIMIT:,} in memory"),
+    (DURABILITY, f"{ANSWER_S:g} seconds to name a version and {FETCH_S:g} to give a bundle"),
+    (DURABILITY, f"read again {WORDS[KEYS_TTL_S]}"),
+    (DURABILITY, f"for up to {GRACE_S} seconds"),
+    (DURABILITY, f"about every {PAGES * 4_096 // 2**20} MB"),
+    (HOT_PATH, f"read again {WORDS[KEYS_TTL_S]}"),
+    (HOT_PATH, f"at most {MOST_TOGETHER} transactions"),
+    (HOT_PATH, f"in parts of {PART}, {NUMBERS[PARTS_WAITING]} at a time"),
+    (HOT_PATH, f"At most {Settings.model_fields['max_waiting'].default:,} requests wait"),
+    (API, f"in parts of {PART} transactions, {NUMBERS[PARTS_WAITING]} of which wait"),
+    (API, f"has {READY_WITHIN_S:g} seconds to answer"),
+    ("reference/metrics.md", f"at most {MOST_TOGETHER}"),
+    ("reference/metrics.md", f"at {MOST_JOURNALED:,} the journal is full"),
+    ("reference/errors.md", f"`Retry-After: {RETRY_AFTER_S}`"),
+]
+
+
+@pytest.mark.parametrize(("page", "phrase"), SAID)
+def test_a_page_says_what_the_code_does(page: str, phrase: str) -> None:
+    assert phrase in " ".join((DOCS / page).read_text(encoding="utf-8").split())
+
+
+def test_the_documented_defaults_of_settings_are_those_of_the_code() -> None:
+    """Where the default is a plain value; other cells say in words where it comes from."""
+    text = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `FRAUDML_(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    fields = {name.upper(): field.default for name, field in Settings.model_fields.items() if field.default is not None}
+    assert {name: _plain(fields[name]) for name in said} == said
+    assert fields.keys() == said.keys()
+
+
+def _plain(value: object) -> str:
+    """As somebody writes it into the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
