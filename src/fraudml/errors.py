@@ -19,6 +19,9 @@
     │   ├── OnlineStoreError
     │   ├── DecisionLogError
     │   └── CacheError
+    ├── OverloadError               the service turned a request away; its text is for the client
+    │   ├── Overloaded
+    │   └── DeadlineExceeded
     └── MissingExtra                an optional dependency is not installed
 """
 
