@@ -1,6 +1,7 @@
 """The in-process online store is the reference, on generated histories.
 
-Lanes are held as tuples when short and as arrays when long: both are tried, on histories that are all short.
+Slots move when their stretch is full and columns grow when they are: histories are all short, so they are tried with
+stretches and columns as short as can be, too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudml.adapters.online.memory import MemoryOnlineStore, series
+from fraudml.adapters.online.memory import MemoryOnlineStore, arena, windows
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
 from fraudml.features.reference import as_float, state_value
@@ -21,14 +22,17 @@ from fraudml.features.stores import StateRead
 from tests.parity.strategies import History, histories, record_batch
 
 DAY_US = 86_400_000_000
-# Every history is tried twice, for both ways to hold a lane.
+# Every history is tried twice, with both lengths.
 FEWER = settings(max_examples=settings().max_examples // 2)
 
 
-@pytest.fixture(params=[0, 3], ids=["arrays", "both"], autouse=True, scope="module")
-def _small(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(params=[True, False], ids=["shortest", "usual"], autouse=True, scope="module")
+def _short(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(series, "SMALL", request.param)
+        if request.param:
+            patch.setattr(arena, "LEAST", 2)
+            patch.setattr(arena, "GROWTH", 1)
+            patch.setattr(windows, "OPEN", 0)
         yield
 
 

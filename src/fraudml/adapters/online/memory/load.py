@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import accumulate, pairwise
 from operator import mul
 from sys import intern
@@ -14,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fraudml.adapters.online.memory.lane import SCALE_STEP, Lane, Moments
+from fraudml.adapters.online.memory.lane import Lane
 from fraudml.adapters.online.memory.last import LastTable
-from fraudml.adapters.online.memory.plan import Kind, MomentPlan, Plan
-from fraudml.adapters.online.memory.series import lift
+from fraudml.adapters.online.memory.layout import Sums
+from fraudml.adapters.online.memory.plan import Plan
 from fraudml.adapters.online.memory.table import NEVER
-from fraudml.adapters.online.memory.windows import REVIEW, WindowTable
+from fraudml.adapters.online.memory.windows import SCALE_STEP, WindowTable
 from fraudml.errors import OnlineStoreError
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, Schema, normal_column
 
@@ -35,6 +36,7 @@ class Gathered:
     def __init__(self, schema: Schema, plan: Plan, reach_us: int) -> None:
         self._columns = [normal_column(column.name) for column in plan.row]
         names = [EVENT_TIME, *schema.entity_names, *self._columns, IS_FRAUD, KNOWN_AT]
+        self._required = [EVENT_TIME, *(normal_column(column.name) for column in plan.row if column.required)]
         self._names = list(dict.fromkeys(names))
         self._entities = schema.entity_names
         self._reach_us = reach_us  # how far before the newest time a read can look at all
@@ -50,7 +52,7 @@ class Gathered:
         """Gather a batch; raises OnlineStoreError when it is not in the normal form."""
         if not batch.num_rows:
             return
-        _check(batch, self._names)
+        _check(batch, self._names, self._required)
         times = batch.column(EVENT_TIME).to_numpy()
         place = int(RECENT * (len(times) - 1))
         self.newest_us = max(self.newest_us, int(np.partition(times, place)[place]))
@@ -124,12 +126,13 @@ def load_last(table: LastTable, groups: Groups, keys: pa.ChunkedArray) -> None:
             table.add(key, times[i], [columns[at][i] if at in columns else None for at in range(width)])
 
 
-def _check(batch: pa.RecordBatch, names: Sequence[str]) -> None:
+def _check(batch: pa.RecordBatch, names: Sequence[str], required: Sequence[str]) -> None:
     missing = [name for name in names if name not in batch.schema.names]
     if missing:
         raise OnlineStoreError(f"history lacks the columns {', '.join(missing)}; load the normal form")
-    if batch.column(EVENT_TIME).null_count:
-        raise OnlineStoreError(f"history has rows without {EVENT_TIME}; load the normal form")
+    for name in required:
+        if batch.column(name).null_count:
+            raise OnlineStoreError(f"history has rows without {name}; load the normal form")
     for name in names:
         column = batch.column(name)
         if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
@@ -138,33 +141,60 @@ def _check(batch: pa.RecordBatch, names: Sequence[str]) -> None:
 
 def _lane(table: WindowTable, times: list[int], columns: dict[int, list[Any]]) -> Lane:
     """A lane of rows in order of time: the same as after adding them one by one."""
-    plan = table.plan
-    moments = tuple(_moments(column, columns[column.at]) for column in plan.moments)
-    extremes = tuple([lift(column, value) for value in columns[column.at]] for column in plan.extremes)
-    lane = Lane(times, None, moments, extremes, REVIEW)
-    if plan.labels:
-        lane.fold(table.aligned(times, table.seal_us), plan.extremes)
-    else:
-        lane.fold(table.aligned(times, times[-1]), plan.extremes)
-    lane.review_at = max(REVIEW, 2 * len(lane.starts))
+    starts = times
+    if table.plan.labels:
+        starts = table.aligned(times, table.seal_us)
+    elif table.tiled:
+        starts = table.aligned(times, times[-1])
+    ends = [i for i, start in enumerate(starts, 1) if i == len(starts) or start != starts[i]]
+    if not table.counts:
+        ends = list(range(1, len(starts) + 1))
+    lane = table.new_lane(len(ends))
+    try:
+        _fill(table, lane, columns, [0, *ends])
+    except OverflowError:
+        table.widen(lane)
+        _fill(table, lane, columns, [0, *ends])
+    lane.arena.put(0, lane.first + 1, [starts[end - 1] for end in ends])
+    lane.last = lane.first + len(ends)
+    table.close_loaded(lane)
     return lane
 
 
-def _moments(plan: MomentPlan, values: list[Any]) -> Moments:
-    present = None
-    if None in values:
-        present = list(accumulate((value is not None for value in values), initial=0))
-        values = [0 if value is None else value for value in values]
-    scale = 0
-    if plan.kind is Kind.presence:
-        values = [0] * len(values)
-    elif plan.kind is Kind.real:
-        ratios = [value.as_integer_ratio() for value in values]
-        scale = max(denominator.bit_length() - 1 for _, denominator in ratios)
-        scale = -(-scale // SCALE_STEP) * SCALE_STEP
-        values = [(numerator << scale) // denominator for numerator, denominator in ratios]
-    squares = list(accumulate(map(mul, values, values), initial=0)) if plan.std else None
-    return Moments(list(accumulate(values, initial=0)), squares, present, scale)
+def _fill(table: WindowTable, lane: Lane, columns: dict[int, list[Any]], edges: list[int]) -> None:
+    """Write all but the starts; slot ``i`` holds the rows from ``edges[i]`` to ``edges[i + 1] - 1``."""
+    first = lane.first
+
+    def put(column: int, values: Iterable[int]) -> None:
+        totals = list(accumulate(values, initial=0))
+        lane.arena.put(column, first, totals if len(edges) == len(totals) else [totals[edge] for edge in edges])
+
+    if table.counts:
+        lane.arena.put(table.counts, first, edges)
+    for plan in table.sums:
+        values = columns[plan.at]
+        if plan.own_present:
+            put(plan.own_present, (value is not None for value in values))
+            values = [value or 0 for value in values]
+        if plan.sums:
+            values = _scaled(lane, plan, values) if plan.real else values
+            put(plan.sums, values)
+        if plan.squares:
+            put(plan.squares, map(mul, values, values))
+    for extreme in table.extremes:
+        contents = list(map(extreme.lift, columns[extreme.at]))
+        if len(edges) <= len(contents):
+            contents = [reduce(extreme.merge, contents[a:b]) for a, b in pairwise(edges)]
+        lane.arena.put(extreme.contents, first + 1, contents)
+
+
+def _scaled(lane: Lane, plan: Sums, values: list[float]) -> list[int]:
+    """Floats as integers; sets the lane's scale."""
+    ratios = [value.as_integer_ratio() for value in values]
+    scale = max(denominator.bit_length() - 1 for _, denominator in ratios)
+    scale = -(-scale // SCALE_STEP) * SCALE_STEP
+    lane.scales = (*lane.scales[: plan.real - 1], scale, *lane.scales[plan.real :])
+    return [(numerator << scale) // denominator for numerator, denominator in ratios]
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any]:

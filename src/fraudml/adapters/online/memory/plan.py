@@ -35,12 +35,13 @@ class Kind(Enum):
 
 
 class Column(NamedTuple):
-    """A value kept of each transaction; ``allowed`` are its types when it is not missing."""
+    """A value kept of each transaction; ``allowed``: its types when it is not missing; ``required``: it never is."""
 
     name: str
     source: str  # "amount", "entity" or "attribute"
     place: int  # among the entities or the attributes
     allowed: tuple[type, ...]
+    required: bool = False
 
 
 class MomentPlan(NamedTuple):
@@ -49,14 +50,9 @@ class MomentPlan(NamedTuple):
     name: str
     at: int
     kind: Kind
-    mean: bool
-    std: bool
+    wanted: tuple[Aggregation, ...]  # what a read writes for each window, in the order of MOMENTS
+    missing: bool  # whether an event may lack it
     windows: tuple[int, ...]
-
-    @property
-    def wanted(self) -> list[Aggregation]:
-        """What a read writes for each window, in this order."""
-        return [Aggregation.count, Aggregation.sum, *MOMENTS[2:3] * self.mean, *MOMENTS[3:] * self.std]
 
 
 class ExtremePlan(NamedTuple):
@@ -190,10 +186,16 @@ class _Row:
         kind = self.feature_set.schema.input_type(name)
         return {AttributeType.number: Kind.real, AttributeType.category: Kind.presence}.get(kind, Kind.integer)
 
+    def missing(self, name: str) -> bool:
+        """Whether an event may lack the column."""
+        amount = self.feature_set.schema.amount
+        required = name == LABEL_INPUT or (name == AMOUNT_INPUT and amount is not None and not amount.optional)
+        return not required
+
     def _column(self, name: str) -> Column:
         schema = self.feature_set.schema
         if name == AMOUNT_INPUT:
-            return Column(name, "amount", 0, (int,))
+            return Column(name, "amount", 0, (int,), required=not self.missing(name))
         if name in schema.entities:
             return Column(name, "entity", schema.entity_names.index(name), (str,))
         allowed = {Kind.real: (float, int), Kind.presence: (str,), Kind.integer: (int, bool)}[self.kind(name)]
@@ -224,9 +226,9 @@ def _window_plan(
     moment_plans = []
     for name, uses in moments.items():
         aggs = {agg for _, agg, _ in uses}
+        wanted = tuple(agg for agg in MOMENTS if agg in aggs)
         used = tuple(sorted({window for _, _, window in uses}))
-        mean, std = Aggregation.mean in aggs, Aggregation.std in aggs
-        moment_plans.append(MomentPlan(name, row.place(name), row.kind(name), mean, std, used))
+        moment_plans.append(MomentPlan(name, row.place(name), row.kind(name), wanted, row.missing(name), used))
     extreme_plans = [
         ExtremePlan(name, row.place(name), agg, row.kind(name), tuple(sorted(used)))
         for (name, agg), used in extremes.items()

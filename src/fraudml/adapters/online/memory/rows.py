@@ -30,9 +30,10 @@ class Rows:
     def of(self, transactions: Sequence[Transaction]) -> list[Row]:
         """One row per transaction; raises OnlineStoreError for values that no normalised transaction has."""
         rows: list[Row] = []
+        attributes = self._attributes
         for event in transactions:
             self._check(event.transaction_id, event.event_time_us, event.entities)
-            if len(event.attributes) != self._attributes:
+            if len(event.attributes) != attributes:
                 raise OnlineStoreError(f"transaction {event.transaction_id!r} does not have the schema's attributes")
             amount = event.amount_minor
             if self._only_amount and type(amount) is int and -BOUND < amount < BOUND:
@@ -63,6 +64,8 @@ class Rows:
         else:
             value = (event.attributes if source == "attribute" else event.entities)[column.place]
         if value is None:
+            if column.required:
+                raise OnlineStoreError(f"transaction {event.transaction_id!r} has no {column.name}")
             return None
         kind = type(value)
         if kind not in column.allowed:

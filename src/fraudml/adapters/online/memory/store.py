@@ -24,7 +24,6 @@ from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import StateRead
 
 TICK = 256  # transactions after which the store looks at how far time has moved
-STEPS = 256  # entities of each table then looked at for eviction
 
 
 class MemoryOnlineStore:
@@ -33,7 +32,7 @@ class MemoryOnlineStore:
     Exact: every value equals the reference to the last bit. Two values are approximate, both of late
     transactions only: windows of a coarse resolution see the tile that holds the transaction's time as far as it has
     filled, and a transaction more than ``lateness_us`` late sees what is still held. Costs beyond O(1): a
-    late event moves the totals after it and, over min, max and nunique, has the next read go through the window.
+    late event moves the totals after it and, over min, max and nunique, goes through the slots of its windows.
 
     An entity is forgotten when none of its events can be seen by a read at most ``lateness_us`` late. Time is the
     median of the last ``tick`` event times, so that single broken clocks forget nothing.
@@ -59,7 +58,7 @@ class MemoryOnlineStore:
         self._rows = Rows(feature_set.schema, plan.row)
         windows = [WindowTable(each) for each in plan.windows]
         lasts = [LastTable(each) for each in plan.lasts]
-        self._tables: list[Table[Any]] = [*windows, *lasts]
+        self._tables: list[Table] = [*windows, *lasts]
         self._events = [table for table in self._tables if table.has_events]
         self._labels = [table for table in windows if not table.has_events]
         self._columns = np.array(plan.positions, dtype=np.intp)
@@ -79,8 +78,12 @@ class MemoryOnlineStore:
             answer = self._run(transactions, rows)
             self._recent += [event.event_time_us for event in transactions]
             if len(self._recent) >= self._tick:
-                self._advance(median_low(self._recent))
+                sealed_us = median_low(self._recent) - self.lateness_us
                 self._recent.clear()
+                for table in self._tables:
+                    table.seal(sealed_us)
+            for table in self._tables:
+                table.sweep(len(transactions))
         return answer
 
     def read(self, transactions: Sequence[Transaction]) -> StateRead:
@@ -133,18 +136,14 @@ class MemoryOnlineStore:
                     if rows is not None and has_events and key is not None:
                         table.insert(key, table.create(time_us, rows[i]))
                     continue
-                table.read(lane, time_us, cells)
+                is_late = table.read(lane, time_us, cells)
                 if has_events:
-                    if lane.starts[-1] > time_us:
+                    if is_late:
                         late[i] = True
                     if rows is not None:
                         table.put(lane, time_us, rows[i])
         values = np.array(cells, dtype=np.float64).reshape(len(transactions), self._width)
         return StateRead(values[:, self._columns], late)
-
-    def _advance(self, now_us: int) -> None:
-        for table in self._tables:
-            table.advance(now_us - self.lateness_us, STEPS)
 
     def _build(self) -> None:
         """Build gathered history into state."""
@@ -153,7 +152,7 @@ class MemoryOnlineStore:
         newest = self._gathered.newest_us
         history = self._gathered.table()
         for table in self._tables:
-            table.advance(max(newest - self.lateness_us, table.seal_us), 0)
+            table.seal(max(newest - self.lateness_us, table.seal_us))
         columns = [history[normal_column(column.name)] for column in self._plan.row]
         groups = Groups(history[EVENT_TIME], columns)
         entities = self.feature_set.schema.entity_names
