@@ -40,6 +40,11 @@ class DecisionLog(Protocol):
         """The API keys, kept in the same database."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether a commit waits, for a disk or a network, so that other work could be done meanwhile."""
+        ...
+
     def claim(self) -> None:
         """Become the one process that appends, until this log is closed or the process ends, however it ends.
 

@@ -41,9 +41,10 @@ class Recorder:
     def __init__(self, log: DecisionLog, journal: Journal | None = None) -> None:
         self._log = log
         self._journal = journal
-        self._log_gone = False
+        self._log_gone = False  # it did not take what was written; it may still answer
         self._probe_at = 0.0
         self._probes = 0
+        self._read_at = 0.0  # not to be read before: reading failed
         self._pending: dict[str, Decision] = {}
         self._failed: list[Decision] = []
         self._journaled: dict[str, Decision] = {}
@@ -80,35 +81,27 @@ class Recorder:
         return len(self._journaled)
 
     def known(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
-        """The decisions with these ids, by id, wherever they are; unknown ones are left out.
+        """The decisions with these ids, by id, durable or not; unknown ones are left out.
 
-        While the log is gone only the recent ones are known. Raises ``DecisionLogError`` when earlier decisions can
-        be made durable nowhere, or the log fails and there is no journal.
+        While the log cannot be read only the recent ones are known. Raises ``DecisionLogError`` when earlier decisions
+        can be made durable nowhere, or the log fails and there is no journal.
         """
         if self._failed:
             self.commit([])
-        return self.find(transaction_ids)
+        found: dict[str, Decision] = {}
+        self._look(_take_from(self._pending, transaction_ids, found), found)
+        return found
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
-        """The same, whatever the state of earlier decisions: for those who only read."""
+        """The durable ones, for those who only read; ``DecisionLogError`` when it cannot be told which are unknown."""
         found: dict[str, Decision] = {}
-        rest = transaction_ids
-        for held in (self._pending, self._journaled):
-            if held:
-                rest = _take_from(held, rest, found)
-        if not self._log_gone:
-            try:
-                found.update(self._log.find(rest))
-            except DecisionLogError as error:
-                self.lost(error)
-            else:
-                return found
-        for held in (self._recent, self._before):
-            rest = _take_from(held, rest, found)
+        asked = self._look(transaction_ids, found)
+        if not asked and len(found) < len(set(transaction_ids)):
+            raise DecisionLogError("the decision log cannot be read now")
         return found
 
     def decision(self, transaction_id: str) -> Decision:
-        """One decision; raises ``NotFoundError``."""
+        """One durable decision; raises ``NotFoundError``, and ``DecisionLogError`` when it cannot be told."""
         found = self.find([transaction_id])
         if not found:
             raise unknown(transaction_id)
@@ -132,10 +125,10 @@ class Recorder:
             try:
                 if self.degraded:
                     self._replay()
-                if batch and not self.degraded:
-                    self._to_log(batch)
-                if batch and self.degraded:
-                    batch = self._to_journal(batch)
+                rest = batch if self.degraded else self._to_log(batch)
+                if rest:
+                    journaled = self._to_journal(rest)
+                    batch = [journaled.get(decision.transaction.transaction_id, decision) for decision in batch]
             except BaseException:
                 self._failed = batch
                 raise
@@ -167,22 +160,50 @@ class Recorder:
         if self._journal is not None:
             self._journal.close()
 
-    def _to_log(self, batch: list[Decision]) -> None:
-        try:
-            if self._failed:  # the log may have some of them: a commit can fail after it happened
-                have = self._log.find([decision.transaction.transaction_id for decision in self._failed])
-                batch = [decision for decision in batch if decision.transaction.transaction_id not in have]
-            if batch:
-                self._log.append(batch)
-        except DecisionLogError as error:
-            self.lost(error)
+    def _look(self, transaction_ids: Sequence[str], found: dict[str, Decision]) -> bool:
+        """Add the durable decisions to ``found``; whether the log could be asked. Without it the recent are found."""
+        rest = _take_from(self._journaled, transaction_ids, found)
+        if time.monotonic() >= self._read_at:
+            try:
+                found.update(self._log.find(rest))
+            except DecisionLogError as error:
+                if self._journal is None:
+                    raise
+                logger.warning("the decision log cannot be read: %s", error)
+                self._read_at = time.monotonic() + PROBE_S
+            else:
+                return True
+        for held in (self._recent, self._before):
+            rest = _take_from(held, rest, found)
+        return False
 
-    def _to_journal(self, batch: list[Decision]) -> list[Decision]:
+    def _to_log(self, batch: list[Decision]) -> list[Decision]:
+        """Append to the log; what it did not take."""
+        try:
+            fresh = self._not_logged(batch) if self._failed else batch
+            if fresh:
+                self._log.append(fresh)
+        except DecisionLogError as error:
+            if self._journal is None:
+                raise
+            self._lost(error)
+            try:
+                return self._not_logged(batch)
+            except DecisionLogError:
+                return batch
+        return []
+
+    def _not_logged(self, batch: list[Decision]) -> list[Decision]:
+        """Those that the log does not have: a commit can fail after it happened."""
+        have = self._log.find([decision.transaction.transaction_id for decision in batch])
+        return [decision for decision in batch if not _is_in(have, decision)]
+
+    def _to_journal(self, batch: list[Decision]) -> dict[str, Decision]:
         if self._journal is None or len(self._journaled) + len(batch) > MOST_JOURNALED:
             raise DecisionLogError("the decision log is gone and the journal is full")
-        marked = [_marked(decision) for decision in batch]
-        self._journal.append(marked)
-        self._journaled.update([(decision.transaction.transaction_id, decision) for decision in marked])
+        marked = {decision.transaction.transaction_id: _marked(decision) for decision in batch}
+        self._journal.append([*marked.values()])
+        self._journaled.update(marked)
         return marked
 
     def _settled(self, batch: list[Decision]) -> None:
@@ -196,10 +217,7 @@ class Recorder:
         if len(self._recent) >= RECENT:
             self._before, self._recent = self._recent, {}
 
-    def lost(self, error: DecisionLogError) -> None:
-        """The log failed; raises the error when there is no journal."""
-        if self._journal is None:
-            raise error
+    def _lost(self, error: DecisionLogError) -> None:
         if not self._log_gone:
             logger.error("the decision log failed; decisions go to the journal until it works again: %s", error)
         # asking may hold up a batch until it times out
@@ -208,35 +226,38 @@ class Recorder:
         self._log_gone = True
 
     def _replay(self) -> None:
-        """Ask a log that is gone again, from time to time; raises nothing."""
+        """Try a log that is gone again, from time to time; raises nothing."""
         if self._log_gone and time.monotonic() < self._probe_at:
             return
         try:
             self._replay_some()
         except DecisionLogError as error:
-            self.lost(error)
+            self._lost(error)
 
     def _replay_some(self) -> None:
         """The next decisions of the journal into the log, in order; the last ones end the outage."""
         batch = list(islice(self._journaled.values(), REPLAY_AT_ONCE))
-        names = [decision.transaction.transaction_id for decision in batch]
-        have = self._log.find(names)
-        self._log.append([d for d in batch if d.transaction.transaction_id not in have])
-        self._log.ping()
+        have = self._log.find([decision.transaction.transaction_id for decision in batch])
+        fresh = [decision for decision in batch if decision.transaction.transaction_id not in have]
+        if fresh:
+            self._log.append(fresh)
         if self._journal is not None and len(batch) == len(self._journaled):
             self._journal.clear()
+        self._log_gone, self._probes, self._read_at = False, 0, 0.0
         for decision in batch:
             name = decision.transaction.transaction_id
-            self.superseded += name in have and have[name].arrival != decision.arrival
+            if name in have and not _is_in(have, decision):
+                self.superseded += 1
+                self._recent[name] = have[name]  # the first decision is the one that counts
             del self._journaled[name]
-        self._log_gone = False
-        self._probes = 0
-        if not self._journaled:
+        if batch and not self._journaled:
             logger.warning("the decision log works again and has all of the journal; superseded: %d", self.superseded)
 
 
 def _take_from(held: dict[str, Decision], transaction_ids: Sequence[str], found: dict[str, Decision]) -> Sequence[str]:
     """Move what is held into ``found``; the ids that are left. Another thread may change ``held``."""
+    if not held:
+        return transaction_ids
     left = []
     for name in transaction_ids:
         decision = held.get(name)
@@ -251,3 +272,9 @@ def _marked(decision: Decision) -> Decision:
     if Degradation.decision_log in decision.degraded:
         return decision
     return msgspec.structs.replace(decision, degraded=(*decision.degraded, Degradation.decision_log))
+
+
+def _is_in(have: dict[str, Decision], decision: Decision) -> bool:
+    """Whether it is this very decision that the log has, not another one on the same id."""
+    found = have.get(decision.transaction.transaction_id)
+    return found is not None and found.arrival == decision.arrival

@@ -5,9 +5,12 @@ known ids -> state -> vectors -> model -> policy -> log -> answers. HTTP, files 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from fraudml.decisions import explanation
 from fraudml.decisions.explanation import Explained
@@ -30,6 +33,8 @@ from fraudml.errors import (
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import OnlineStore
+
+logger = logging.getLogger(__name__)
 
 # Told how long each stage of a batch took: (find | state | model | log, seconds).
 OnStage = Callable[[str, float], None]
@@ -161,15 +166,18 @@ class Scorer:
         ``DecisionLogError`` when the log fails: then a retry is safe.
         """
         with self._lock:
-            self._clear_doubts()
             self.recorder.settle()
+            self._clear_doubts()
+            if self._unsure:
+                raise DecisionLogError("it is not known which earlier label reports the decision log has")
             decided = self._log.find([label.transaction_id for label in labels])
             found = [_resolve(label, decided.get(label.transaction_id)) for label in labels]
             good = [label for label in found if isinstance(label, Label)]
             arrivals = iter(self._arrivals.take(len(good)))
             reports = [LabelReport(label, next(arrivals)) if isinstance(label, Label) else label for label in found]
-            self._unsure = [report for report in reports if isinstance(report, LabelReport)]
-            news = self._log.append_labels(self._unsure)
+            told = [report for report in reports if isinstance(report, LabelReport)]
+            self._unsure += told
+            news = self._log.append_labels(told)
             self._unsure = []
             if news:
                 self._state.add_labels([report.label for report in news])
@@ -186,13 +194,15 @@ class Scorer:
 
     def _clear_doubts(self) -> None:
         """After a failure: bring the label reports into state that the log has after all, once it can be asked."""
-        if self._unsure and not self.recorder.degraded:
+        if self._unsure:
             ids = {report.label.transaction_id for report in self._unsure}
             try:
                 logged = {report.arrival for key in ids for report in self._log.label_history(key)}
             except DecisionLogError as error:
-                self.recorder.lost(error)  # decisions go on
-                return
+                if not self.recorder.has_journal:
+                    raise
+                logger.warning("it is still not known which label reports the log has: %s", error)
+                return  # decisions go on
             self._state.add_labels([report.label for report in self._unsure if report.arrival in logged])
             self._unsure = []
 
@@ -207,8 +217,13 @@ class Scorer:
         started = time.perf_counter()
         state = self._state.read_then_update(batch)
         read = self._time(decided, "state", started)
-        vectors = model.vectors(batch, state)
-        scores = model.scores(vectors)
+        try:
+            vectors = model.vectors(batch, state)
+            scores = model.scores(vectors)
+        except Exception:  # a defect: the transactions are in state by now, so they have to be decided
+            logger.exception("model %s failed", model.version)
+            vectors = np.full((len(batch), len(model.bundle.feature_set.inputs)), np.nan)
+            scores = [None] * len(batch)
         scored = self._time(decided, "model", read)
         timings = Timings(len(batch), int((read - started) * 1e6), int((scored - read) * 1e6))
         stale = (Degradation.registry,) if self.registry_gone else ()

@@ -8,7 +8,7 @@ metric                                   labels    meaning
                                                    count too: each is an answer
 ``fraud_prediction_latency_seconds``     route     from the request's arrival to its answer, for requests that
                                                    were answered with decisions
-``fraud_stage_seconds``                  stage     per request: ``decode``; per batch: the first one's wait in the
+``fraud_stage_seconds``                  stage     per batch: ``decode`` its first request and that one's wait in the
                                                    ``queue``, ``find`` known ids, read ``state``, run the ``model``,
                                                    commit to the ``log``
 ``fraud_batch_transactions``                       transactions decided together
@@ -33,12 +33,14 @@ metric                                   labels    meaning
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from fraudml.decisions.record import Decision
+from fraudml.errors import ConflictError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -74,7 +76,7 @@ class Metrics:
         )
         self._stage = Histogram(
             "fraud_stage_seconds",
-            "Time of each stage: decode (per request), queue, find, state, model, log (per batch).",
+            "Time of each stage of a batch: decode, queue (its first request), find, state, model, log.",
             ["stage"],
             buckets=_STAGE_SECONDS,
             registry=registry,
@@ -122,15 +124,6 @@ class Metrics:
         )
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
 
-    def predictions(self, decisions: Iterable[Decision]) -> None:
-        """These decisions are answered."""
-        for decision in decisions:
-            self._child(self._predictions, decision.model_version, decision.action.value).inc()
-            if decision.late:
-                self._late.inc()
-            for reason in decision.degraded:
-                self._child(self._degraded, reason.value).inc()
-
     def answered(self, route: str, seconds: float) -> None:
         """A request was answered with decisions after so many seconds."""
         self._child(self._latency, route).observe(seconds)
@@ -139,10 +132,28 @@ class Metrics:
         """A stage took so long."""
         self._child(self._stage, stage).observe(seconds)
 
-    def batch(self, count: int, waited: float) -> None:
-        """So many transactions were decided together, after the first of them had waited so many seconds."""
+    def batch(self, outcomes: Iterable[Decision | ConflictError], stages: Mapping[str, float]) -> None:
+        """These were decided together, for answers; ``stages``: seconds that the first of them spent in each stage.
+
+        Stages of the whole batch are told by :meth:`stage`.
+        """
+        count = 0
+        kinds: Counts[tuple[str, str]] = Counts()
+        for outcome in outcomes:
+            count += 1
+            if isinstance(outcome, ConflictError):
+                continue
+            kinds[outcome.model_version, outcome.action.value] += 1
+            if outcome.late:
+                self._late.inc()
+            for reason in outcome.degraded:
+                self._child(self._degraded, reason.value).inc()
+        for (model, action), number in kinds.items():
+            self._child(self._predictions, model, action).inc(number)
         self._batch.observe(count)
-        self.stage("queue", waited)
+        for stage in ("decode", "queue"):
+            if stage in stages:
+                self.stage(stage, stages[stage])
 
     def shed(self, reason: str) -> None:
         """A request was turned away."""

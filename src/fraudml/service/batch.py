@@ -115,7 +115,6 @@ async def _decide_part(state: ServiceState, items: Sequence[Item], first: int) -
     for reason, kind in (("invalid", RowError), ("conflict", ConflictError)):
         if count := sum(isinstance(answer, kind) for answer in answers):
             state.metrics.rejected(reason, count)
-    state.metrics.predictions(decided)
     results = [
         _result(first + place, item, answer) for place, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]

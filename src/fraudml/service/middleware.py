@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -24,6 +25,9 @@ SECURITY_HEADERS = [
 ]
 
 _OWN = frozenset(name for name, _ in SECURITY_HEADERS)
+
+_PROCESS = secrets.token_hex(4)
+_numbers = itertools.count(secrets.randbits(32))
 
 logger = logging.getLogger("fraudml.service")
 
@@ -94,4 +98,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return secrets.token_hex(8)
+    return f"{_PROCESS}{next(_numbers) & 0xFFFFFFFF:08x}"

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -21,9 +21,8 @@ from fraudml.decisions.scorer import Decided, Scorer
 from fraudml.errors import ConflictError, DeadlineExceeded, Overloaded, StoreError
 from fraudml.events.transaction import Transaction
 
-MOST_WAITING = 2_000  # requests; more would only wait longer than their clients do
 MOST_TOGETHER = 256  # transactions in a batch: beyond, batches get slower but not cheaper
-DEADLINE_S = 2.0
+CLOSE_S = 30.0  # a thread that a dead disk holds does not keep the process from ending
 SWEEP_S = 0.1  # how exactly the deadline is kept
 
 P = ParamSpec("P")
@@ -55,19 +54,21 @@ class Pipeline:
     """Used from one event loop, the one that runs when it is first used.
 
     ``deadline_s``: how long a request may wait for its answer; ``on_shed`` is told why one was turned away
-    (queue_full, deadline); ``on_batch`` how many transactions were decided together, and how many seconds the first of
-    their requests had waited.
+    (queue_full, deadline); ``on_batch`` the outcomes of each batch, and the seconds of each stage of its first request.
+    ``overlap``: decide on a batch while the one before is committed. It pays where a commit waits for a disk or a
+    network; where it only computes, handing batches from thread to thread costs more than it saves.
     """
 
     def __init__(
         self,
         scorer: Scorer,
         *,
-        most_waiting: int = MOST_WAITING,
+        most_waiting: int,
         most_together: int = MOST_TOGETHER,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float,
         on_shed: Callable[[str], None] = lambda reason: None,
-        on_batch: Callable[[int, float], None] = lambda count, waited: None,
+        on_batch: Callable[[Sequence[Outcome], Mapping[str, float]], None] = lambda outcomes, stages: None,
+        overlap: bool = True,
     ) -> None:
         self._scorer = scorer
         self._most_waiting = most_waiting
@@ -75,6 +76,7 @@ class Pipeline:
         self._deadline_s = deadline_s
         self._on_shed = on_shed
         self._on_batch = on_batch
+        self._overlap = overlap
         self._waiting: deque[Waiting[Any]] = deque()
         self._unanswered: deque[Waiting[Any]] = deque()  # in order of arrival, to keep the deadline
         self._sweeping = False
@@ -87,10 +89,18 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
 
-    async def score(self, transactions: Sequence[Transaction]) -> Waiting[list[Outcome]]:
+    async def score(self, transactions: Sequence[Transaction], decode_s: float = 0.0) -> Waiting[list[Outcome]]:
         """Decide on transactions (at most a batch's worth at once): the answered request, with the outcomes in its
-        future. Raises :class:`Overloaded`, :class:`DeadlineExceeded`, or what the scorer raises."""
-        return await self._ask(Waiting(self._running().create_future(), transactions))
+        future. ``decode_s``: the seconds it took to read them. Raises ``Overloaded``, ``DeadlineExceeded``, or what the
+        scorer raises."""
+        request: Waiting[list[Outcome]] = Waiting(self._running().create_future(), transactions)
+        request.stages["decode"] = decode_s
+        return await self._ask(request)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the threads work; before the first request there are none to fail."""
+        return all(thread.is_alive() for thread in self._threads)
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Another call of the scorer, in its turn; raises like :meth:`score`."""
@@ -102,7 +112,7 @@ class Pipeline:
         self._closing = True
         self._wake.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(CLOSE_S)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -129,7 +139,7 @@ class Pipeline:
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(SWEEP_S, self._sweep)
-        # A client that hangs up cancels this wait, not the decision: it is made and logged all the same.
+        # Who stops waiting while the decision is being made does not undo it; what has not begun is not begun.
         await request.future
         return request
 
@@ -156,30 +166,38 @@ class Pipeline:
 
     def _decide_all(self) -> None:
         """The thread that decides."""
-        while True:
-            if not self._waiting:
-                self._asleep = True
-                if not self._waiting:  # nothing came in between, so whoever comes sees that we sleep
-                    if self._closing:
-                        break
-                    self._wake.get()
-                self._asleep = False
-                continue
-            requests, transactions = self._next()
-            if not requests:
-                continue
-            if requests[0].call is not None:
-                self._run(requests[0])
-                continue
+        while not (self._closing and not self._waiting):
             try:
-                decided = self._scorer.decide(transactions)
-            except Exception as error:  # a defect fails its requests, not the service
-                self._answer(requests, error)
-                continue
-            self._committing.acquire()
-            self._decided.put((requests, decided))
+                self._decide_next()
+            except Exception:  # a thread that ends would leave everyone waiting
+                logger.exception("deciding failed")
         self._committing.acquire()
         self._decided.put(None)
+
+    def _decide_next(self) -> None:
+        """Sleep until there is something to do, or do it."""
+        if not self._waiting:
+            self._asleep = True
+            if not self._waiting and not self._closing:  # if something came in between, it may not have seen us asleep
+                self._wake.get()
+            self._asleep = False
+            return
+        requests, transactions = self._next()
+        if not requests:
+            return
+        if requests[0].call is not None:
+            self._run(requests[0])
+            return
+        try:
+            decided = self._scorer.decide(transactions)
+        except Exception as error:  # a defect fails its requests, not the service
+            self._answer(requests, error)
+            return
+        if self._overlap:
+            self._committing.acquire()
+            self._decided.put((requests, decided))
+        else:
+            self._commit(requests, decided)
 
     def _next(self) -> tuple[list[Waiting[Any]], list[Transaction]]:
         """The next batch: requests whose time is not over, or one other call."""
@@ -214,36 +232,44 @@ class Pipeline:
         """The thread that commits."""
         while True:
             try:
-                # while something is wrong, commit nothing from time to time: that asks whether it still is
-                item = self._decided.get(timeout=PROBE_S if self._scorer.recorder.unsettled else None)
+                item = self._decided.get(timeout=PROBE_S)
             except Empty:
                 self._recover()
                 continue
             if item is None:
                 break
-            requests, decided = item
             try:
-                outcomes = self._scorer.commit(decided)
-            except Exception as error:  # as above
+                self._commit(*item)
+            except Exception:  # as above
+                logger.exception("committing failed")
+            finally:
                 self._committing.release()
-                self._answer(requests, error)
-                continue
-            self._committing.release()
-            self._on_batch(len(outcomes), requests[0].stages["queue"])
-            split = []
-            place = 0
-            for request in requests:
-                request.stages.update(decided.stages)
-                split.append(outcomes[place : place + len(request.transactions)])
-                place += len(request.transactions)
-            self._answer(requests, split)
         self._recover()
 
-    def _recover(self) -> None:
+    def _commit(self, requests: list[Waiting[Any]], decided: Decided) -> None:
         try:
-            self._scorer.recorder.commit([])
+            outcomes = self._scorer.commit(decided)
+        except Exception as error:  # a defect fails its requests, not the service
+            self._answer(requests, error)
+            return
+        split = []
+        place = 0
+        for request in requests:
+            request.stages.update(decided.stages)
+            split.append(outcomes[place : place + len(request.transactions)])
+            place += len(request.transactions)
+        self._answer(requests, split)
+        self._on_batch(outcomes, requests[0].stages)
+
+    def _recover(self) -> None:
+        """While something is wrong, commit nothing from time to time: that asks whether it still is."""
+        try:
+            if self._scorer.recorder.unsettled:
+                self._scorer.recorder.commit([])
         except StoreError as error:
             logger.debug("still unavailable: %s", error)
+        except Exception:  # as above
+            logger.exception("recovering failed")
 
     def _answer(self, requests: list[Waiting[Any]], results: Sequence[Any] | Exception) -> None:
         if self._loop is not None and not self._loop.is_closed():

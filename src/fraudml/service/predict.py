@@ -6,7 +6,7 @@ It is an ASGI application of its own, in front of FastAPI's routes, whose machin
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,7 +15,6 @@ from fraudml.errors import ConflictError, FraudmlError, RowError
 from fraudml.service.answers import encode, prediction
 from fraudml.service.auth import Guard
 from fraudml.service.body import LARGE, parse
-from fraudml.service.pipeline import Waiting
 from fraudml.service.problems import NO_SUCH_METHOD, ProblemError, answer_failure
 from fraudml.service.state import ServiceState
 
@@ -65,7 +64,7 @@ class Predict:
             raise
         decoded = time.perf_counter() - arrived
         facts["transaction_id"] = transaction.transaction_id
-        request = await state.pipeline.score((transaction,))
+        request = await state.pipeline.score((transaction,), decoded)
         (outcome,) = request.future.result()
         if isinstance(outcome, ConflictError):
             state.metrics.rejected("conflict")
@@ -73,15 +72,13 @@ class Predict:
         body = encode(prediction(outcome))
         headers = [_JSON, (b"content-length", b"%d" % len(body))]
         took = time.perf_counter() - started
-        state.metrics.stage("decode", decoded)
-        state.metrics.predictions((outcome,))
         state.metrics.answered("predict", took)
         if state.settings.server_timing:
-            headers.append((b"server-timing", _server_timing(request, decoded, took)))
+            headers.append((b"server-timing", _server_timing(request.stages, took)))
         return body, headers
 
 
-def _server_timing(request: Waiting[Any], decoded: float, took: float) -> bytes:
+def _server_timing(stages: Mapping[str, float], took: float) -> bytes:
     """The header of that name (W3C): milliseconds in each stage; those of a batch are the whole batch's."""
-    stages = {"decode": decoded, **request.stages, "total": took}
-    return ", ".join(f"{name};dur={seconds * 1_000:.3f}" for name, seconds in stages.items()).encode()
+    timed = {**stages, "total": took}
+    return ", ".join(f"{name};dur={seconds * 1_000:.3f}" for name, seconds in timed.items()).encode()

@@ -52,6 +52,7 @@ class ServiceState:
             deadline_s=self.settings.deadline_ms / 1_000,
             on_shed=self.metrics.shed,
             on_batch=self.metrics.batch,
+            overlap=self.log.waits,
         )
         recorder = self.scorer.recorder
         self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)

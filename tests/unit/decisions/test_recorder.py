@@ -16,15 +16,17 @@ from fraudml.decisions.model import Model
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
-from fraudml.errors import ConflictError, DecisionLogError
+from fraudml.errors import ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
 from tests.support.scoring import SCHEMA, SECOND, T0, ReferenceStore, bundle, transaction
 
 
 class GoneLog(SqliteDecisionLog):
-    """A log that can be gone: no call answers. ``after``: appends happen and fail all the same."""
+    """A log that can be ``gone``: no call answers; or ``full``: it only answers. ``after``: appends happen and fail all
+    the same."""
 
     gone = False
+    full = False
     after = False
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
@@ -37,6 +39,8 @@ class GoneLog(SqliteDecisionLog):
         self._check()
         if self.after:
             raise DecisionLogError("connection lost")
+        if self.full:
+            raise DecisionLogError("disk full")
         super().append(decisions)
 
     def append_labels(self, reports: Any) -> Any:
@@ -171,11 +175,54 @@ def test_a_long_journal_is_replayed_piece_by_piece_with_new_decisions_behind_it(
 def test_a_commit_that_happened_and_failed_is_not_repeated(world: World) -> None:
     world.log.after = True
     (made,) = world.score(1)
-    assert made.degraded == (Degradation.decision_log,)
+    assert (made.degraded, world.recorder.journaled) == ((), 0)  # the log, when asked, has it
     world.log.after = False
     world.score(2)
     assert world.logged() == ["t1", "t2"]
     assert len(world.store.events) == 2
+    world.restart()
+    assert world.score(1) == [made]
+
+
+def test_a_log_that_takes_nothing_but_answers_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "RECENT", 1)
+    (first,) = world.score(1)
+    world.score(2)
+    world.score(3)
+    world.log.full = True
+    assert world.score(4)[0].degraded == (Degradation.decision_log,)
+    assert world.score(1) == [first]  # though it is not among the recent ones
+    with pytest.raises(ConflictError):
+        world.scorer.score([transaction(1, amount=7)])
+    assert world.recorder.decision("t1") == first
+    world.log.full = False
+    world.score(5)
+    assert (world.recorder.superseded, world.logged()) == (0, [f"t{n}" for n in range(1, 6)])
+
+
+def test_a_reading_that_fails_does_not_send_decisions_to_the_journal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(transaction_ids: Any) -> Any:
+        raise DecisionLogError("slow")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.log, "find", fail)
+        (made,) = world.score(1)
+    assert (made.degraded, world.recorder.journaled, world.logged()) == ((), 0, ["t1"])
+
+
+def test_readers_see_durable_decisions_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = world.scorer.decide([transaction(1)])
+    with pytest.raises(NotFoundError):
+        world.recorder.decision("t1")
+    world.scorer.commit(decided)
+    assert world.recorder.decision("t1").transaction == transaction(1)
+    monkeypatch.setattr(recorder_module, "PROBE_S", 60.0)
+    world.log.gone = True
+    assert world.recorder.decision("t1").transaction == transaction(1)  # it is a recent one
+    with pytest.raises(DecisionLogError):  # who knows
+        world.recorder.decision("t2")
 
 
 def test_an_id_decided_long_before_the_outage_is_decided_again_and_the_log_wins(
@@ -192,6 +239,7 @@ def test_an_id_decided_long_before_the_outage_is_decided_again_and_the_log_wins(
     world.score(4)
     assert world.recorder.superseded == 1
     assert world.score(1) == [first]
+    assert world.recorder.decision("t1") == first
     assert world.logged() == ["t1", "t2", "t3", "t4"]
 
 

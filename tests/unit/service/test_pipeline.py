@@ -46,7 +46,8 @@ class World:
         self.decide, self.commit = Stage(self.scorer.decide), Stage(self.scorer.commit)
         self.scorer.decide, self.scorer.commit = self.decide, self.commit  # type: ignore[method-assign]
         self.shed: list[str] = []
-        self.pipeline = Pipeline(self.scorer, on_shed=self.shed.append, **options)
+        limits = {"most_waiting": 1_000, "deadline_s": 30.0} | options
+        self.pipeline = Pipeline(self.scorer, on_shed=self.shed.append, **limits)
 
     def run(self, story: Coroutine[Any, Any, Any]) -> Any:
         try:
@@ -65,9 +66,9 @@ class World:
         assert await asyncio.to_thread(stage.entered.acquire, timeout=30)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+@pytest.fixture(params=[True, False], ids=["overlap", "one-thread"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    return World(tmp_path, overlap=request.param)
 
 
 def ids(outcomes: list[Any]) -> list[str]:
@@ -84,7 +85,9 @@ def test_one_alone_is_decided_at_once_and_those_together_in_one_batch(world: Wor
     assert world.decide.sizes == [1, 10]
 
 
-def test_what_arrives_meanwhile_is_the_next_batch_decided_while_the_last_is_committed(world: World) -> None:
+def test_what_arrives_meanwhile_is_the_next_batch_decided_while_the_last_is_committed(tmp_path: Path) -> None:
+    world = World(tmp_path, overlap=True)
+
     async def story() -> None:
         world.commit.held = True
         first = asyncio.create_task(world.score(1))
@@ -196,6 +199,28 @@ def test_a_failure_reaches_those_concerned_only(world: World, monkeypatch: pytes
         monkeypatch.setattr(world.log, "append", append)
         assert ids([await world.score(2)]) == ["t2"]
         assert set(world.log.find(["t1", "t2"])) == {"t1", "t2"}
+
+    world.run(story())
+
+
+def test_a_defect_in_recovery_does_not_end_the_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraudml.service.pipeline.PROBE_S", 0.01)
+    recorder = world.scorer.recorder
+    tried = threading.Semaphore(0)
+
+    def fail(decisions: Any) -> Any:
+        tried.release()
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        await world.score(1)
+        with monkeypatch.context() as broken:
+            broken.setattr(recorder, "commit", fail)
+            broken.setattr(recorder, "_log_gone", True)
+            for _ in range(2):
+                assert await asyncio.to_thread(tried.acquire, timeout=30)
+        assert ids([await world.score(2)]) == ["t2"]
+        assert world.pipeline.alive
 
     world.run(story())
 

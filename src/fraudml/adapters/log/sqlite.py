@@ -44,11 +44,17 @@ class SqliteDecisionLog:
     def __init__(
         self, url: str, schema: Schema, *, durability: Durability = Durability.process, timeout_ms: int = 1_000
     ) -> None:
+        self._durability = durability
         self._engine = connect(url, durability)
         self._rows = RowCodec(schema)
         self._hot = HotPath(self._engine, self._rows, timeout_ms)
         self.keys = SqliteKeyStore(self._engine)
         self._claim: sqlite3.Connection | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Only for the disk: without that a commit is computing."""
+        return self._durability is Durability.power
 
     def claim(self) -> None:
         """Hold SQLite's own lock on an empty file beside the log's: it works on every system, and ends with the
