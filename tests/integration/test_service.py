@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def test_a_batch_reports_each_item_by_itself(service: Service) -> None:
     body = answer.json()
     assert (body["scored"], body["failed"]) == (3, 3)
     results = body["results"]
-    assert [r.get("transaction_id") for r in results] == ["t1", "t2", None, None, None, "t2"]
+    assert [r.get("transaction_id") for r in results] == ["t1", "t2", None, "t1", None, "t2"]
     assert results[1] == results[5]
     assert [r["error"]["status"] for r in results if "error" in r] == [422, 409, 422]
     assert [r["index"] for r in results if "error" in r] == [2, 3, 4]
@@ -312,6 +312,45 @@ def test_labels_are_recorded_once_and_show_in_the_decision(service: Service) -> 
     assert [item.is_fraud for item in service.store.labels if item.transaction_id == "t1"] == [True, False]
 
 
+def test_labels_are_recorded_in_parts_and_a_part_that_fails_does_not_undo_those_before(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fraudml.service.labels.PART", 2)
+    rows = [row(n) for n in range(1, 6)]
+    assert service.client.post("/v1/batch-predict", json={"transactions": rows}).json()["scored"] == 5
+    labels: list[Any] = [{"transaction_id": f"t{n}", "is_fraud": True} for n in range(1, 6)]
+    labels.insert(1, 7)
+    real, sizes = service.state.scorer.add_labels, []
+
+    def second_fails(part: Any) -> Any:
+        sizes.append(len(part))
+        if len(sizes) == 2:
+            raise DecisionLogError("secret path")
+        return real(part)
+
+    monkeypatch.setattr(service.state.scorer, "add_labels", second_fails)
+    first = service.as_("label").post("/v1/labels", json={"labels": labels})
+    assert first.status_code == 200
+    assert "secret" not in first.text
+    body = first.json()
+    assert (body["recorded"], body["unchanged"], body["failed"]) == (2, 0, 4)
+    assert [r.get("transaction_id") for r in body["results"]] == ["t1", None, "t2", "t3", "t4", "t5"]
+    assert [r.get("error", {}).get("status") for r in body["results"]] == [None, 422, None, 503, 503, 503]
+    assert sizes == [2, 2]  # what follows a failure is not tried
+    again = service.as_("label").post("/v1/labels", json={"labels": labels}).json()
+    assert (again["recorded"], again["unchanged"], again["failed"]) == (3, 2, 1)
+    assert sizes == [2, 2, 2, 2, 1]
+    assert service.as_("label").post("/v1/labels", json={"labels": []}).json()["results"] == []
+
+
+def test_labels_of_which_none_can_be_recorded_are_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraudml.service.labels.PART", 1)
+    service.client.post("/v1/predict", json=row(2))
+    monkeypatch.setattr(service.log, "append_labels", _raise(DecisionLogError("gone")))
+    labels = [{"transaction_id": name, "is_fraud": True} for name in ("nobody", "t2")]
+    problem(service.as_("label").post("/v1/labels", json={"labels": labels}), 503)
+
+
 @pytest.mark.parametrize(
     ("body", "paths"),
     [
@@ -385,6 +424,38 @@ def test_explanations_add_up(service: Service) -> None:
     problem(service.client.post("/v1/explain", json=row(2, amount=1)), 409)
     for top in ("0", "1001", "x", "-1", "9" * 5_000):
         problem(service.client.post(f"/v1/explain?top={top}", json=row(2)), 422)
+
+
+def test_a_flood_of_explanations_is_turned_away_and_starves_nobody(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fraudml.service.explain.MOST_WAITING", 1)
+    service = start()
+    monkeypatch.setattr("fraudml.service.auth.KEYS_TTL_S", -1.0)  # each request reads the keys
+    entered, release = threading.Semaphore(0), threading.Event()
+    real = service.state.scorer.explain
+
+    def slow(sent: Any) -> Any:
+        entered.release()
+        assert release.wait(30)
+        return real(sent)
+
+    monkeypatch.setattr(service.state.scorer, "explain", slow)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(service.client.post, "/v1/explain", json=row(1)) for _ in range(4)]
+        try:
+            for _ in range(2):
+                assert entered.acquire(timeout=30)
+            done, waiting = wait(asked, timeout=30, return_when=FIRST_COMPLETED)
+            assert (len(done), len(waiting)) == (1, 3)  # two in threads, one in the queue
+            problem(done.pop().result(), 503)
+            assert service.as_("admin").post("/v1/predict", json=row(1)).status_code == 200
+            assert service.as_(None).get("/health/ready").status_code == 200
+            assert not entered.acquire(blocking=False)
+        finally:
+            release.set()
+        assert [future.result(30).status_code for future in waiting] == [200, 200, 200]
+    assert 'fraud_shed_total{reason="queue_full"} 1.0' in service.client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
@@ -485,6 +556,33 @@ def test_a_log_that_hangs_does_not_hang_readiness(service: Service, monkeypatch:
         assert service.as_(None).get("/health/ready").json()["degraded"] == ["decision_log"]
     finally:
         answered.set()
+
+
+def test_a_log_that_hangs_is_asked_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, asked = threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr("fraudml.service.health.READY_WITHIN_S", 0.01)
+
+    def hang() -> None:
+        asked.release()
+        answered.wait(30)
+
+    monkeypatch.setattr(service.log, "ping", hang)
+    try:
+        for _ in range(3):
+            assert service.as_(None).get("/health/ready").json()["degraded"] == ["decision_log"]
+        assert asked.acquire(timeout=30)
+        assert not asked.acquire(blocking=False)
+    finally:
+        answered.set()
+
+
+def test_a_service_whose_threads_have_ended_is_not_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.client.post("/v1/predict", json=row(1))
+    ended = threading.Thread()
+    monkeypatch.setattr(service.state.pipeline, "_threads", [*service.state.pipeline._threads, ended])
+    detail = problem(service.as_(None).get("/health/ready"), 503)["detail"]
+    assert detail == "the service's threads have ended; restart it"
+    assert service.as_(None).get("/health/live").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json"])

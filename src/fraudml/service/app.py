@@ -33,6 +33,8 @@ def create_app(state: ServiceState) -> ASGIApp:
     app.state.service = state
     guard = Guard(Keyring(state.log.keys), RateLimit(state.settings.rate_limit_per_s))
     app.state.guard = guard
+    app.state.explanations = explain.explanation_lane()
+    app.state.ping = health.shared_ping(state)
     for module in (batch, explain, labels, decisions, health, docs):
         app.include_router(module.router)
     add_handlers(app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import math
@@ -10,14 +9,14 @@ import time
 from collections.abc import Iterable
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 
 from fraudml.decisions.keys import ApiKey, KeyStore, Scope, hash_token
-from fraudml.errors import DecisionLogError
+from fraudml.errors import DecisionLogError, FraudmlError
 from fraudml.service.problems import ProblemError
+from fraudml.service.threads import SharedCall
 
-KEYS_TTL_S = 2.0  # a revoked key stops working within this time
-READ_WITHIN_S = 1.0
+KEYS_TTL_S = 2.0  # a revoked key stops working within this time and that of one read
+READ_WITHIN_S = 1.0  # how long a request waits for a read
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -26,33 +25,47 @@ logger = logging.getLogger(__name__)
 
 
 class Keyring:
-    """The keys in memory, read again every :data:`KEYS_TTL_S`. Used from one event loop."""
+    """The keys in memory, read again by the first request after every :data:`KEYS_TTL_S`. Used from one event loop.
+
+    Only that request waits for the read; others go on with the keys known. While a read hangs there is no second one.
+    """
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
         self._keys: dict[bytes, ApiKey] | None = None
-        self._read_at = -math.inf
-        self._reading = asyncio.Lock()
+        self._fresh_at = -math.inf  # when the read began that the keys are from, or when one failed
+        self._failing = False
+        self._reading = SharedCall(self._read)
 
     async def find(self, token: str) -> ApiKey | None:
         """The valid key of a token; raises DecisionLogError when no keys could be read yet."""
-        if time.monotonic() - self._read_at > KEYS_TTL_S:
-            async with self._reading:
-                if time.monotonic() - self._read_at > KEYS_TTL_S:
-                    await self._read()
+        if time.monotonic() - self._fresh_at > KEYS_TTL_S and not (self._keys is not None and self._reading.under_way):
+            await self._refresh()
         # By the hash of what was sent: how long this takes tells nothing that would help to guess a token.
         return (self._keys or {}).get(hash_token(token))
 
-    async def _read(self) -> None:
+    async def _refresh(self) -> None:
         try:
-            keys = await asyncio.wait_for(run_in_threadpool(self._store.all), READ_WITHIN_S)
-        except (DecisionLogError, TimeoutError) as error:
+            await self._reading.result(READ_WITHIN_S)
+        except Exception as error:  # of any kind: a defect in reading must not lock everyone out
             if self._keys is None:
-                raise DecisionLogError(f"the API keys cannot be read: {str(error) or 'no answer in time'}") from error
-            logger.warning("API keys cannot be read, those known stay valid: %s", error)
-        else:
-            self._keys = {key.token_hash: key for key in keys if key.revoked_at_us is None}
-        self._read_at = time.monotonic()
+                if isinstance(error, (DecisionLogError, TimeoutError)):
+                    raise DecisionLogError(f"the API keys cannot be read: {error}") from error
+                raise
+            self._fresh_at = time.monotonic()
+            if not self._failing:
+                unforeseen = None if isinstance(error, (FraudmlError, TimeoutError)) else error
+                logger.warning("API keys cannot be read, those known stay valid: %s", error, exc_info=unforeseen)
+            self._failing = True
+
+    def _read(self) -> None:
+        """In a thread; what it reads counts also when nobody waits for it any more."""
+        began = time.monotonic()
+        self._keys = {key.token_hash: key for key in self._store.all() if key.revoked_at_us is None}
+        self._fresh_at = began
+        if self._failing:
+            logger.info("API keys can be read again")
+        self._failing = False
 
 
 class RateLimit:

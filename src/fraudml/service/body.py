@@ -20,6 +20,8 @@ LARGE = 100_000  # bytes; reading more takes long enough for other requests to n
 BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
+# Java's own client asks to upgrade to HTTP/2 unless told otherwise; uvicorn does not, and drops such a request's body.
+NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade (in Java: HttpClient.Version.HTTP_1_1)"
 
 __all__ = ["LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
 
@@ -46,7 +48,7 @@ class BodyReader:
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON,
-        408 when it stops arriving."""
+        408 when it stops arriving, 400 when it was lost because the request asks for another protocol."""
         for name, value in scope["headers"]:
             if name == b"content-type":
                 if value != b"application/json" and _JSON_TYPE.fullmatch(value.strip()) is None:
@@ -60,7 +62,7 @@ class BodyReader:
         if not self._watching:
             self._watch()
         try:
-            return await self._chunks(receive)
+            body = await self._chunks(receive)
         except asyncio.CancelledError:
             if task not in self._late:
                 raise
@@ -69,6 +71,9 @@ class BodyReader:
         finally:
             del self._since[task]
             self._late.discard(task)
+        if not body and any(name == b"upgrade" for name, _ in scope["headers"]):
+            raise ProblemError(400, NO_UPGRADE, {"Connection": "close"})
+        return body
 
     async def _chunks(self, receive: Receive) -> bytes:
         size = 0

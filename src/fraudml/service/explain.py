@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from fraudml.decisions.explanation import Explained
 from fraudml.decisions.keys import Scope
-from fraudml.errors import FieldProblem, RowError
+from fraudml.errors import FieldProblem, Overloaded, RowError
 from fraudml.service.answers import Explanation, Reason, json_response
 from fraudml.service.auth import guard_of
 from fraudml.service.body import decode_object, read_body
 from fraudml.service.state import ServiceState, state_of
+from fraudml.service.threads import Lane
 
 router = APIRouter(prefix="/v1")
 MOST_REASONS = 10
+THREADS = 2
+MOST_WAITING = 100
 
 
 @router.post("/explain")
@@ -25,9 +27,19 @@ async def explain(request: Request) -> Response:
     guard.limit.take(key.name, 1)
     top = _top(request)
     body = await read_body(request)
-    # not in the scoring thread: an explanation asks the model hundreds of times, and nobody's decision shall wait
-    explained = await run_in_threadpool(_explain, state, body)
+    lane: Lane = request.app.state.explanations
+    try:
+        # not in the scoring thread: an explanation asks the model hundreds of times, and nobody's decision shall wait
+        explained = await lane.run(_explain, state, body)
+    except Overloaded:
+        state.metrics.shed("queue_full")
+        raise
     return json_response(_answer(explained, top))
+
+
+def explanation_lane() -> Lane:
+    """The threads that explain; an app has one such lane, as ``app.state.explanations``."""
+    return Lane(THREADS, MOST_WAITING)
 
 
 def _explain(state: ServiceState, body: bytes) -> Explained:

@@ -7,7 +7,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from fraudml.decisions.keys import Scope
-from fraudml.errors import FieldProblem, FraudmlError, RowError
+from fraudml.errors import FieldProblem, FraudmlError, OverloadError, RowError, StoreError
 from fraudml.events.label import Label
 from fraudml.service.answers import ItemError, LabelOutcome, LabelOutcomes, json_response
 from fraudml.service.auth import guard_of
@@ -16,6 +16,7 @@ from fraudml.service.problems import ProblemError, problem_of
 from fraudml.service.state import ServiceState, state_of
 
 router = APIRouter(prefix="/v1")
+PART = 250  # labels recorded together: the thread that decides is not held for longer than that takes
 
 
 @router.post("/labels")
@@ -54,12 +55,27 @@ def _read(state: ServiceState, body: bytes) -> Label | list[Label | RowError]:
 
 
 async def _record(state: ServiceState, read: list[Label | RowError]) -> LabelOutcomes:
-    good = [item for item in read if isinstance(item, Label)]
-    told = iter(await state.pipeline.run(state.scorer.add_labels, good))
+    told = iter(await _in_parts(state, [item for item in read if isinstance(item, Label)]))
     outcomes = [next(told) if isinstance(item, Label) else item for item in read]
     recorded, unchanged, failed = _count(state, outcomes)
     results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
     return LabelOutcomes(results, recorded, unchanged, failed)
+
+
+async def _in_parts(state: ServiceState, labels: list[Label]) -> list[bool | FraudmlError]:
+    """The outcome of each label. After a part that failed no further one is tried: their labels fail with it.
+
+    Raises that failure when no label before it is recorded.
+    """
+    outcomes: list[bool | FraudmlError] = []
+    for first in range(0, len(labels), PART):
+        try:
+            outcomes += await state.pipeline.run(state.scorer.add_labels, labels[first : first + PART])
+        except (StoreError, OverloadError) as error:
+            if not any(isinstance(outcome, bool) for outcome in outcomes):
+                raise
+            return outcomes + [error] * (len(labels) - first)
+    return outcomes
 
 
 def _result(index: int, item: Label | RowError, outcome: bool | FraudmlError) -> LabelOutcome | ItemError:

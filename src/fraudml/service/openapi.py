@@ -32,6 +32,7 @@ _ANSWERS = (
     *(ItemError, Problem, Alive, Ready),
 )
 _PROBLEMS = {
+    400: "The request asks to upgrade to another protocol, or is not sound HTTP (this is told in plain text).",
     401: "No API key, or not a valid one.",
     403: "The key lacks the scope.",
     404: "The transaction has not been scored here.",
@@ -43,7 +44,7 @@ _PROBLEMS = {
     429: "The key's rate limit is used up: see `Retry-After`.",
     503: "A backend is unavailable: retry the same request, see `Retry-After`.",
 }
-_BODY_PROBLEMS = (401, 403, 408, 413, 415, 422, 503)
+_BODY_PROBLEMS = (400, 401, 403, 408, 413, 415, 422, 503)
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}}
 _HEADERS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
@@ -230,6 +231,8 @@ def _operation(summary: str, scope: str | None, answer: str | tuple[str, ...], p
     for status in sorted(problems):
         schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
         responses[str(status)] = {"description": _PROBLEMS[status], "content": {PROBLEM_JSON: schema}}
+        if status == 400:
+            responses["400"]["content"]["text/plain"] = {"schema": {"type": "string"}}
         if status in _HEADERS:
             responses[str(status)]["headers"] = _HEADERS[status]
     operation: Json = {"summary": summary, "responses": responses}

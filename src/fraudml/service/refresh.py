@@ -11,7 +11,7 @@ from typing import TypeVar
 from fraudml import wiring
 from fraudml.decisions.model import Model
 from fraudml.decisions.scorer import Scorer
-from fraudml.errors import BundleError, FraudmlError, NotFoundError, RegistryError
+from fraudml.errors import FraudmlError, NotFoundError, RegistryError
 from fraudml.monitoring.metrics import Metrics
 from fraudml.settings import Settings
 
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 class Refresher:
     """Keeps a scorer on the version that an alias names; it never makes a working service worse.
 
-    ``named`` says the version (``NotFoundError``, ``RegistryError``), ``load`` gives its verified model (also
-    ``BundleError``); see :class:`fraudml.wiring.ModelSource`. While the registry does not answer, the loaded model
-    serves on and :attr:`registry_down` is true, in the scorer too. A version that must not serve is refused once and
-    not tried again until the alias has named another. Each call has a deadline, so a registry that hangs counts as
-    down and does not keep the process from ending.
+    ``named`` says the version (``NotFoundError``, ``RegistryError``), ``load`` gives its verified model; any other
+    error of ``load`` says that it must not serve. See :class:`fraudml.wiring.ModelSource`. While the registry does not
+    answer, the loaded model serves on and :attr:`registry_down` is true, in the scorer too. A version that must not
+    serve is refused once and not tried again until the alias has named another. Each call has a deadline, so a registry
+    that hangs counts as down and does not keep the process from ending.
     """
 
     def __init__(
@@ -99,7 +99,9 @@ class Refresher:
             if self._stopping.is_set():
                 return
             self._scorer.use(model)
-        except BundleError as error:
+        except (NotFoundError, RegistryError):
+            raise
+        except Exception as error:  # BundleError, or a configuration or a bundle that nobody has foreseen
             self._refuse(version, error)
             return
         self._refused = None
@@ -107,16 +109,16 @@ class Refresher:
         self._metrics.serves(model.version)
         logger.info("model %s serves instead of model %s", model.version, before)
 
-    def _refuse(self, version: str, error: BundleError) -> None:
+    def _refuse(self, version: str, error: Exception) -> None:
         self._refused = version
         self._metrics.swap("refused")
-        logger.error("model %s serves on, model %s must not: %s", self._scorer.model.version, version, error)
+        said = "model %s serves on, model %s must not: %s"
+        logger.error(said, self._scorer.model.version, version, error, exc_info=_unforeseen(error))
 
     def _unreachable(self, error: Exception) -> None:
         if not self.registry_down:
-            unforeseen = None if isinstance(error, FraudmlError) else error
             said = "model %s serves on, newer ones are not seen: %s"
-            logger.warning(said, self._scorer.model.version, error, exc_info=unforeseen)
+            logger.warning(said, self._scorer.model.version, error, exc_info=_unforeseen(error))
         self._tell(down=True)
 
     def _tell(self, *, down: bool) -> None:
@@ -142,6 +144,11 @@ class Refresher:
         if not future.done():
             raise RegistryError(f"the model registry did not answer within {seconds:g} s")
         return future.result()
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    """The error if its traceback should be logged."""
+    return None if isinstance(error, FraudmlError) else error
 
 
 def refresher(

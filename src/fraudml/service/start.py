@@ -30,7 +30,7 @@ def build_state(
     """The state behind the API: the named model, and online state folded from ``history`` and the decision log."""
     log = wiring.decision_log(settings, declared.schema)
     log.claim()  # first: what another process appends would be missing in this one's state
-    recorder = Recorder(log, wiring.journal(settings))
+    recorder = Recorder(log, wiring.journal(settings, declared.schema))
     recorder.replay()  # before state is rebuilt from the log
     metrics = Metrics()
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)

@@ -17,7 +17,7 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.model import Model
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.decisions.scorer import Scorer
-from fraudml.errors import NotFoundError, RegistryError
+from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.features.derive import to_model
 from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.models import bundle
@@ -207,6 +207,42 @@ def test_a_bundle_that_must_not_serve_is_refused_once(
     world.registry.champion = "2"  # the alias has moved in between: tried again
     world.refresher.check()
     assert world.serving == "2"
+
+
+@pytest.mark.parametrize(("error", "traced"), [(ConfigError("no such policy"), False), (ValueError("surprise"), True)])
+def test_any_other_error_of_a_version_refuses_it_once(
+    world: World, error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    loads = []
+
+    def load(version: str) -> Model:
+        loads.append(version)
+        raise error
+
+    looking = Refresher(world.scorer, lambda: "2", load, world.metrics)
+    for _ in range(3):
+        looking.check()
+    assert (world.serving, loads, looking.registry_down) == ("1", ["2"], False)
+    assert world.metric('fraud_model_swaps_total{outcome="refused"}') == 1
+    assert world.metric("fraud_registry_up") == 1
+    assert said(caplog) == [("ERROR", f"model 1 serves on, model 2 must not: {error}")]
+    assert (caplog.records[0].exc_info is not None) is traced
+
+
+@pytest.mark.parametrize(("error", "down"), [(RegistryError("refused"), True), (NotFoundError("deleted"), False)])
+def test_a_version_that_the_registry_does_not_give_is_tried_again(world: World, error: Exception, down: bool) -> None:
+    errors = [error]
+
+    def load(version: str) -> Model:
+        if errors:
+            raise errors.pop()
+        return world.registry.load(version)
+
+    looking = Refresher(world.scorer, lambda: "2", load, world.metrics)
+    looking.check()
+    assert (world.serving, looking.registry_down) == ("1", down)
+    looking.check()
+    assert (world.serving, looking.registry_down) == ("2", False)
 
 
 @pytest.mark.parametrize("where", ["named", "load"])

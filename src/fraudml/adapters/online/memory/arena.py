@@ -43,7 +43,8 @@ class Layout(NamedTuple):
 class Arena:
     """Columns of equal length, handed out in stretches whose lengths are powers of two.
 
-    A ``wide`` arena takes the few lanes whose totals do not fit 64 bits.
+    A ``wide`` arena takes the few lanes whose totals do not fit 64 bits. A stretch given back is split when shorter
+    ones are wanted, so that what a burst took serves others.
 
     >>> arena = Arena(Layout(("q", "O"), (0, 1)), wide=False)
     >>> arena.take(4), arena.take(8), arena.give(0, 4), arena.take(4), arena.take(4)
@@ -52,18 +53,25 @@ class Arena:
 
     def __init__(self, layout: Layout, *, wide: bool) -> None:
         codes = [OBJECTS if wide and i in layout.totals else code for i, code in enumerate(layout.codes)]
-        self.wide = wide
         self.columns: list[Any] = [np.empty(0, dtype=object) if code == OBJECTS else array(code) for code in codes]
         self.starts: array[int] = self.columns[0]
         self._objects = [column for column, code in zip(self.columns, codes, strict=True) if code == OBJECTS]
         self._free: dict[int, array[int]] = {}  # starts of stretches given back, by length
+        self._longest = 0  # of those ever given back
         self._used = 0
 
     def take(self, cells: int) -> int:
         """The start of an unused stretch of this length; what it holds is arbitrary."""
-        free = self._free.get(cells)
-        if free:
-            return free.pop()
+        length = cells
+        while length <= self._longest:
+            free = self._free.get(length)
+            if free:
+                start = free.pop()
+                while length > cells:
+                    length //= 2
+                    self._free.setdefault(length, array("q")).append(start + length)
+                return start
+            length *= 2
         start = self._used
         self._used += cells
         if self._used > len(self.starts):
@@ -75,6 +83,7 @@ class Arena:
         for column in self._objects:
             column[start : start + cells] = None
         self._free.setdefault(cells, array("q")).append(start)
+        self._longest = max(self._longest, cells)
 
     def put(self, column: int, at: int, values: Sequence[Any]) -> None:
         """Write consecutive cells; raises OverflowError when one does not fit."""

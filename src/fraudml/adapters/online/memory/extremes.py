@@ -1,13 +1,13 @@
 """min, max and nunique over windows: what closed slots come to, shared by all windows of a lane.
 
-Closed slots are those that get no further event in order of time; the few after them are looked at one by one. A
-late event is put among the closed ones at its own time. A late read goes through its window.
+Closed slots are summed up; the few after them are looked at one by one. An event that is put into a closed slot, as
+late ones are, is summed up at the slot's time. A late read goes through its window.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import inf, nan
 from typing import Any
 
@@ -19,6 +19,7 @@ from fraudml.features.spec import Aggregation
 
 LIMIT = 2**63 - 1
 NEVER = -(2**63)
+MANY = 16  # distinct values of a slot from which adding one must not copy them
 
 
 class Peaks:
@@ -40,12 +41,13 @@ class Peaks:
         """A value as the content of a slot."""
         return self._missing if value is None else value * self._sign
 
-    def forget(self, lane: Lane) -> None:
-        """The lane is dropped."""
-
     def merge(self, first: Any, second: Any) -> Any:
         """The content of two slots that become one."""
         return max(first, second)
+
+    def freeze(self, content: Any) -> Any:
+        """The content of a slot to which little will be added."""
+        return content
 
     def close(self, lane: Lane, time_us: int, content: Any) -> None:
         """Take in a slot that is closed, or more events of one that was; amortised O(1) in order of time."""
@@ -123,9 +125,23 @@ class Distinct:
         return value
 
     def merge(self, first: Any, second: Any) -> Any:
-        """The content of two slots that become one: None, a value, or a tuple of several."""
-        found = tuple(dict.fromkeys((*members(first), *members(second))))
-        return found if len(found) > 1 else found[0] if found else None
+        """The content of two slots that become one: None, a value, a tuple of several, or a dict of many.
+
+        A dict is added to in place: the slot of a hot hour is merged with one event after another. Its values are
+        None, so the garbage collector lets it be.
+        """
+        if type(first) is dict:
+            for member in members(second):
+                first[member] = None
+            return first
+        found = dict.fromkeys((*members(first), *members(second)))
+        if len(found) > MANY:
+            return found
+        return tuple(found) if len(found) > 1 else next(iter(found), None)
+
+    def freeze(self, content: Any) -> Any:
+        """The content of a slot to which little will be added: less memory."""
+        return tuple(content) if type(content) is dict else content
 
     def close(self, lane: Lane, time_us: int, content: Any) -> None:
         """Take in a slot that is closed, or more events of one that was."""
@@ -147,6 +163,14 @@ class Distinct:
         oldest_us = self._arena.starts[seen.times.first + 1]
         seen.values = {value: at for value, at in seen.values.items() if at >= oldest_us}
         lanes.make_room(seen.times, self._layout)
+
+    def shrink(self, lane: Lane) -> None:
+        """Give back what values took that are no longer held, when they are the most part."""
+        seen, oldest_us = lane.seen[self._place], lane.arena.starts[lane.first + 1]
+        times = seen.times
+        gone = bisect_left(self._arena.starts, oldest_us, times.first + 1, times.last + 1) - 1 - times.base
+        if 4 * (times.last + 1 - times.base - gone) < times.limit - times.base:
+            self._make_room(seen, oldest_us)
 
     def read(self, lane: Lane, head: int, tails: Sequence[int], aligned_us: int, out: list[float]) -> None:
         """Append the number of distinct values in each window; see :meth:`Peaks.read`."""
@@ -174,8 +198,8 @@ def typecode(plan: ExtremePlan) -> str:
     return "d" if plan.kind is Kind.real else "q"
 
 
-def members(content: Any) -> Sequence[Any]:
+def members(content: Any) -> Collection[Any]:
     """The distinct values in a slot of :class:`Distinct`."""
     if content is None:
         return ()
-    return content if type(content) is tuple else (content,)
+    return content if type(content) in (tuple, dict) else (content,)

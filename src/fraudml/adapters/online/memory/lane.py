@@ -9,21 +9,24 @@ slot and ``tail`` the slot before its first, and dropping slots in front is movi
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
 
-from fraudml.adapters.online.memory.arena import Arena, Layout, stretch
+from fraudml.adapters.online.memory.arena import OBJECTS, Arena, Layout, stretch
 
 SPARE = 4  # cells; moving slots to free fewer is not worth it
+HALF = 2**62  # of what a total of 64 bits can be: those below will not soon be too large again
 
 
 class Lane(msgspec.Struct, gc=False, eq=False):
     """A stretch and the slots in it; places are indices of the arena's columns.
 
     ``base`` to ``limit - 1`` is the stretch. ``first`` is the cell before the first slot, ``last`` the newest slot.
-    Slots up to ``closed`` will get no further event in order of time: extremes summarise them. ``scales``: for each
-    column of floats, see :func:`rescale`. ``seen``: for each nunique what :class:`Seen` says.
+    Slots up to ``closed`` are summed up in extremes. ``scales``: for each column of floats, see :func:`rescale`.
+    ``seen``: for each nunique what :class:`Seen` says.
     """
 
     arena: Arena
@@ -56,10 +59,27 @@ def new(layout: Layout, arena: Arena, slots: int) -> Lane:
 
 
 def make_room(lane: Lane, layout: Layout) -> None:
-    """Move the slots to the front of the stretch when that frees a good part of it, else to one twice as long."""
+    """Move the slots to the front of the stretch when that frees a good part of it, else to one twice as long.
+
+    Of a stretch that is mostly unused, go to a shorter one.
+    """
+    if shrink(lane, layout):
+        return
     used = lane.last - lane.first + 1
     cells = lane.limit - lane.base
     move(lane, layout, lane.arena, cells if cells - used >= max(cells // 4, SPARE) else 2 * cells)
+
+
+def shrink(lane: Lane, layout: Layout) -> bool:
+    """Go to a stretch half of which is used, if not even a quarter of this one is; whether it was so.
+
+    So many slots came or went since the stretch was taken that the move costs each of them O(1).
+    """
+    used = lane.last - lane.first + 1
+    if 4 * used >= lane.limit - lane.base:
+        return False
+    move(lane, layout, lane.arena, stretch(2 * used))
+    return True
 
 
 def move(lane: Lane, layout: Layout, arena: Arena, cells: int) -> None:
@@ -69,7 +89,11 @@ def move(lane: Lane, layout: Layout, arena: Arena, cells: int) -> None:
     to = base if stays else arena.take(cells)
     shift = to - first
     for column in layout.aligned:
-        arena.columns[column][to : last + 1 + shift] = old.columns[column][first : last + 1]
+        held = old.columns[column][first : last + 1]
+        if arena is old:
+            arena.columns[column][to : last + 1 + shift] = held
+        else:  # a column of objects here may be one of integers there
+            arena.put(column, to, held.tolist())
     oldest = arena.starts[to + 1]
     reopened = False
     for ranked in layout.ranked:
@@ -144,6 +168,43 @@ def rescale(lane: Lane, column: int, bits: int) -> None:
     cells = lane.arena.columns[column]
     for slot in range(lane.first, lane.last + 1):
         cells[slot] <<= bits
+
+
+def coarsen(lane: Lane, sums: int, squares: int, most: int, step: int) -> int:
+    """Hold totals (and, unless 0, those of squares) with as few binary places as are exact.
+
+    Returns how many there are less: a multiple of ``step``, at most ``most``; for squares twice as many.
+    """
+    found = []
+    bits = most
+    for column, power in ((sums, 1), (squares, 2)):
+        if column:
+            totals = lane.arena.columns[column][lane.first : lane.last + 1].tolist()
+            totals = [total - totals[0] for total in totals]
+            found.append((column, power, totals))
+            digits = reduce(or_, totals)  # ends in as many zeros as each of them at least does
+            if digits:
+                bits = min(bits, ((digits & -digits).bit_length() - 1) // power)
+    bits -= bits % step
+    if bits:
+        for column, power, totals in found:
+            lane.arena.put(column, lane.first, [total >> power * bits for total in totals])
+    return bits
+
+
+def rebase(lane: Lane, layout: Layout) -> bool:
+    """Let all totals begin at 0 if those of 64 bits then take half their range at most; whether that is so."""
+    arena, first = lane.arena, lane.first
+    rebased = []
+    for column in layout.totals:
+        totals = arena.columns[column][first : lane.last + 1].tolist()
+        totals = [total - totals[0] for total in totals]
+        if layout.codes[column] != OBJECTS and (min(totals) < -HALF or max(totals) > HALF):
+            return False
+        rebased.append(totals)
+    for column, totals in zip(layout.totals, rebased, strict=True):
+        arena.put(column, first, totals)
+    return True
 
 
 def times(lane: Lane) -> list[int]:

@@ -19,6 +19,7 @@ from fraudml.adapters.online.memory.lane import Lane
 from fraudml.adapters.online.memory.last import LastTable
 from fraudml.adapters.online.memory.layout import Sums
 from fraudml.adapters.online.memory.plan import Plan
+from fraudml.adapters.online.memory.rows import BOUND, BOUND_REAL
 from fraudml.adapters.online.memory.table import NEVER
 from fraudml.adapters.online.memory.windows import SCALE_STEP, WindowTable
 from fraudml.errors import OnlineStoreError
@@ -49,7 +50,7 @@ class Gathered:
         return bool(self._batches)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Gather a batch; raises OnlineStoreError when it is not in the normal form."""
+        """Gather a batch; raises OnlineStoreError when it is not in the normal form, or has values out of range."""
         if not batch.num_rows:
             return
         _check(batch, self._names, self._required)
@@ -137,6 +138,11 @@ def _check(batch: pa.RecordBatch, names: Sequence[str], required: Sequence[str])
         column = batch.column(name)
         if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
             raise OnlineStoreError(f"history has a value of {name} that is no finite number; use null for missing")
+        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            bound = BOUND_REAL if pa.types.is_floating(column.type) else BOUND
+            least, most = pc.min_max(column).as_py().values()
+            if least is not None and not -bound < least <= most < bound:
+                raise OnlineStoreError(f"history has a value of {name} that is out of range")
 
 
 def _lane(table: WindowTable, times: list[int], columns: dict[int, list[Any]]) -> Lane:
@@ -184,7 +190,7 @@ def _fill(table: WindowTable, lane: Lane, columns: dict[int, list[Any]], edges: 
     for extreme in table.extremes:
         contents = list(map(extreme.lift, columns[extreme.at]))
         if len(edges) <= len(contents):
-            contents = [reduce(extreme.merge, contents[a:b]) for a, b in pairwise(edges)]
+            contents = [extreme.freeze(reduce(extreme.merge, contents[a:b])) for a, b in pairwise(edges)]
         lane.arena.put(extreme.contents, first + 1, contents)
 
 

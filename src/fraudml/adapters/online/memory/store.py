@@ -32,7 +32,10 @@ class MemoryOnlineStore:
     Exact: every value equals the reference to the last bit. Two values are approximate, both of late
     transactions only: windows of a coarse resolution see the tile that holds the transaction's time as far as it has
     filled, and a transaction more than ``lateness_us`` late sees what is still held. Costs beyond O(1): a
-    late event moves the totals after it and, over min, max and nunique, goes through the slots of its windows.
+    late event moves the totals after it and, over min, max and nunique, goes through the slots of its windows; a value
+    of nunique that comes again in another tile moves the times held after its last one (8 bytes for each value).
+    A lane gives back what it no longer needs when it is full or swept: the cells of a burst, the bits of large totals
+    and of tiny floats. Given back, they serve other lanes; the process keeps the memory.
 
     An entity is forgotten when none of its events can be seen by a read at most ``lateness_us`` late. Time is the
     median of the last ``tick`` event times, so that single broken clocks forget nothing.

@@ -81,12 +81,25 @@ class Table:
         lane.arena.give(lane.base, lane.limit - lane.base)
 
     def make_room(self, lane: Lane) -> None:
-        """A stretch is full: drop what can go, move the slots to its front or to a longer one."""
+        """A stretch is full: drop what can go, move the slots to its front or to a longer or shorter one."""
         self.trim(lane)
+        if lane.arena is not self.arena and lanes.rebase(lane, self.layout):
+            lanes.move(lane, self.layout, self.arena, lane.limit - lane.base)
         lanes.make_room(lane, self.layout)
 
+    def shrink(self, lane: Lane) -> None:
+        """Give back most of a stretch that is mostly unused."""
+        lanes.shrink(lane, self.layout)
+
     def widen(self, lane: Lane) -> None:
-        """Move a lane to where totals may have any size."""
+        """Make room for larger totals: count from 0 again if that helps, else move to where they may have any size.
+
+        The former may not be enough; the latter is, and is what the next call does. The lane comes back when its
+        stretch is full and its totals fit again.
+        """
+        columns = lane.arena.columns
+        if any(columns[column][lane.first] for column in self.layout.totals) and lanes.rebase(lane, self.layout):
+            return
         self._wide = self._wide or Arena(self.layout, wide=True)
         lanes.move(lane, self.layout, self._wide, lane.limit - lane.base)
 
@@ -124,6 +137,7 @@ class Table:
                 continue
             if starts[(lane.first + lane.last + 1) // 2] < keep_from_us:  # half can go: worth the work
                 self.trim(lane)
+            self.shrink(lane)
             kept.append(key)
         if len(kept) == BLOCK:
             self._blocks.append(block)

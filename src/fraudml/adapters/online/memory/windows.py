@@ -42,6 +42,8 @@ class WindowTable(Table):
         self._readers = [(reader(each), each) for each in self.sums]
         self._reals = sum(each.real > 0 for each in self.sums)
         self._open = 0 if self._distinct else OPEN
+        # Slots left open because they still fill: one maximum costs a read nothing, all distinct values much.
+        self._filling = int(self.tiled and not self._distinct)
         # Fraud is rare: where windows want no more than its number and its share, most entities have none to add up.
         self._rare = self.sums[0].sums if plan.labels and not plan.counted and not self.sums[0].wanted[0] else 0
         self._none = [0.0] * sum(self.sums[0].wanted) if self._rare else []
@@ -120,7 +122,7 @@ class WindowTable(Table):
             if self.tiled:
                 self._close_tile(lane)
             if self.extremes and lane.last - lane.closed > self._open:
-                self.close(lane, lane.last - self.tiled)
+                self.close(lane, lane.last - self._filling)
             self._append(lane, time_us, row)
         elif time_us == newest and not self.tiled:
             self._append(lane, time_us, row)
@@ -128,7 +130,7 @@ class WindowTable(Table):
             self._put_late(lane, time_us, row)
 
     def close(self, lane: Lane, until: int) -> None:
-        """No event in order of time will change the slots up to this one any more: sum them up in extremes."""
+        """Sum up the slots to this one in extremes; what is put into them from now on is added there too."""
         for slot in range(lane.closed + 1, until + 1):
             start = lane.arena.starts[slot]
             for extreme in self.extremes:
@@ -140,9 +142,8 @@ class WindowTable(Table):
         newest = lane.last
         if self.extremes:
             starts = lane.arena.starts
-            self.close(
-                lane, newest - 2 if self.tiled else bisect_left(starts, starts[newest], lane.first + 1, newest) - 1
-            )
+            before = newest if self.tiled else bisect_left(starts, starts[newest], lane.first + 1, newest)
+            self.close(lane, before - 1 - self._filling)
 
     def _close_tile(self, lane: Lane) -> None:
         """Fold the newest slot into its tile, as time moves on."""
@@ -151,12 +152,18 @@ class WindowTable(Table):
         tile = starts[newest] // self._step_us * self._step_us
         if newest - 1 == lane.first or starts[newest - 1] < tile:
             starts[newest] = tile
+            if newest - 1 > lane.first:
+                for each in self._distinct:
+                    contents = columns[each.contents]
+                    contents[newest - 1] = each.freeze(contents[newest - 1])
             return
         for column in self.layout.totals:
             columns[column][newest - 1] = columns[column][newest]
         for extreme in self.extremes:
             contents = columns[extreme.contents]
             contents[newest - 1] = extreme.merge(contents[newest - 1], contents[newest])
+            if newest - 1 <= lane.closed:
+                extreme.close(lane, tile, contents[newest])
         lane.last = newest - 1
 
     def _append(self, lane: Lane, time_us: int, row: Sequence[Any]) -> None:
@@ -181,6 +188,7 @@ class WindowTable(Table):
                         totals = columns[squares]
                         totals[slot] = totals[slot - 1] + value * value
         except OverflowError:
+            self.trim(lane)
             self.widen(lane)
             self._append(lane, time_us, row)
             return
@@ -228,11 +236,14 @@ class WindowTable(Table):
             value = self._scaled(lane, plan.sums, plan.squares, plan.real - 1, value) if plan.real else value
             for column, amount in ((plan.sums, value), (plan.squares, value * value)):
                 if column:
-                    try:
-                        lanes.add(lane, column, place, amount)
-                    except OverflowError:
-                        self.widen(lane)
-                        lanes.add(lane, column, place, amount)
+                    self._add_total(lane, column, place, amount)
+
+    def _add_total(self, lane: Lane, column: int, place: int, amount: int) -> None:
+        try:
+            lanes.add(lane, column, place, amount)
+        except OverflowError:
+            self.widen(lane)
+            self._add_total(lane, column, place, amount)
 
     def _scaled(self, lane: Lane, sums: int, squares: int, place: int, value: float) -> int:
         """The value as an integer multiple of ``2**-scale``; rescales the lane when that is too coarse."""
@@ -247,6 +258,27 @@ class WindowTable(Table):
             scale = finer
             lane.scales = (*lane.scales[:place], scale, *lane.scales[place + 1 :])
         return numerator << (scale - bits)
+
+    def make_room(self, lane: Lane) -> None:
+        """See :meth:`Table.make_room`; also hold floats no finer than those that are left need."""
+        if max(lane.scales, default=0) > SCALE_STEP:
+            self.trim(lane)
+            for plan in self.sums:
+                if plan.real and lane.scales[plan.real - 1] > SCALE_STEP:
+                    self._coarsen(lane, plan)
+        super().make_room(lane)
+
+    def _coarsen(self, lane: Lane, plan: Sums) -> None:
+        place = plan.real - 1
+        scale = lane.scales[place]
+        scale -= lanes.coarsen(lane, plan.sums, plan.squares, scale, SCALE_STEP)
+        lane.scales = (*lane.scales[:place], scale, *lane.scales[place + 1 :])
+
+    def shrink(self, lane: Lane) -> None:
+        """See :meth:`Table.shrink`."""
+        super().shrink(lane)
+        for each in self._distinct:
+            each.shrink(lane)
 
     def trim(self, lane: Lane) -> None:
         """Drop the slots that no read can see; fold old label reports into tiles."""
