@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,7 @@ from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.cards import CardHasher
 from fraudml.events.schema import LabelColumn, Schema
 from fraudml.events.source import Rejects, TransactionSource
-from fraudml.features.spec import FeatureSet
+from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fraudml.project import Project
 
 MICROSECONDS = 1_000_000
+MOST_CODES = 4_000  # of a category; the prediction cache keeps whole numbers apart up to 8,192
 
 
 def threads(settings: Settings) -> int:
@@ -135,11 +137,20 @@ def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     )
 
 
-def journal(settings: Settings) -> Journal:
-    """Where decisions are kept while the decision log cannot take them."""
+def journal(settings: Settings, schema: Schema) -> Journal:
+    """Where decisions are kept while the decision log cannot take them: one file for each log.
+
+    A database inside the home directory is told by its path in there, so that home can be moved or restored elsewhere.
+    """
+    from fraudml.adapters.log._connection import database_file
     from fraudml.adapters.log.journal import FileJournal
 
-    return FileJournal(settings.home / "journal" / "decisions.journal")
+    home, database = settings.home.resolve(), database_file(settings.sqlite_url()).resolve()
+    place = database.relative_to(home) if database.is_relative_to(home) else database
+    name = f"decisions-{sha256(place.as_posix().encode()).hexdigest()[:12]}.journal"
+    entities = [f"entity {entity}" for entity in schema.entity_names]
+    attributes = [f"attribute {attribute}" for attribute in schema.attribute_names]
+    return FileJournal(home / "journal" / name, entities + attributes)
 
 
 @contextmanager
@@ -217,14 +228,19 @@ def model_source(
 
 
 def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionCache | None:
-    """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history.
+    """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history, nor
+    from a category of more than :data:`MOST_CODES` values.
 
-    What comes from history differs with each transaction, so such a model's inputs hardly ever repeat.
+    What comes from history differs with each transaction, so such a model's inputs hardly ever repeat. And while the
+    cache is on inputs are quantised: large codes, which name values that have nothing in common, would become one.
     """
     from fraudml.adapters.cache.memory import MemoryPredictionCache
 
     history = {feature.name for feature in feature_set.state_features}
-    reads_history = bool(history & feature_set.needed_by(feature_set.input_names))
-    if settings.cache == "off" or (settings.cache == "auto" and reads_history):
+    attributes = feature_set.schema.attributes
+    large = {name for name, attribute in attributes.items() if len(attribute.vocabulary) > MOST_CODES}
+    coded = {f.name for f in feature_set.features if isinstance(f, AttributeFeature) and f.of in large}
+    unfit = bool((history | coded) & feature_set.needed_by(feature_set.input_names))
+    if settings.cache == "off" or (settings.cache == "auto" and unfit):
         return None
     return MemoryPredictionCache(settings.cache_size, settings.cache_ttl_s)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fraudml.adapters.log._checkpoint import PAGES
+from fraudml.adapters.log._connection import PAGES_UNTIL_COMMITS_HELP
 from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, RECENT, REPLAY_AT_ONCE
 from fraudml.decisions.state import MISSED_LIMIT
 from fraudml.service.auth import KEYS_TTL_S
@@ -34,6 +35,7 @@ SAID = [
     (DURABILITY, f"read again {WORDS[KEYS_TTL_S]}"),
     (DURABILITY, f"for up to {GRACE_S} seconds"),
     (DURABILITY, f"about every {PAGES * 4_096 // 2**20} MB"),
+    (DURABILITY, f"At {PAGES_UNTIL_COMMITS_HELP * 4_096 // 2**20} MB of it they help"),
     (HOT_PATH, f"read again {WORDS[KEYS_TTL_S]}"),
     (HOT_PATH, f"at most {MOST_TOGETHER} transactions"),
     (HOT_PATH, f"in parts of {PART}, {NUMBERS[PARTS_WAITING]} at a time"),

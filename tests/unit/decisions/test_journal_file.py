@@ -11,15 +11,17 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fraudml import wiring
 from fraudml.adapters.log import journal as module
-from fraudml.adapters.log.journal import HEADER, FileJournal
+from fraudml.adapters.log.journal import FORMAT, HEADER_SIZE, FileJournal
 from fraudml.decisions.record import Decision
 from fraudml.errors import DecisionLogError
+from fraudml.events.schema import Attribute, AttributeType, Schema
 from fraudml.settings import Settings
-from tests.support.scoring import decision, transaction
+from tests.support.scoring import SCHEMA, decision, transaction
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,14 +59,61 @@ def test_only_the_owner_may_read_it_and_it_is_made_when_needed(path: Path) -> No
     journal.append(made(1))
     journal.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.read_bytes().startswith(HEADER)
+    assert path.read_bytes().startswith(FORMAT)
 
 
-def test_it_lies_in_the_home_directory(tmp_path: Path) -> None:
-    journal = wiring.journal(Settings(home=tmp_path))
-    journal.append(made(1))
-    journal.close()
-    assert held(tmp_path / "journal" / "decisions.journal") == made(1)
+def of(settings: Settings, schema: Schema = SCHEMA, *new: Decision) -> list[Decision]:
+    """What the journal of these settings holds, after ``new`` is appended."""
+    with closing(wiring.journal(settings, schema)) as journal:
+        journal.append(new)
+        return list(journal.read())
+
+
+def test_it_lies_in_the_home_directory_one_for_each_database(tmp_path: Path) -> None:
+    first = Settings(home=tmp_path / "home")
+    second = Settings(home=tmp_path / "home", database_url=f"sqlite:///{tmp_path / 'other.db'}")
+    assert of(first, SCHEMA, *made(1)) == made(1)
+    assert of(second, SCHEMA, *made(2)) == made(2)
+    assert (of(first), of(second)) == (made(1), made(2))
+    assert len(list((tmp_path / "home" / "journal").glob("decisions-*.journal"))) == 2
+
+
+def test_it_is_found_again_whatever_the_path_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of(Settings(home=tmp_path / "home"), SCHEMA, *made(1))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for settings in (
+        Settings(home=Path("home")),
+        Settings(home=Path("link")),
+        Settings(home=Path("home"), database_url="sqlite:///home/fraudml.db"),
+    ):
+        assert of(settings) == made(1)
+    (tmp_path / "home").rename(tmp_path / "restored")
+    assert of(Settings(home=tmp_path / "restored")) == made(1)
+
+
+def test_what_was_made_under_other_names_is_refused_until_the_log_has_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    of(settings, SCHEMA, *made(1))
+    swapped = msgspec.structs.replace(SCHEMA, entities=dict(reversed(SCHEMA.entities.items())))
+    for change in (
+        swapped,
+        msgspec.structs.replace(SCHEMA, attributes={}),
+        msgspec.structs.replace(
+            SCHEMA,
+            entities={"customer": "cust_no"},
+            attributes={"terminal": Attribute(AttributeType.category), **SCHEMA.attributes},
+        ),
+    ):
+        with pytest.raises(DecisionLogError, match="restore the declarations, start once"):
+            wiring.journal(settings, change)
+    assert of(settings) == made(1)
+    with closing(wiring.journal(settings, SCHEMA)) as journal:
+        journal.clear()
+    assert of(settings, swapped) == []  # an empty one is anybody's
+    assert of(settings, swapped, *made(2)) == made(2)
+    with pytest.raises(DecisionLogError, match="other names"):
+        wiring.journal(settings, SCHEMA)
 
 
 def test_a_file_cut_anywhere_holds_all_whole_appends_and_takes_more(
@@ -94,6 +143,27 @@ def test_a_tail_of_zeros_is_an_append_that_did_not_return(path: Path) -> None:
     assert held(path) == made(1, 2)
 
 
+def test_an_append_that_lacks_data_at_its_end_after_a_power_cut_is_cut_off(path: Path) -> None:
+    first, second = filled(path, made(1), made(2, 3))
+    whole = path.read_bytes()
+    assert whole[first - 1]
+    assert whole[second - 1]
+    for lacking in (1, 8, 100):
+        path.write_bytes(whole[:-lacking] + bytes(lacking))
+        assert held(path) == made(1), lacking
+        filled(path, made(9))
+        assert held(path) == made(1, 9), lacking
+
+
+def test_zeros_inside_are_damage(path: Path) -> None:
+    first, second = filled(path, made(1), made(2))
+    whole = path.read_bytes()
+    for place in (first, second - 50):  # the end of a frame that is not the last, the middle of the last one
+        path.write_bytes(whole[: place - 8] + bytes(8) + whole[place:])
+        with pytest.raises(DecisionLogError, match="damaged"):
+            FileJournal(path)
+
+
 def test_a_flipped_bit_is_found_wherever_it_is_and_nothing_is_removed(path: Path) -> None:
     filled(path, made(1), made(2))
     whole = path.read_bytes()
@@ -112,7 +182,7 @@ def test_damage_that_happens_while_it_is_open_is_found_by_reading(path: Path) ->
     with path.open("r+b") as file:
         file.seek(end - 1)
         file.write(b"\xff")
-    with pytest.raises(DecisionLogError, match="damaged at byte 18"):
+    with pytest.raises(DecisionLogError, match=f"damaged at byte {HEADER_SIZE}"):
         list(journal.read())
     journal.close()
 
@@ -123,7 +193,7 @@ def test_another_format_and_another_kind_of_decision_are_refused(path: Path, mon
         filled(path, made(1))
     with pytest.raises(DecisionLogError, match="the version that wrote it"):
         held(path)
-    path.write_bytes(HEADER.replace(b"1", b"2"))
+    path.write_bytes(b"fraudml journal 1\n")
     with pytest.raises(DecisionLogError, match="the version that wrote it"):
         FileJournal(path)
 

@@ -7,9 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,10 +15,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from fraudml import wiring
-from fraudml.adapters.log import _checkpoint, _migrate
+from fraudml.adapters.log import _migrate
 from fraudml.adapters.log._connection import connect
 from fraudml.adapters.log._tables import metadata
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.decisions.keys import Scope, new_key
 from fraudml.decisions.log import Durability
 from fraudml.errors import ConfigError, DecisionLogError
 from fraudml.settings import Settings
@@ -138,47 +137,53 @@ def test_the_settings_say_what_a_commit_waits_for(tmp_path: Path) -> None:
     log.close()
 
 
-def test_checkpoints_are_made_beside_the_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = threading.Event()
-    original = _checkpoint.Checkpointer._checkpoint
-
-    def checkpoint(self: _checkpoint.Checkpointer, driver: Any) -> None:
-        original(self, driver)
-        made.set()
-
-    monkeypatch.setattr(_checkpoint, "PAGES", 1)
-    monkeypatch.setattr(_checkpoint.Checkpointer, "_checkpoint", checkpoint)
+def test_a_transaction_left_open_is_rolled_back_by_the_next_commit(tmp_path: Path) -> None:
     log = SqliteDecisionLog(url(tmp_path), SCHEMA)
-    log.append([decision(transaction(i), i) for i in range(1_000)])
-    assert made.wait(60)
-    size = (tmp_path / "fraudml.db-wal").stat().st_size
-    for i in range(10):
-        made.clear()
-        log.append([decision(transaction(1_000 + i), 1_000 + i)])
-        assert made.wait(60)
-    assert (tmp_path / "fraudml.db-wal").stat().st_size == size  # it began anew instead of growing
-    assert len(log.find([f"t{i}" for i in range(1_010)])) == 1_010
+    with log._hot._writer.turn("testing") as driver:
+        driver.execute("BEGIN IMMEDIATE")
+        driver.execute("DELETE FROM api_keys")
+    log.append([decision(transaction(1), 1)])
+    assert set(log.find(["t1"])) == {"t1"}
     log.close()
 
 
-def test_a_checkpoint_that_fails_harms_no_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    failed = threading.Semaphore(0)
-
-    def fail(driver: Any) -> int:
-        failed.release()
-        raise sqlite3.OperationalError("the test's disk is broken")
-
-    monkeypatch.setattr(_checkpoint, "PAGES", 1)
-    monkeypatch.setattr(_checkpoint, "_copy", fail)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE decisions SET action = 'newer'",
+        "UPDATE decisions SET degraded = '[\"newer\"]'",
+        "UPDATE decisions SET timings = '{'",
+        "UPDATE transactions SET entities = '[]'",
+    ],
+)
+def test_a_row_of_a_newer_version_is_a_decision_log_error(tmp_path: Path, change: str) -> None:
     log = SqliteDecisionLog(url(tmp_path), SCHEMA)
-    for i in range(3):
-        log.append([decision(transaction(i), i)])
-        assert failed.acquire(timeout=60)
-    assert len(log.find(["t0", "t1", "t2"])) == 3
+    log.append([decision(transaction(1), 1)])
+    with log._engine.begin() as connection:
+        connection.exec_driver_sql(change)
+    with pytest.raises(DecisionLogError, match="newer version"):
+        log.find(["t1"])
     log.close()
-    assert "failed while making a checkpoint: the test's disk is broken" in caplog.text
+
+
+def test_a_key_of_a_newer_version_is_a_decision_log_error(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.keys.add(new_key("ci", [Scope.score])[1])
+    with log._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE api_keys SET scopes = 'newer'")
+    with pytest.raises(DecisionLogError, match="newer version"):
+        log.keys.all()
+    log.close()
+
+
+def test_a_value_that_no_column_holds_is_a_decision_log_error(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    with pytest.raises(DecisionLogError, match="cannot read or write"):
+        log.append([decision(transaction(1, amount=2**63), 1)])
+    with pytest.raises(DecisionLogError, match="cannot read or write"):
+        log.append([decision(transaction(1, country=object()), 1)])
+    log.append([decision(transaction(1), 1)])
+    log.close()
 
 
 def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path: Path) -> None:

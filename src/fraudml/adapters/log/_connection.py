@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from fraudml.errors import ConfigError, DecisionLogError
 BUSY_TIMEOUT_MS = (
     5_000  # how long commands wait for another's commit; calls of the hot path have a setting of their own
 )
-# Of the page cache, which holds the index of transaction ids: in SQLite's default of 2 MB that of 40,000 fits.
-CACHE_KIB = 65_536
+# Commits leave the checkpoint to a thread; this many pages of write-ahead log mean that it does not keep up.
+PAGES_UNTIL_COMMITS_HELP = 131_072
 _SYNCHRONOUS = {Durability.process: "NORMAL", Durability.power: "FULL"}
 
 
@@ -30,9 +30,7 @@ def connect(url: str, durability: Durability = Durability.process) -> sa.Engine:
     The file is made readable by its owner only. Raises ``DecisionLogError`` when it cannot be opened, is no SQLite
     database, or was made by a newer fraudml.
     """
-    name = sa.make_url(url).database
-    if not name or name == ":memory:":
-        raise ConfigError("the decision log needs a file: sqlite:///path/to/fraudml.db")
+    path = database_file(url)
     engine = sa.create_engine(url)
 
     @sa.event.listens_for(engine, "connect")
@@ -43,6 +41,7 @@ def connect(url: str, durability: Durability = Durability.process) -> sa.Engine:
             "journal_mode=WAL",
             f"synchronous={_SYNCHRONOUS[durability]}",
             "foreign_keys=ON",
+            f"wal_autocheckpoint={PAGES_UNTIL_COMMITS_HELP}",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 
@@ -53,21 +52,44 @@ def connect(url: str, durability: Durability = Durability.process) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     with failures("opening"):
-        path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # -wal and -shm get the same mode
+        # -wal and -shm get the same mode. An existing file is left alone: closing a descriptor of it would drop the
+        # locks that another log of this process may have on it.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with engine.execution_options(immediate=True).begin() as connection:
             upgrade(connection)
     return engine
 
 
+def database_file(url: str) -> Path:
+    """The file of a URL such as ``sqlite:///fraudml.db``; raises ``ConfigError`` where it names none.
+
+    >>> database_file("sqlite:////srv/fraudml.db").as_posix()
+    '/srv/fraudml.db'
+    """
+    try:
+        name = sa.make_url(url).database
+    except SQLAlchemyError:  # its text repeats the URL
+        name = None
+    if not name or name == ":memory:":
+        raise ConfigError("the decision log needs a file: sqlite:///path/to/fraudml.db")
+    return Path(name)
+
+
 @contextmanager
 def failures(doing: str) -> Iterator[None]:
-    """Driver errors become DecisionLogErrors that say what was being done."""
+    """Errors of the driver, and of values that cannot be read or written, become DecisionLogErrors that say what was
+    being done."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise DecisionLogError(
             f"the decision log failed while {doing}: {reason}; check its file, its permissions and the free disk space"
+        ) from error
+    except (ValueError, OverflowError, TypeError) as error:
+        raise DecisionLogError(
+            f"the decision log failed while {doing}: there is a value that this version of fraudml cannot read or "
+            f"write ({error}); if a newer version wrote it, start that one"
         ) from error

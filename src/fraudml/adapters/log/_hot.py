@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from fraudml.adapters.log._checkpoint import Checkpointer
-from fraudml.adapters.log._connection import CACHE_KIB, failures
+from fraudml.adapters.log._connection import failures
 from fraudml.adapters.log._rows import Row, RowCodec, report
 from fraudml.adapters.log._tables import decisions, labels, transactions
 from fraudml.decisions.log import is_news
@@ -27,8 +27,9 @@ from fraudml.errors import DecisionLogError
 # Statements are made for 1, 2, 4, ... ids or rows, so that the driver finds each prepared: it keeps 128 of them.
 MOST_IDS = 1_024
 MOST_ROWS = 256  # times 11 columns: SQLite takes at most 32,766 parameters
-# Commits leave the checkpoint to another thread; this many pages of log mean that it does not keep up.
-PAGES_UNTIL_COMMITS_HELP = 131_072
+# The writer's page cache, for the index of transaction ids: SQLite's default of 2 MB holds that of 40,000. It does
+# nothing for the reader, because another connection's commit empties its cache.
+CACHE_KIB = 65_536
 
 
 def sql(statement: sa.Select[Any]) -> str:
@@ -47,22 +48,19 @@ _HISTORY = sql(sa.select(*_reported)) + " WHERE transaction_id IN ({}) ORDER BY 
 class Line:
     """One connection, used by one thread at a time.
 
-    A call waits ``timeout_ms`` for another thread's, and as long for another process's; then it is a
-    ``DecisionLogError``.
+    A call waits ``timeout_ms`` for another thread's call, and then as long again for the lock of another process; a
+    wait that ends in vain is a ``DecisionLogError``. ``cache_kib``: of the page cache, instead of SQLite's default.
     """
 
-    def __init__(self, engine: sa.Engine, timeout_ms: int) -> None:
+    def __init__(self, engine: sa.Engine, timeout_ms: int, cache_kib: int | None = None) -> None:
         self._timeout_ms = timeout_ms
         self.lock = threading.Lock()
         with failures("opening"):
             self._pooled = engine.raw_connection()
             driver: Any = self._pooled.driver_connection
-            for pragma in (
-                f"busy_timeout={timeout_ms}",
-                f"cache_size=-{CACHE_KIB}",
-                f"wal_autocheckpoint={PAGES_UNTIL_COMMITS_HELP}",
-            ):
-                driver.execute(f"PRAGMA {pragma}").close()
+            driver.execute(f"PRAGMA busy_timeout={timeout_ms}").close()
+            if cache_kib is not None:
+                driver.execute(f"PRAGMA cache_size=-{cache_kib}").close()
         self._driver = driver
 
     @contextmanager
@@ -79,32 +77,35 @@ class Line:
         finally:
             self.lock.release()
 
-    @contextmanager
-    def commit(self, doing: str) -> Iterator[Any]:
-        """The same for one commit: all of it, or nothing."""
-        with self.turn(doing) as driver:
-            driver.execute("BEGIN IMMEDIATE")
-            try:
-                yield driver
-                driver.execute("COMMIT")
-            except BaseException:
-                if driver.in_transaction:
-                    driver.execute("ROLLBACK")
-                raise
-
     def close(self) -> None:
         """Give the connection back."""
         with self.lock:
             self._pooled.close()
 
 
+@contextmanager
+def one_commit(driver: Any) -> Iterator[None]:
+    """All of what is done inside, or nothing."""
+    if driver.in_transaction:  # a rollback failed before
+        driver.execute("ROLLBACK")
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        driver.execute("COMMIT")
+    except BaseException:
+        if driver.in_transaction:
+            driver.execute("ROLLBACK")
+        raise
+
+
 class HotPath:
     """The calls of every batch. Reading has a connection of its own, so that it does not wait for a commit."""
 
     def __init__(self, engine: sa.Engine, codec: RowCodec, timeout_ms: int) -> None:
+        self._engine = engine
         self._codec = codec
         self._reader = Line(engine, timeout_ms)
-        self._writer = Line(engine, timeout_ms)
+        self._writer = Line(engine, timeout_ms, CACHE_KIB)
         self._checkpointer = Checkpointer(engine, self._writer.lock)
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
@@ -112,41 +113,45 @@ class HotPath:
         with self._reader.turn("reading") as driver:
             known = [row[0] for row in _by_ids(driver, _KNOWN, transaction_ids)]
             rows = list(_by_ids(driver, _FIND, known))
-        found = map(self._codec.decision, rows)
+        with failures("reading"):  # outside the turn: others may read meanwhile
+            found = list(map(self._codec.decision, rows))
         return {decision.transaction.transaction_id: decision for decision in found}
 
     def append(self, batch: Sequence[Decision]) -> None:
         """One commit for all."""
-        first, second = self._codec.rows(batch)
-        with self._writer.commit("writing decisions") as driver:
-            _insert(driver, transactions, first)
-            _insert(driver, decisions, second)
-        self._checkpointer.wrote(len(batch))
+        with failures("writing decisions"):
+            first, second = self._codec.rows(batch)
+        with self._writer.turn("writing decisions") as driver:
+            with one_commit(driver):
+                _insert(driver, transactions, first)
+                _insert(driver, decisions, second)
+            self._checkpointer.wrote(len(batch))
 
     def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
         """What is news, in one commit."""
         news = []
         values: list[Any] = []
         ids = list({item.label.transaction_id for item in reports})
-        with self._writer.commit("writing labels") as driver:
-            known: dict[str, list[LabelReport]] = {}
-            for row in _by_ids(driver, _HISTORY, ids):
-                known.setdefault(row[0], []).append(report(row))
-            for item in reports:
-                label = item.label
-                history = known.setdefault(label.transaction_id, [])
-                if is_news(history, label):
-                    history.append(item)
-                    news.append(item)
-                    values += (
-                        item.arrival,
-                        label.transaction_id,
-                        len(history),
-                        int(label.is_fraud),
-                        label.known_at_us,
-                    )
-            _insert(driver, labels, values)
-        self._checkpointer.wrote(len(news))
+        with self._writer.turn("writing labels") as driver:
+            with one_commit(driver):
+                known: dict[str, list[LabelReport]] = {}
+                for row in _by_ids(driver, _HISTORY, ids):
+                    known.setdefault(row[0], []).append(report(row))
+                for item in reports:
+                    label = item.label
+                    history = known.setdefault(label.transaction_id, [])
+                    if is_news(history, label):
+                        history.append(item)
+                        news.append(item)
+                        values += (
+                            item.arrival,
+                            label.transaction_id,
+                            len(history),
+                            int(label.is_fraud),
+                            label.known_at_us,
+                        )
+                _insert(driver, labels, values)
+            self._checkpointer.wrote(len(news))
         return news
 
     def label_history(self, transaction_id: str) -> list[LabelReport]:
@@ -155,10 +160,12 @@ class HotPath:
             return [report(row) for row in _by_ids(driver, _HISTORY, [transaction_id])]
 
     def close(self) -> None:
-        """Give the connections back; ends the thread that makes checkpoints."""
+        """Close the engine's connections, after the thread that makes checkpoints; other calls must have ended."""
         self._checkpointer.close()
         self._writer.close()
         self._reader.close()
+        self._engine.dispose()
+        self._checkpointer.close_file()
 
 
 def _by_ids(driver: Any, text: str, ids: Sequence[str]) -> Iterator[Row]:
@@ -172,6 +179,7 @@ def _by_ids(driver: Any, text: str, ids: Sequence[str]) -> Iterator[Row]:
 
 def _insert(driver: Any, table: sa.Table, values: list[Any]) -> None:
     """Insert rows, given as one flat list. Statements are filled up with rows that their limit cuts off."""
+    columns = ",".join(table.columns.keys())
     width = len(table.columns)
     for start in range(0, len(values), MOST_ROWS * width):
         chunk = values[start : start + MOST_ROWS * width]
@@ -179,7 +187,7 @@ def _insert(driver: Any, table: sa.Table, values: list[Any]) -> None:
         size = _power_of_two(count)
         chunk += [0] * ((size - count) * width)
         chunk.append(count)
-        driver.execute(_inserting(table.name, width, size), chunk)
+        driver.execute(_inserting(f"{table.name} ({columns})", width, size), chunk)
 
 
 def _power_of_two(count: int) -> int:
@@ -197,8 +205,11 @@ def _placeholders(text: str, size: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _inserting(table: str, width: int, size: int) -> str:
-    """``OR ROLLBACK``: a refused row undoes the whole transaction, which is what the caller does anyway. So SQLite
-    keeps no copy of each page to undo this statement alone, which took a third of the time."""
+def _inserting(place: str, width: int, size: int) -> str:
+    """``place``: the table and its columns.
+
+    ``OR ROLLBACK``: a refused row undoes the whole transaction, which is what the caller does anyway. So SQLite keeps
+    no copy of each page to undo this statement alone, which took a third of the time.
+    """
     rows = ",".join(["(" + ",".join("?" * width) + ")"] * size)
-    return f"INSERT OR ROLLBACK INTO {table} SELECT * FROM (VALUES {rows}) LIMIT ?"  # noqa: S608 - our own name
+    return f"INSERT OR ROLLBACK INTO {place} SELECT * FROM (VALUES {rows}) LIMIT ?"  # noqa: S608 - our own name

@@ -39,7 +39,7 @@ class SqliteKeyStore:
         """Every key."""
         with failures("reading keys"), self._engine.connect() as connection:
             rows = connection.execute(sa.select(api_keys).order_by(api_keys.c.created_at_us, api_keys.c.name)).all()
-        return [ApiKey(r.name, r.token_hash, tuple(Scope(s) for s in r.scopes.split()), *r[3:]) for r in rows]
+            return [ApiKey(r.name, r.token_hash, tuple(Scope(s) for s in r.scopes.split()), *r[3:]) for r in rows]
 
     def revoke(self, name: str) -> None:
         """Revoke a key."""

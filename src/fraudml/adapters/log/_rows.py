@@ -22,6 +22,7 @@ Row = Sequence[Any]
 
 _degraded = msgspec.json.Decoder(tuple[Degradation, ...])
 _timings = msgspec.json.Decoder(Timings)
+_object = msgspec.json.Decoder(dict[str, Any])
 _objects = msgspec.json.Decoder(list[dict[str, str | int | float]])
 _encode = msgspec.json.Encoder().encode
 
@@ -78,8 +79,8 @@ class RowCodec:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
         arrival, transaction_id, event_time_us, amount_minor, entities, attributes = row[:6]
         vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, timings = row[6:]
-        keys: dict[str, Any] = msgspec.json.decode(entities)
-        values: dict[str, Any] = msgspec.json.decode(attributes)
+        keys = _object.decode(entities)
+        values = _object.decode(attributes)
         event = Transaction(
             transaction_id,
             event_time_us,
@@ -104,7 +105,7 @@ class RowCodec:
 
     def label(self, row: Row) -> Label:
         """From a row (transaction_id, is_fraud, known_at_us, arrival, entities of the transaction)."""
-        keys: dict[str, Any] = msgspec.json.decode(row[4])
+        keys = _object.decode(row[4])
         transaction_id, is_fraud, known_at_us = row[:3]
         return Label(transaction_id, bool(is_fraud), known_at_us, tuple(map(keys.get, self._entities)))
 

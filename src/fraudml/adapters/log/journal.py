@@ -1,8 +1,13 @@
 """The journal as one file: a header line, then a frame for each append.
 
-A frame is its length and its number of decisions, the CRC-32 of these two, the CRC-32 of what follows, and then the
-decisions in MessagePack. An append that did not return leaves a file that ends inside its frame, or in zeros that the
-file system filled in; that is cut off by the next append. Anything else that is not as written is damage.
+The header holds the format and a hash of the schema's names of entities and attributes: values have no names in
+frames, only places. A frame is its length and its number of decisions, the CRC-32 of these two, the CRC-32 of what
+follows, and then the decisions in MessagePack.
+
+An append that did not return leaves a file that ends inside its frame, or in zeros: after a power cut the file may be
+as long as it should be, but lack data at its end. So a last frame that ends where the file ends, whose checksum is
+wrong and whose last byte is a zero, which no whole frame ends in, is such an append too. They are cut off by the next
+append. Anything else that is not as written is damage.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 from zlib import crc32
@@ -21,7 +27,8 @@ import msgspec
 from fraudml.decisions.record import Decision
 from fraudml.errors import DecisionLogError
 
-HEADER = b"fraudml journal 1\n"  # the number is the format's; another one is refused
+FORMAT = b"fraudml journal 2 "  # another number is refused; the hash of the names and a line feed follow
+HEADER_SIZE = len(FORMAT) + 13
 _SIZES = struct.Struct("<II")  # bytes and decisions
 _FRAME = struct.Struct("<IIII")  # the same with both checksums
 _encode = msgspec.msgpack.Encoder().encode
@@ -31,11 +38,13 @@ _decode = msgspec.msgpack.Decoder(list[Decision]).decode
 class FileJournal:
     """:class:`fraudml.decisions.journal.Journal` in one file, readable by its owner only, made by the first append.
 
-    An existing file is checked and counted; ``DecisionLogError`` when it is damaged or of another format.
+    An existing file is checked and counted; ``DecisionLogError`` when it is damaged, of another format, or holds
+    decisions under other ``names`` than these: those of the schema, in the order of the values.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: Sequence[str] = ()) -> None:
         self._path = path
+        self._header = FORMAT + sha256(msgspec.json.encode(list(names))).hexdigest()[:12].encode() + b"\n"
         self._lock = threading.Lock()
         self._file: FileIO | None = None
         self._count = 0
@@ -97,7 +106,7 @@ class FileJournal:
                 return
             self._is_clean = False
             self._count = 0
-            self._end = min(self._end, len(HEADER))
+            self._end = min(self._end, HEADER_SIZE)
             self._cut(self._file)
 
     def __len__(self) -> int:
@@ -118,11 +127,21 @@ class FileJournal:
 
     def _check(self, file: FileIO) -> None:
         """Find what is held, without changing the file: another process may be appending to it."""
-        if self._has_header(file):
-            self._end = len(HEADER)
-            for start, size, count in self._frames(file):
-                self._end = start + size
-                self._count += count
+        header = self._found_header(file)
+        if not header:
+            return
+        end = HEADER_SIZE
+        for start, size, count in self._frames(file):
+            end = start + size
+            self._count += count
+        if header == self._header:
+            self._end = end
+        elif self._count:
+            raise DecisionLogError(
+                f"the journal {self._path} holds decisions that were made under other names of entities or attributes: "
+                "restore the declarations, start once so that the log gets the decisions, then change them; "
+                "or move the file away and keep it"
+            )
 
     def _create(self) -> FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,18 +155,19 @@ class FileJournal:
         """Remove what is after the last frame that counts; write the header where there is none yet."""
         os.ftruncate(file.fileno(), self._end)
         if self._end == 0:
-            _write(file, 0, HEADER)
+            _write(file, 0, self._header)
         os.fsync(file.fileno())
-        self._end = max(self._end, len(HEADER))
+        self._end = max(self._end, HEADER_SIZE)
         self._is_clean = True
 
-    def _has_header(self, file: FileIO) -> bool:
+    def _found_header(self, file: FileIO) -> bytes:
+        """The file's own; nothing where the first append did not get further."""
         file.seek(0)
-        found = _read(file, len(HEADER))
-        if found == HEADER:
-            return True
-        if HEADER.startswith(found) or not any(found):  # the first append did not get further
-            return False
+        found = _read(file, HEADER_SIZE)
+        if len(found) == HEADER_SIZE and found.startswith(FORMAT):
+            return found
+        if not any(found) or FORMAT.startswith(found) or found.startswith(FORMAT):
+            return b""
         raise DecisionLogError(
             f"{self._path} is no journal of this version of fraudml: start the version that wrote it, "
             "or move the file away and keep it, because there may be decisions in it that the log does not have"
@@ -156,7 +176,7 @@ class FileJournal:
     def _frames(self, file: FileIO, end: int | None = None) -> Iterator[tuple[int, int, int]]:
         """Start and size in bytes, and number of decisions, of each whole frame; its checksums are right."""
         size = os.fstat(file.fileno()).st_size if end is None else end
-        place = len(HEADER)
+        place = HEADER_SIZE
         while place < size:
             file.seek(place)
             head = _read(file, _FRAME.size)
@@ -170,7 +190,10 @@ class FileJournal:
             start = place + _FRAME.size
             if start + length > size:
                 return
-            if crc32(_read(file, length)) != payload_crc:
+            payload = _read(file, length)
+            if crc32(payload) != payload_crc:
+                if end is None and start + length == size and payload.endswith(b"\0"):
+                    return
                 raise self._damaged(place)
             yield start, length, count
             place = start + length

@@ -8,8 +8,8 @@ commit ends when the kernel has the data, so ``kill -9`` loses nothing; with ``D
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -33,6 +33,9 @@ _NORMAL = (
     transactions.c.attributes,
 )
 _LABEL = (labels.c.transaction_id, labels.c.is_fraud, labels.c.known_at_us, labels.c.arrival)
+
+
+Made = TypeVar("Made")
 
 
 class SqliteDecisionLog:
@@ -113,8 +116,9 @@ class SqliteDecisionLog:
 
     def transaction_ids(self) -> Iterator[str]:
         """The ids, streamed."""
-        for rows in self._stream(sa.select(transactions.c.transaction_id), 50_000):
-            yield from (row[0] for row in rows)
+        query = sa.select(transactions.c.transaction_id)
+        for ids in self._stream(query, 50_000, lambda rows: [row[0] for row in rows]):
+            yield from ids
 
     def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
@@ -124,8 +128,7 @@ class SqliteDecisionLog:
             .select_from(transactions.outerjoin(labels, first))
             .order_by(transactions.c.arrival)
         )
-        for rows in self._stream(query, batch_size):
-            yield self._rows.history(rows)
+        yield from self._stream(query, batch_size, self._rows.history)
 
     def later_labels(self) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
@@ -135,8 +138,8 @@ class SqliteDecisionLog:
             .where(labels.c.nth > 1)
             .order_by(labels.c.arrival)
         )
-        for rows in self._stream(query, 50_000):
-            yield from (self._rows.label(row) for row in rows)
+        for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
+            yield from found
 
     def audit_batches(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
@@ -147,8 +150,7 @@ class SqliteDecisionLog:
             .select_from(transactions.join(decisions))
             .order_by(transactions.c.arrival)
         )
-        for rows in self._stream(query, batch_size):
-            yield self._rows.audit(rows)
+        yield from self._stream(query, batch_size, self._rows.audit)
 
     def audit_labels(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
@@ -163,11 +165,7 @@ class SqliteDecisionLog:
             .select_from(labels.join(transactions))
             .order_by(labels.c.arrival)
         )
-        for rows in self._stream(query, batch_size):
-            ids, times, frauds, known, arrivals = zip(*rows, strict=True)
-            columns = [ids, times, [bool(fraud) for fraud in frauds], known, arrivals]
-            arrays = [pa.array(c, field.type) for c, field in zip(columns, AUDIT_LABELS, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=AUDIT_LABELS)
+        yield from self._stream(query, batch_size, _audit_labels)
 
     def ping(self) -> None:
         """Read one row."""
@@ -177,17 +175,25 @@ class SqliteDecisionLog:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it."""
         self._hot.close()
-        self._engine.dispose()
         if self._claim is not None:
             self._claim.close()
             self._claim = None
 
-    def _stream(self, query: sa.Select[Any], batch_size: int) -> Iterator[Sequence[Row]]:
+    def _stream(self, query: sa.Select[Any], batch_size: int, made: Callable[[Sequence[Row]], Made]) -> Iterator[Made]:
+        """What is made of the rows, batch by batch."""
         with failures("reading"), self._engine.connect() as connection:
             cursor = connection.connection.cursor()  # plain tuples: a third less time per row
             try:
                 cursor.execute(sql(query))
                 while rows := cursor.fetchmany(batch_size):
-                    yield rows
+                    yield made(rows)
             finally:
                 cursor.close()
+
+
+def _audit_labels(rows: Sequence[Row]) -> pa.RecordBatch:
+    """From rows in the order of ``AUDIT_LABELS``."""
+    ids, times, frauds, known, arrivals = zip(*rows, strict=True)
+    columns = [ids, times, [bool(fraud) for fraud in frauds], known, arrivals]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, AUDIT_LABELS, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=AUDIT_LABELS)

@@ -40,14 +40,14 @@ def recorded(started: list[float], latency: list[float], status: list[int], **ch
 
 def test_the_warm_up_counts_for_nothing_but_its_errors() -> None:
     planned = Plan("", 0, 1, seconds=10.0, warmup_s=1.0)
-    started = [0.5, 0.9, *np.linspace(1.0, 10.8, 1_000)]
-    latency = [9.0, 5.0, *np.linspace(0.001, 0.100, 1_000)]
-    found = results.figures(planned, recorded(started, latency, [500, *[200] * 1_001]))
-    assert found.requests == 1_000
+    started = [0.5, 0.9, *np.linspace(1.0, 10.8, 10_000)]
+    latency = [9.0, 5.0, *np.linspace(0.001, 0.100, 10_000)]
+    found = results.figures(planned, recorded(started, latency, [500, *[200] * 10_001]))
+    assert found.requests == found.timed == 10_000
     assert found.latency_ms["p50"] == pytest.approx(50.5, rel=1e-3)
     assert found.latency_ms["p99.9"] == pytest.approx(99.9, rel=1e-3)
     assert found.latency_ms["max"] == pytest.approx(100.0)
-    assert found.throughput_per_s == pytest.approx(100.1)  # what was sent before and arrived in time counts, too
+    assert found.throughput_per_s == pytest.approx(1_000.1)  # what was sent before and arrived in time counts, too
     assert found.errors == {"500": 1}
     assert found.load_cpu_percent == 25.0
 
@@ -55,7 +55,35 @@ def test_the_warm_up_counts_for_nothing_but_its_errors() -> None:
 def test_a_load_that_nobody_answered_has_figures() -> None:
     found = results.figures(Plan("", 0, 1, 1.0), recorded([0.1], [9.0], [0], errors={"gone": 1}))
     assert (found.throughput_per_s, found.latency_ms["p50"], found.errors) == (0.0, 9_000.0, {"gone": 1})
-    assert results.figures(Plan("", 0, 1, 1.0), recorded([], [], [])).latency_ms["max"] == 0.0
+    assert results.figures(Plan("", 0, 1, 1.0), recorded([], [], [])).latency_ms["max"] is None
+
+
+def test_quick_refusals_do_not_make_a_server_look_fast_and_silence_counts() -> None:
+    data = recorded([0.1, 0.2, 0.3, 0.4], [0.05, 0.001, 0.001, 9.0], [200, 503, 422, 0], errors={"gone": 1})
+    planned = Plan("", 0, 1, 1.0)
+    found = results.figures(planned, data)
+    assert results.latencies(planned, data).tolist() == [0.05, 9.0]
+    assert (found.requests, found.timed, found.shed) == (4, 2, 1)
+    assert found.errors == {"422": 1, "503": 1, "gone": 1}
+    assert found.latency_ms["p50"] == pytest.approx(4_525.0)
+
+
+@pytest.mark.parametrize(("count", "told"), [(199, []), (200, ["p95"]), (9_999, ["p95", "p99"])])
+def test_a_percentile_is_told_when_ten_requests_lie_beyond_it(count: int, told: list[str]) -> None:
+    found = results.percentiles(np.arange(float(count)))
+    assert [name for name, value in found.items() if value is not None] == ["p50", *told, "max"]
+
+
+def test_a_run_under_the_profiler_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    data = recorded([0.1], [0.01], [200])
+    found = [results.figures(Plan("", 0, 1, 1.0), data, profiled=profiled) for profiled in (True, False)]
+    assert [b'"profiled":true' in msgspec.json.encode(each) for each in found] == [True, False]
+    results.show(found[:1])
+    shown = capsys.readouterr()
+    assert "profiled" in shown.out
+    assert "without it" in " ".join(shown.err.split())
+    results.show(found[1:])
+    assert "profile" not in "".join(capsys.readouterr())
 
 
 def test_the_plot_is_a_picture_and_figures_are_json(tmp_path: Path) -> None:
@@ -80,7 +108,23 @@ def test_a_process_is_watched_with_its_children() -> None:
         return
     assert found is not None
     assert found.peak_mib > 5
+    assert found.memory == (usage.PSS if Path("/proc/self/smaps_rollup").exists() else usage.RSS)
     assert found.cpu_percent > 0
+
+
+def test_pages_of_each_process_are_summed_where_shares_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("this system has no /proc")
+    monkeypatch.setattr(usage, "_pss", lambda pid: None)
+    begin = time.perf_counter()
+    sampler = usage.Sampler(os.getpid())
+    sampler.stop()
+    for _ in range(2):  # of one sample each
+        sampler.run()
+    found = sampler.between(begin, time.perf_counter())
+    assert found is not None
+    assert found.memory == usage.RSS
+    assert found.peak_mib > 5
 
 
 def test_nothing_is_known_of_a_process_that_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -92,3 +93,14 @@ def test_a_batch_is_read_by_the_service_as_a_batch() -> None:
     document = msgspec.json.decode(body)
     assert list(document) == ["transactions"]
     assert len({normalise(row).transaction_id for row in document["transactions"]}) == 12
+
+
+def test_ids_have_no_order_and_none_comes_up_twice() -> None:
+    declared = schema()
+    ids = [each.transaction_id for each in transactions(declared, made(declared, 50), 1_000)]
+    assert len({len(each) for each in ids}) == 1
+    assert len({each[:16] for each in ids}) == 1_000
+    assert len({each[16:] for each in ids}) == 1  # what tells this run from others stands at the end
+    rising = sum(first < second for first, second in itertools.pairwise(ids))
+    assert 300 < rising < 700
+    assert {each[0] for each in ids} == set("0123456789abcdef")  # they lie all over an index
