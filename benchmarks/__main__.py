@@ -28,9 +28,13 @@ def main(names: list[str]) -> None:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
     for name in names or NAMES:
         print(f"== {NAMES[name]}", flush=True)
-        section = import_module(f"benchmarks.{name}").run()
+        module = import_module(f"benchmarks.{name}")
+        section = module.run()
         print(section, flush=True)
-        _write(name, section)
+        if getattr(module, "PARTIAL", False):
+            print("Only a part was measured: RESULTS.md stays as it is.", flush=True)
+        else:
+            _write(name, section)
 
 
 def _write(name: str, section: str) -> None:

@@ -1,4 +1,4 @@
-"""Servers to compare with, each set up as its own documentation says, in an environment of its own.
+"""Servers to compare with, each set up as its own documentation says for throughput, in an environment of its own.
 
 They score a feature vector that the request brings along: no features, no keys, no record of what was decided.
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +27,27 @@ from fraudml.cli.bench.server import Target
 HERE = Path(__file__).parent
 COMMON, MLSERVER = HERE.parent / "requirements-baselines.txt", HERE.parent / "requirements-mlserver.txt"
 READY_WITHIN_S = 120.0
+CHECKED, AT_ONCE = 64, 16  # scores that are checked, and how many of them are asked for at a time
+TOLERANCE = 1e-5
 Vectors = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A server: what it needs, how it is started (``{port}``, ``{models}`` are filled in), what it is asked."""
+    """A server: what it needs, how it is started (``{port}``, ``{models}`` are filled in), what it is asked.
+
+    ``score`` finds the score in its answer; ``calibrated``: it serves the bundle's ONNX file, else XGBoost's own, the
+    trees alone. ``note``: what somebody who compares should know of its set-up.
+    """
 
     name: str
     requirements: Path
     command: tuple[str, ...]
     path: str
     body: Callable[[Sequence[str], Sequence[float]], Any]
+    score: Callable[[Any], float]
+    calibrated: bool
+    note: str
 
     def requests(self, names: Sequence[str], vectors: Vectors) -> Requests:
         """Requests with these feature vectors."""
@@ -51,6 +61,9 @@ BASELINES = (
         ("uvicorn", "fastapi_dataframe:app", "--port", "{port}", "--log-level", "warning", "--no-access-log"),
         "/predict",
         lambda names, vector: dict(zip(names, vector, strict=True)),
+        lambda answer: answer["score"],
+        False,
+        "one worker; a `def` function, as most write it, which FastAPI runs in a thread (`async def` would save that).",
     ),
     Baseline(
         "FastAPI + pydantic + ONNX Runtime",
@@ -58,13 +71,20 @@ BASELINES = (
         ("uvicorn", "fastapi_onnx:app", "--port", "{port}", "--log-level", "warning", "--no-access-log"),
         "/predict",
         lambda names, vector: {"features": list(vector)},
+        lambda answer: answer["score"],
+        True,
+        "one worker, `async def`, no access log.",
     ),
+    # LitServe and MLServer recommend batching and name no values; a few were tried, and none at all.
     Baseline(
         "LitServe + ONNX Runtime",
         COMMON,
         ("python", "litserve_onnx.py", "{port}"),
         "/predict",
         lambda names, vector: {"features": list(vector)},
+        lambda answer: answer["score"],
+        True,
+        "one worker, `fast_queue`, its batching (`max_batch_size=16, batch_timeout=0.005`: the best of four tried).",
     ),
     Baseline(
         "BentoML + ONNX Runtime",
@@ -72,6 +92,9 @@ BASELINES = (
         ("bentoml", "serve", "bentoml_onnx:Fraud", "--host", "127.0.0.1", "--port", "{port}"),
         "/predict",
         lambda names, vector: {"features": [list(vector)]},
+        lambda answer: answer[0],
+        True,
+        "one worker, its adaptive batching (`batchable=True`), no access log.",
     ),
     Baseline(
         "MLServer + XGBoost",
@@ -83,6 +106,10 @@ BASELINES = (
                 {"name": "predict", "shape": [1, len(vector)], "datatype": "FP32", "data": [list(vector)]},
             ]
         },
+        lambda answer: answer["outputs"][0]["data"][0],
+        False,
+        "inference in the server's process, its adaptive batching (`max_batch_size=16, max_batch_time=0.001`: the best "
+        "of five tried over 16 connections; over 64, batches of 64 after 10 ms were faster).",
     ),
 )
 
@@ -103,8 +130,13 @@ def environment(requirements: Path) -> Path:
 
 
 @contextmanager
-def started(baseline: Baseline, models: Path, probe: bytes, cores: Cores) -> Iterator[Target]:
-    """The server, from its first good answer to ``probe`` on; raises RuntimeError with its log when there is none."""
+def started(
+    baseline: Baseline, models: Path, bodies: Sequence[bytes], expected: Sequence[float], cores: Cores
+) -> Iterator[Target]:
+    """The server, once it answers the first bodies with the expected scores.
+
+    Raises RuntimeError with its log when it does not answer, and when a score is wrong.
+    """
     port = free_port()
     if baseline.requirements == MLSERVER:
         _configure_mlserver(models, port)
@@ -126,10 +158,11 @@ def started(baseline: Baseline, models: Path, probe: bytes, cores: Cores) -> Ite
         ) as process,
     ):
         deadline = time.monotonic() + READY_WITHIN_S
-        while not _answers(port, baseline.path, probe):
+        while _answer(port, baseline.path, bodies[0]) is None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{baseline.name} did not start:\n{log.read_text(errors='replace')[-3_000:]}")
             time.sleep(0.1)
+        _check(baseline, port, bodies[:CHECKED], expected)
         yield Target("127.0.0.1", port, "", process.pid)
 
 
@@ -140,13 +173,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int, path: str, body: bytes) -> bool:
+def _check(baseline: Baseline, port: int, bodies: Sequence[bytes], expected: Sequence[float]) -> None:
+    """Ask several at once, so that answers from batches are checked, too."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda body: _answer(port, baseline.path, body), bodies))
+    for number, (answer, right) in enumerate(zip(answers, expected, strict=False)):
+        found = None if answer is None else baseline.score(json.loads(answer))
+        if found is None or not abs(found - right) <= TOLERANCE:
+            raise RuntimeError(f"{baseline.name} scores vector {number} {found}; the bundle's runtime says {right}")
+
+
+def _answer(port: int, path: str, body: bytes) -> bytes | None:
+    """The body of a good answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
-        return connection.getresponse().status == 200
+        response = connection.getresponse()
+        return response.read() if response.status == 200 else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 
@@ -160,6 +205,8 @@ def _configure_mlserver(models: Path, port: int) -> None:
         "name": "fraud",
         "implementation": "mlserver_xgboost.XGBoostModel",
         "parameters": {"uri": str(models / "model.json"), "version": "v1"},
+        "max_batch_size": 16,
+        "max_batch_time": 0.001,
     }
     (folder / "settings.json").write_text(json.dumps({**settings, "debug": False, "parallel_workers": 0}))
     (folder / "model-settings.json").write_text(json.dumps(model))

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 
-@bentoml.service(workers=1)
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
 class Fraud:
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -18,4 +18,4 @@ class Fraud:
 
     @bentoml.api(batchable=True)
     def predict(self, features: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.name: features.astype(np.float32)})[0]
+        return self.session.run(["probability"], {self.name: features.astype(np.float32)})[0]

@@ -1,4 +1,7 @@
-"""What most tutorials show: a pydantic model, a pandas DataFrame of one row, ``predict_proba``."""
+"""What most tutorials show: a pydantic model, a pandas DataFrame of one row, ``predict_proba``.
+
+``def`` on purpose: it is what most write. FastAPI runs such a function in a thread of its pool, which costs some time.
+"""
 
 import json
 import os

@@ -26,4 +26,4 @@ class Prediction(BaseModel):
 @app.post("/predict")
 async def predict(transaction: Transaction) -> Prediction:
     row = np.array([transaction.features], dtype=np.float32)
-    return Prediction(score=float(session.run(None, {name: row})[0][0]))
+    return Prediction(score=float(session.run(["probability"], {name: row})[0][0]))

@@ -148,7 +148,8 @@ def measure(
         recorded = driver.drive(plan, requests, place.load, progress)
     begin = recorded.zero + plan.warmup_s
     used = sampler.between(begin, begin + plan.seconds) if sampler is not None else None
-    return results.figures(plan, recorded, requests.batch, used), results.latencies(plan, recorded)
+    found = results.figures(plan, recorded, requests.batch, used, profiled=flame_graph is not None)
+    return found, results.latencies(plan, recorded)
 
 
 def _check(connections: list[int], rate: float | None, batch: int, poisson: bool, max_batch: int) -> None:

@@ -11,7 +11,9 @@ import msgspec
 from fraudml.events.schema import TimeFormat
 from fraudml.events.units import SECOND
 
-_MOST = 10**9  # transactions of one run: their numbers have nine digits, so that the length of a body is known
+_DIGITS = 16  # of an id, hexadecimal: always as many, so that the length of a body is known
+_RANGE = 16**_DIGITS
+_STEP = 0x9E3779B97F4A7C15  # odd, so that all numbers of the range come up before one comes up again
 _UNIT_US = {
     TimeFormat.seconds_from: SECOND,
     TimeFormat.hours_from: 3_600 * SECOND,
@@ -20,15 +22,16 @@ _UNIT_US = {
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What makes each transaction a new one: ``before`` + a number + ``between`` + the time now + a body.
+    """What makes each transaction a new one: ``before`` + an id + ``between`` + the time now + a body.
 
-    ``start_us``: what times of the formats ``..._from`` count from, microseconds UTC.
+    ``start_us``: what times of the formats ``..._from`` count from, microseconds UTC. ``first``: see :func:`scattered`.
     """
 
     before: bytes
     between: bytes
     format: TimeFormat = TimeFormat.iso
     start_us: int = 0
+    first: int = 0
 
 
 class Requests(msgspec.Struct, frozen=True):
@@ -75,24 +78,40 @@ class Feed:
 
     def _singles(self, stamp: Stamp) -> Iterator[bytes]:
         now = clock(stamp.format, stamp.start_us)
-        around = len(stamp.before) + 9 + len(stamp.between) + len(now())
+        around = len(stamp.before) + _DIGITS + len(stamp.between) + len(now())
         bodies = self._requests.bodies
         heads = {
             length: b"%s%d\r\n\r\n%s" % (self._head, around + length, stamp.before)
             for length in {len(body) for body in bodies}
         }
         between, join = stamp.between, b"".join
-        for number, body in zip(range(_MOST), itertools.cycle(bodies), strict=False):
-            yield join((heads[len(body)], b"%09d" % number, between, now(), body))
+        for identifier, body in zip(scattered(stamp.first), itertools.cycle(bodies), strict=False):
+            yield join((heads[len(body)], identifier, between, now(), body))
 
     def _batches(self, stamp: Stamp) -> Iterator[bytes]:
         now = clock(stamp.format, stamp.start_us)
         items = (
-            b"".join((stamp.before, b"%09d" % number, stamp.between, now(), body))
-            for number, body in zip(range(_MOST), itertools.cycle(self._requests.bodies), strict=False)
+            b"".join((stamp.before, identifier, stamp.between, now(), body))
+            for identifier, body in zip(scattered(stamp.first), itertools.cycle(self._requests.bodies), strict=False)
         )
         while chosen := b",".join(itertools.islice(items, self._requests.batch)):
             yield self._with_head(b'{"transactions":[%s]}' % chosen)
+
+
+def scattered(first: int) -> Iterator[bytes]:
+    """Ids that differ and have no order, as those of real clients: a counter times an odd number, modulo 2**64.
+
+    Ascending ids would flatter a server: each lands on the same page of the index that keeps ids unique, while ids
+    without an order land all over it.
+
+    >>> ids = scattered(0)
+    >>> [next(ids).decode() for _ in range(3)]
+    ['0000000000000000', '9e3779b97f4a7c15', '3c6ef372fe94f82a']
+    """
+    number = first % _RANGE
+    while True:
+        yield b"%016x" % number
+        number = (number + _STEP) % _RANGE
 
 
 def clock(written: TimeFormat, start_us: int = 0) -> Callable[[], bytes]:

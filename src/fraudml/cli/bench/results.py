@@ -17,6 +17,8 @@ from fraudml.cli.bench.usage import Usage
 
 SHED = 503
 PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+TAIL = 10  # a percentile beyond which fewer requests lie is not told: it would be the time of a single one
+ALWAYS = ("p50", "max")
 BUSY_LOAD = 90.0  # per cent of a core from which on the load itself may be what limits
 MILLISECONDS = 1_000.0
 
@@ -25,9 +27,11 @@ class Figures(msgspec.Struct, frozen=True):
     """One load. Without the warm-up: ``requests`` are those that began in the measured ``seconds``, and
     ``throughput_per_s`` counts good answers that arrived in them.
 
-    ``latency_ms`` is over all that began then, whatever came back; a request without an answer counts with the time
-    it was waited for. ``errors`` are counted by kind: a status, a reason, ``degraded``, ``failed items``; ``shed``
-    is how many answers said 503, which are among them. ``load_cpu_percent`` is the load's own use of its core.
+    ``latency_ms`` is over the ``timed`` ones of them: the good answers, and those that never came, with the time they
+    were waited for; a quick refusal must not make a server look fast. A percentile beyond which fewer than
+    :data:`TAIL` of them lie is ``None``. ``errors`` are counted by kind: a status, a reason, ``degraded``,
+    ``failed items``; ``shed`` is how many answers said 503, which are among them. ``load_cpu_percent`` is the load's
+    own use of its core. ``profiled``: a profiler slowed the server down.
     """
 
     connections: int
@@ -35,9 +39,10 @@ class Figures(msgspec.Struct, frozen=True):
     batch: int
     seconds: float
     requests: int
+    timed: int
     throughput_per_s: float
     transactions_per_s: float
-    latency_ms: dict[str, float]
+    latency_ms: dict[str, float | None]
     errors: dict[str, int]
     shed: int
     samples: dict[str, str]
@@ -45,33 +50,38 @@ class Figures(msgspec.Struct, frozen=True):
     most_waiting: int
     load_cpu_percent: float
     server: Usage | None = None
+    profiled: bool = False
 
 
 def latencies(plan: Plan, recorded: Recorded) -> NDArray[np.float64]:
-    """Seconds of each request that began after the warm-up."""
-    return np.frombuffer(recorded.latency)[_measured(plan, recorded)]
+    """Seconds of each request that began after the warm-up and got a good answer, or none."""
+    status = np.frombuffer(recorded.status, dtype=np.uint16)
+    timed = _measured(plan, recorded) & ((status == GOOD) | (status == NO_ANSWER))
+    found: NDArray[np.float64] = np.frombuffer(recorded.latency)[timed]
+    return found
 
 
-def figures(plan: Plan, recorded: Recorded, batch: int = 0, server: Usage | None = None) -> Figures:
+def figures(
+    plan: Plan, recorded: Recorded, batch: int = 0, server: Usage | None = None, *, profiled: bool = False
+) -> Figures:
     """The figures of one load; ``batch``: the transactions of a request, 0 when it holds just one."""
     started, latency = np.frombuffer(recorded.started), np.frombuffer(recorded.latency)
     status = np.frombuffer(recorded.status, dtype=np.uint16)
     ended = started + latency
     good = (status == GOOD) & (ended >= plan.warmup_s) & (ended < plan.whole_s)
     throughput = float(good.sum()) / plan.seconds
-    measured = _measured(plan, recorded)
-    took = latency[measured] * MILLISECONDS
-    found = np.percentile(took, list(PERCENTILES.values())) if len(took) else [0.0] * len(PERCENTILES)
+    took = latencies(plan, recorded) * MILLISECONDS
     answered = Counter(status.tolist())
     return Figures(
         connections=plan.connections,
         rate=plan.rate,
         batch=batch,
         seconds=plan.seconds,
-        requests=int(measured.sum()),
+        requests=int(_measured(plan, recorded).sum()),
+        timed=len(took),
         throughput_per_s=throughput,
         transactions_per_s=throughput * max(batch, 1),
-        latency_ms={name: float(value) for name, value in zip(PERCENTILES, found, strict=True)},
+        latency_ms=percentiles(took),
         errors=_errors(answered, recorded),
         shed=answered[SHED],
         samples=recorded.samples,
@@ -79,7 +89,22 @@ def figures(plan: Plan, recorded: Recorded, batch: int = 0, server: Usage | None
         most_waiting=recorded.most_waiting,
         load_cpu_percent=recorded.cpu_s / recorded.seconds * 100,
         server=server,
+        profiled=profiled,
     )
+
+
+def percentiles(took: NDArray[np.float64]) -> dict[str, float | None]:
+    """Each of :data:`PERCENTILES` that so many values can tell.
+
+    >>> percentiles(np.arange(1, 1_001))
+    {'p50': 500.5, 'p95': 950.05, 'p99': 990.01, 'p99.9': None, 'max': 1000.0}
+    """
+    found: dict[str, float | None] = dict.fromkeys(PERCENTILES)
+    for name, share in PERCENTILES.items():
+        beyond = round(len(took) * (100 - share) / 100, 6)
+        if len(took) and (beyond >= TAIL or name in ALWAYS):
+            found[name] = float(np.percentile(took, share))
+    return found
 
 
 def _measured(plan: Plan, recorded: Recorded) -> NDArray[np.bool_]:
@@ -98,11 +123,14 @@ def _errors(answered: Counter[int], recorded: Recorded) -> dict[str, int]:
 def show(loads: Sequence[Figures]) -> None:
     """A table, and below it what deserves a sentence."""
     rows = [_row(load) for load in loads]
-    columns = ["load", "requests/s", *(f"{name} ms" for name in PERCENTILES), "errors", "CPU", "MiB"]
+    columns = ["load", "requests/s", *(f"{name} ms" for name in PERCENTILES), "errors", "CPU", "load CPU", "MiB"]
     if any(load.batch for load in loads):
         columns.insert(2, "transactions/s")
     output.table(columns, rows)
     for load in loads:
+        if load.profiled:
+            told = "measured under the profiler, which slows the service down: take the figures from a run without it"
+            output.remarks.print(f"{_name(load)}: {told}", style="yellow", markup=False)
         for kind, count in load.errors.items():
             sample = load.samples.get(kind, "")
             output.remarks.print(f"{_name(load)}: {count:,} x {kind} {sample}", style="yellow", markup=False)
@@ -115,8 +143,8 @@ def show(loads: Sequence[Figures]) -> None:
         if load.server is not None:
             used = load.server
             told = (
-                f"server memory {used.start_mib:,.0f} MiB at the start, {used.end_mib:,.0f} at the end, "
-                f"{used.peak_mib:,.0f} at its peak; mean of the first third {used.first_third_mib:,.0f}, "
+                f"server memory ({used.memory}) {used.start_mib:,.0f} MiB at the start, {used.end_mib:,.0f} at the "
+                f"end, {used.peak_mib:,.0f} at its peak; mean of the first third {used.first_third_mib:,.0f}, "
                 f"of the last {used.last_third_mib:,.0f}"
             )
             output.results.print(f"{_name(load)}: {told}", markup=False)
@@ -128,21 +156,25 @@ def _row(load: Figures) -> list[str]:
         rates.append(f"{load.transactions_per_s:,.0f}")
     times = [short(value) for value in load.latency_ms.values()]
     used = load.server
-    usage = [f"{used.cpu_percent:.0f} %", f"{used.peak_mib:,.0f}"] if used is not None else ["", ""]
-    return [_name(load), *rates, *times, f"{sum(load.errors.values()):,}", *usage]
+    cpu, memory = (f"{used.cpu_percent:.0f} %", f"{used.peak_mib:,.0f}") if used is not None else ("", "")
+    errors = f"{sum(load.errors.values()):,}"
+    return [_name(load), *rates, *times, errors, cpu, f"{load.load_cpu_percent:.0f} %", memory]
 
 
-def short(value: float) -> str:
-    """Three digits or more, as a table has room for them.
+def short(value: float | None) -> str:
+    """Three digits or more, as a table has room for them; nothing for what is not known.
 
-    >>> short(0.1234), short(12.34), short(1234.5)
-    ('0.12', '12.3', '1,234')
+    >>> short(0.1234), short(12.34), short(1234.5), short(None)
+    ('0.12', '12.3', '1,234', '')
     """
+    if value is None:
+        return ""
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def _name(load: Figures) -> str:
-    return f"open, {load.rate:,g}/s" if load.rate else f"closed, {load.connections}"
+    name = f"open, {load.rate:,g}/s" if load.rate else f"closed, {load.connections}"
+    return f"{name}, profiled" if load.profiled else name
 
 
 def plot(loads: Sequence[tuple[Figures, NDArray[np.float64]]], path: Path) -> None:

@@ -60,9 +60,15 @@ def requests(
 def _stamp(schema: Schema) -> Stamp:
     identifier = msgspec.json.encode(schema.id_column).decode()
     moment = msgspec.json.encode(schema.event_time.column).decode()
-    before = f'{{{identifier}:"bench-{secrets.token_hex(4)}-'
     start = schema.event_time.start_us() if schema.event_time.format.needs_start else 0
-    return Stamp(before.encode(), f'",{moment}:'.encode(), schema.event_time.format, start)
+    run = f"-bench-{secrets.token_hex(4)}"  # at the end: what ids begin with decides where they lie in an index
+    return Stamp(
+        f'{{{identifier}:"'.encode(),
+        f'{run}",{moment}:'.encode(),
+        schema.event_time.format,
+        start,
+        secrets.randbits(64),
+    )
 
 
 def _columns(schema: Schema, rng: np.random.Generator, count: int, entities: int, skew: float) -> dict[str, Values]:

@@ -1,8 +1,9 @@
-"""What a server uses while it is loaded: processor time and resident memory, from /proc where there is one."""
+"""What a server uses while it is loaded: processor time and memory, from /proc where there is one."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,14 +18,18 @@ EVERY_S = 0.5
 # Looking for child processes reads all of /proc, which takes milliseconds from the load: only the first times, and
 # now and then.
 EARLY, FAMILY_EVERY = 3, 20
+PSS_EVERY = 2  # and the system walks through a process's memory for it, which takes milliseconds, too
 MIB = 2**20
+PSS, RSS = "PSS", "sum of RSS"
 _PROC = Path("/proc")
+_PSS_LINE = re.compile(r"^Pss: +(\d+) kB", re.MULTILINE)
 
 
 class Usage(msgspec.Struct, frozen=True):
     """A server's use between two moments, its child processes included; ``cpu_percent`` is of one core.
 
-    ``first_third_mib`` and ``last_third_mib`` are means: where they are equal, memory does not grow.
+    ``first_third_mib`` and ``last_third_mib`` are means: where they are equal, memory does not grow. ``memory`` says
+    what was measured: :data:`PSS` shares out the pages that several processes use, :data:`RSS` counts them for each.
     """
 
     cpu_percent: float
@@ -33,6 +38,7 @@ class Usage(msgspec.Struct, frozen=True):
     peak_mib: float
     first_third_mib: float
     last_third_mib: float
+    memory: str
 
 
 class Sampler:
@@ -43,16 +49,17 @@ class Sampler:
         self._stop = threading.Event()
         self._moments: list[float] = []
         self._cpu_s: list[float] = []
-        self._rss: list[int] = []
+        self._memory: list[int] = []
+        self._kind = RSS if _pss(pid) is None else PSS
 
     def between(self, begin: float, end: float) -> Usage | None:
         """The use between two times of ``time.perf_counter``; ``None`` where it is not known."""
-        moments, rss = np.array(self._moments), np.array(self._rss) / MIB
+        moments, memory = np.array(self._moments), np.array(self._memory) / MIB
         inside = np.flatnonzero((moments >= begin) & (moments <= end))
         if len(inside) < 2:
             return None
         cpu = np.interp([begin, end], moments, self._cpu_s)
-        used = rss[inside]
+        used = memory[inside]
         third = -(-len(used) // 3)
         return Usage(
             cpu_percent=float(cpu[1] - cpu[0]) / (end - begin) * 100,
@@ -61,20 +68,25 @@ class Sampler:
             peak_mib=float(used.max()),
             first_third_mib=float(used[:third].mean()),
             last_third_mib=float(used[-third:].mean()),
+            memory=self._kind,
         )
 
     def run(self) -> None:
         """Take samples until told to stop."""
         family: set[int] = set()
-        stopped = False
+        memory, stopped = 0, False
         while not stopped:
             if len(self._moments) < EARLY or len(self._moments) % FAMILY_EVERY == 0:
                 family = _family(self._pid)
             used = [found for found in map(_stat, family) if found is not None]
+            if self._kind == RSS:
+                memory = _rss(used)
+            elif len(self._moments) % PSS_EVERY == 0:
+                memory = sum(_pss(each) or 0 for each in family)
             if used:
                 self._moments.append(time.perf_counter())
                 self._cpu_s.append(sum(each.ticks for each in used) / os.sysconf("SC_CLK_TCK"))
-                self._rss.append(sum(each.pages for each in used) * os.sysconf("SC_PAGE_SIZE"))
+                self._memory.append(memory)
             stopped = self._stop.wait(EVERY_S)
 
     def stop(self) -> None:
@@ -112,6 +124,20 @@ def _stat(pid: int) -> _Stat | None:
         return None
     fields = text.rpartition(")")[2].split()  # the name before may hold anything
     return _Stat(int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[21]))
+
+
+def _rss(used: list[_Stat]) -> int:
+    return sum(each.pages for each in used) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _pss(pid: int) -> int | None:
+    """A process's part of the memory that it uses, in bytes; ``None`` where the system does not tell."""
+    try:
+        text = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = _PSS_LINE.search(text)
+    return int(found[1]) * 1_024 if found else None
 
 
 def _family(pid: int) -> set[int]:
