@@ -21,7 +21,7 @@ from fraudml.settings import Settings
 from tests.docs.blocks import DOCS
 
 WORDS = {1.0: "every second", 2.0: "every two seconds"}
-NUMBERS = {3: "three"}
+NUMBERS = {2: "two"}
 DURABILITY = "concepts/durability-and-idempotency.md"
 HOT_PATH = "concepts/hot-path.md"
 API = "reference/http-api.md"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -159,6 +160,7 @@ def transaction_fields(schema: Schema, event: Transaction) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+@lru_cache(4_096)  # all decisions of a batch are of one moment
 def moment(moment_us: int) -> datetime:
     """A time to answer, in UTC.
 

@@ -28,8 +28,8 @@ router = APIRouter(prefix="/v1")
 NDJSON = "application/x-ndjson"
 # Transactions decided together, and how many such parts of one request may wait at once: other requests wait behind
 # a few hundred transactions, not behind ten thousand.
-PART = 100
-PARTS_WAITING = 3
+PART = 200
+PARTS_WAITING = 2
 
 Item = Transaction | RowError
 Outcome = Decision | FraudmlError
