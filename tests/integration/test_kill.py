@@ -44,8 +44,8 @@ def transaction(example: dict[str, Any], name: str, number: int) -> dict[str, An
     return example | {
         "transaction_id": name,
         "event_time": moment.isoformat(),
-        "customer_id": f"customer-{number % 5}",
-        "merchant_id": f"merchant-{number % 3}",
+        "customer_id": f"customer-{number % 50}",
+        "merchant_id": f"merchant-{number % 30}",
         "amount": 10.0 + number % 1_000,
     }
 
