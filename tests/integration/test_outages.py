@@ -101,15 +101,6 @@ def test_batches_go_on_without_the_log(service: Service, tmp_path: Path) -> None
     assert len(list(service.log.transaction_ids())) == 250
 
 
-def test_keys_that_were_known_stay_valid_without_the_log(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    score(service, 1)
-    monkeypatch.setattr("fraudml.service.auth.KEYS_TTL_S", -1.0)
-    with locked(tmp_path):
-        score(service, 2)
-
-
 def test_an_online_store_that_is_gone_costs_history_not_decisions(service: Service) -> None:
     score(service, 1)
     service.store.broken = True
