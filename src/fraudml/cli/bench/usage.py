@@ -53,13 +53,15 @@ class Sampler:
         self._kind = RSS if _pss(pid) is None else PSS
 
     def between(self, begin: float, end: float) -> Usage | None:
-        """The use between two times of ``time.perf_counter``; ``None`` where it is not known."""
+        """The use between two times of ``time.perf_counter``, once stopped; ``None`` where it is not known."""
         moments, memory = np.array(self._moments), np.array(self._memory) / MIB
-        inside = np.flatnonzero((moments >= begin) & (moments <= end))
-        if len(inside) < 2:
+        if len(moments) < 2:
             return None
+        # From the last sample before to the first one after: on a busy machine there may be none between.
+        first = max(int(np.searchsorted(moments, begin, "right")) - 1, 0)
+        last = int(np.searchsorted(moments, end, "left"))
         cpu = np.interp([begin, end], moments, self._cpu_s)
-        used = memory[inside]
+        used = memory[first : last + 1]
         third = -(-len(used) // 3)
         return Usage(
             cpu_percent=float(cpu[1] - cpu[0]) / (end - begin) * 100,
@@ -72,10 +74,11 @@ class Sampler:
         )
 
     def run(self) -> None:
-        """Take samples until told to stop."""
+        """Take samples until told to stop, and a last one then."""
         family: set[int] = set()
-        memory, stopped = 0, False
-        while not stopped:
+        memory, stopped, last = 0, False, False
+        while not last:
+            last = stopped
             if len(self._moments) < EARLY or len(self._moments) % FAMILY_EVERY == 0:
                 family = _family(self._pid)
             used = [found for found in map(_stat, family) if found is not None]
