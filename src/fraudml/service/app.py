@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -13,13 +14,20 @@ from fraudml import __version__
 from fraudml.service import batch, decisions, docs, explain, health, labels
 from fraudml.service.auth import Guard, Keyring, RateLimit
 from fraudml.service.middleware import Envelope
-from fraudml.service.predict import Predict
+from fraudml.service.predict import Predict, ShortWay
 from fraudml.service.problems import add_handlers
 from fraudml.service.state import ServiceState
 
 
-def create_app(state: ServiceState) -> ASGIApp:
-    """The application that serves this state; it closes the state when it stops."""
+class Service(NamedTuple):
+    """The application, and its short way for servers that can use it."""
+
+    app: ASGIApp
+    short_way: ShortWay
+
+
+def create_app(state: ServiceState) -> Service:
+    """What serves this state; it closes the state when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,4 +48,4 @@ def create_app(state: ServiceState) -> ASGIApp:
     add_handlers(app)
     state.metrics.serves(state.scorer.model.version)
     # around FastAPI, not in it as its middleware: a request for a prediction never gets that far
-    return Envelope(Predict(app, state, guard), state.metrics)
+    return Service(Envelope(Predict(app, state, guard), state.metrics), ShortWay(state, guard))

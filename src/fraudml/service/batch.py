@@ -105,7 +105,7 @@ async def _decide_part(state: ServiceState, items: Sequence[Item], first: int) -
     failure = None
     if good:
         try:
-            outcomes = (await state.pipeline.score(good)).future.result()
+            outcomes = (await state.pipeline.score(good)).answer()
         except (StoreError, OverloadError) as error:
             failure = error
             outcomes = [error] * len(good)

@@ -19,11 +19,12 @@ from fraudml.service.problems import ProblemError
 LARGE = 100_000  # bytes; reading more takes long enough for other requests to notice
 BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
+JSON = b"application/json"
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 # Java's own client asks to upgrade to HTTP/2 unless told otherwise; uvicorn does not, and drops such a request's body.
 NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade (in Java: HttpClient.Version.HTTP_1_1)"
 
-__all__ = ["LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
+__all__ = ["JSON", "LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class BodyReader:
         408 when it stops arriving, 400 when it was lost because the request asks for another protocol."""
         for name, value in scope["headers"]:
             if name == b"content-type":
-                if value != b"application/json" and _JSON_TYPE.fullmatch(value.strip()) is None:
+                if value != JSON and _JSON_TYPE.fullmatch(value.strip()) is None:
                     raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
             elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > self._limit):
                 raise _too_large(self._limit)

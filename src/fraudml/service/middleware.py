@@ -7,13 +7,15 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudml.monitoring.metrics import Metrics
+from fraudml.service.auth import RawHeaders
 from fraudml.service.problems import unexpected
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -48,7 +50,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope["headers"])
         facts: MutableMapping[str, Any] = scope.setdefault("state", {})
         facts["request_id"] = request_id
         status = 0
@@ -67,35 +69,42 @@ class Envelope:
         except ClientDisconnect:
             status = 499  # as nginx calls it: nobody is there to be answered
         except Exception as error:
-            # the last resort: a defect of ours is logged under the request's id, and the client may retry
-            logger.exception("unexpected failure", extra={"request_id": request_id})
-            self._metrics.error(type(error).__name__)
+            response = report(error, facts, self._metrics)
             if not status:
-                await unexpected(request_id)(scope, receive, send_with_headers)
-        self._done(scope, facts, status, time.perf_counter() - started)
-
-    def _done(self, scope: Scope, facts: MutableMapping[str, Any], status: int, seconds: float) -> None:
+                await response(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.request(route, status)
-        level = logging.DEBUG if status < 400 else logging.WARNING if status >= 500 else logging.INFO
-        if not logger.isEnabledFor(level):
-            return
-        line = {
-            "request_id": facts["request_id"],
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "ms": round(seconds * 1_000, 3),
-            "key": facts.get("key"),
-            "transaction_id": facts.get("transaction_id"),
-            "failure": str(facts["failure"]) if "failure" in facts else None,
-        }
-        logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
+        finish(self._metrics, scope["method"], route, facts, status, time.perf_counter() - started)
 
 
-def _request_id(scope: Scope) -> str:
+def report(error: Exception, facts: Mapping[str, Any], metrics: Metrics) -> Response:
+    """The last resort: a defect of ours is logged under the request's id, and the client may retry."""
+    logger.error("unexpected failure", extra={"request_id": facts["request_id"]}, exc_info=error)
+    metrics.error(type(error).__name__)
+    return unexpected(facts["request_id"])
+
+
+def finish(metrics: Metrics, method: str, route: str, facts: Mapping[str, Any], status: int, seconds: float) -> None:
+    """Count and log a request that was answered."""
+    metrics.request(route, status)
+    level = logging.DEBUG if status < 400 else logging.WARNING if status >= 500 else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
+    line = {
+        "request_id": facts["request_id"],
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1_000, 3),
+        "key": facts.get("key"),
+        "transaction_id": facts.get("transaction_id"),
+        "failure": str(facts["failure"]) if "failure" in facts else None,
+    }
+    logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
+
+
+def request_id_of(headers: RawHeaders) -> str:
     """The client's own where it is a sensible one."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return f"{_PROCESS}{next(_numbers) & 0xFFFFFFFF:08x}"

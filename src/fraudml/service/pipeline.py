@@ -12,42 +12,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fraudml.decisions.record import Decision
 from fraudml.decisions.recorder import PROBE_S
 from fraudml.decisions.scorer import Decided, Scorer
 from fraudml.errors import ConflictError, DeadlineExceeded, Overloaded, StoreError
 from fraudml.events.transaction import Transaction
+from fraudml.service.waiting import Waiting, resolve
 
 MOST_TOGETHER = 256  # transactions in a batch: beyond, batches get slower but not cheaper
+LEND_S = 0.05  # a disk that hangs holds up a batch, and the event loop no longer than this
 CLOSE_S = 30.0  # a thread that a dead disk holds does not keep the process from ending
 SWEEP_S = 0.1  # how exactly the deadline is kept
+LATE = "no decision in time; retry the same request: it gets the decision that was made, if any"
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Outcome = Decision | ConflictError
 
 logger = logging.getLogger(__name__)
-
-
-class Waiting(Generic[R]):
-    """A request: transactions to decide on, or another call for the thread that decides.
-
-    ``stages`` are the seconds it spent in each stage, once it is answered.
-    """
-
-    __slots__ = ("call", "future", "since", "stages", "transactions")
-
-    def __init__(
-        self, future: asyncio.Future[R], transactions: Sequence[Transaction], call: Callable[[], R] | None = None
-    ) -> None:
-        self.future = future
-        self.transactions = transactions
-        self.call = call
-        self.since = time.perf_counter()
-        self.stages: dict[str, float] = {}
 
 
 class Pipeline:
@@ -80,22 +66,24 @@ class Pipeline:
         self._waiting: deque[Waiting[Any]] = deque()
         self._unanswered: deque[Waiting[Any]] = deque()  # in order of arrival, to keep the deadline
         self._sweeping = False
-        self._waking = False
-        self._asleep = False
         self._closing = False
+        self._called = False  # the event loop is about to lend itself
+        self._working = False  # the thread that decides has a batch
+        self._lent = False  # and the event loop waits for it
         self._wake: SimpleQueue[None] = SimpleQueue()
+        self._back: SimpleQueue[None] = SimpleQueue()
+        self._answers: deque[tuple[list[Waiting[Any]], Sequence[Any] | Exception]] = deque()
         self._decided: SimpleQueue[tuple[list[Waiting[Any]], Decided] | None] = SimpleQueue()
         self._committing = threading.Semaphore(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
 
     async def score(self, transactions: Sequence[Transaction], decode_s: float = 0.0) -> Waiting[list[Outcome]]:
-        """Decide on transactions (at most a batch's worth at once): the answered request, with the outcomes in its
-        future. ``decode_s``: the seconds it took to read them. Raises ``Overloaded``, ``DeadlineExceeded``, or what the
-        scorer raises."""
-        request: Waiting[list[Outcome]] = Waiting(self._running().create_future(), transactions)
-        request.stages["decode"] = decode_s
-        return await self._ask(request)
+        """Decide on transactions (at most a batch's worth at once): the answered request. ``decode_s``: the seconds it
+        took to read them. Raises ``Overloaded``, ``DeadlineExceeded``, or what the scorer raises."""
+        request = await self._ask(transactions, None, decode_s)
+        request.answer()
+        return request
 
     @property
     def alive(self) -> bool:
@@ -104,8 +92,8 @@ class Pipeline:
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Another call of the scorer, in its turn; raises like :meth:`score`."""
-        request: Waiting[R] = Waiting(self._running().create_future(), (), lambda: call(*args, **kwargs))
-        return (await self._ask(request)).future.result()
+        request: Waiting[R] = await self._ask((), lambda: call(*args, **kwargs))
+        return request.answer()
 
     def close(self) -> None:
         """Finish what waits, then stop the threads. Not from the event loop's own thread while requests wait."""
@@ -125,63 +113,103 @@ class Pipeline:
                 thread.start()
         return self._loop
 
-    async def _ask(self, request: Waiting[R]) -> Waiting[R]:
-        if len(self._waiting) >= self._most_waiting:
+    @property
+    def full(self) -> bool:
+        """Whether the next request will be turned away."""
+        return len(self._waiting) >= self._most_waiting
+
+    def submit(self, request: Waiting[Any]) -> None:
+        """Put a request in the queue; raises ``Overloaded``. It hears of its answer by itself."""
+        if self.full:
             self._on_shed("queue_full")
             raise Overloaded("too many requests are waiting; retry the same request")
+        loop = self._running()
         self._waiting.append(request)
         self._unanswered.append(request)
-        loop = self._running()
-        if self._asleep and not self._waking:
-            # after the other requests that have arrived by now: they come along
-            self._waking = True
-            loop.call_soon(self._wake_up)
+        self._call(loop)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(SWEEP_S, self._sweep)
-        # Who stops waiting while the decision is being made does not undo it; what has not begun is not begun.
-        await request.future
+
+    async def _ask(
+        self, transactions: Sequence[Transaction], call: Callable[[], Any] | None, decode_s: float = 0.0
+    ) -> Waiting[Any]:
+        future: asyncio.Future[None] = self._running().create_future()
+
+        def answered(request: Waiting[Any]) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        request: Waiting[Any] = Waiting(transactions, answered, call=call, decode_s=decode_s)
+        self.submit(request)
+        try:
+            await future
+        except asyncio.CancelledError:
+            request.done = True
+            raise
         return request
 
-    def _wake_up(self) -> None:
-        self._waking = False
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._working and not self._called:
+            self._called = True
+            loop.call_soon(self._lend, loop)  # after the other requests that have arrived by now: they come along
+
+    def _lend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the other thread decide on a batch, and wait for it, for a while.
+
+        The two share one interpreter lock. Did the event loop go on reading meanwhile, each would stop the other at
+        every turn, and both would take half as long again.
+        """
+        self._called = False
+        if self._working or not self._waiting:
+            return
+        while not self._back.empty():  # of a time when we did not wait long enough
+            self._back.get_nowait()
+        self._working = self._lent = True
         self._wake.put(None)
+        with suppress(Empty):
+            self._back.get(timeout=LEND_S)
+        self._lent = False
+        self._deliver(loop)
+
+    def _deliver(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer what was decided, and ask for the next batch."""
+        while self._answers:
+            resolve(*self._answers.popleft())
+        if self._waiting:
+            self._call(loop)
 
     def _sweep(self) -> None:
         """Answer those whose time is over; what is under way goes on."""
         unanswered = self._unanswered
         limit = time.perf_counter() - self._deadline_s
-        while unanswered and (unanswered[0].future.done() or unanswered[0].since < limit):
+        while unanswered and (unanswered[0].done or unanswered[0].since < limit):
             request = unanswered.popleft()
-            if not request.future.done():
+            if not request.done:
                 self._on_shed("deadline")
-                request.future.set_exception(
-                    DeadlineExceeded(
-                        "no decision in time; retry the same request: it gets the decision that was made, if any"
-                    )
-                )
+                resolve([request], DeadlineExceeded(LATE))
         self._sweeping = bool(unanswered)
         if unanswered and self._loop is not None:
             self._loop.call_later(SWEEP_S, self._sweep)
 
     def _decide_all(self) -> None:
-        """The thread that decides."""
-        while not (self._closing and not self._waiting):
+        """The thread that decides: a batch whenever it is woken."""
+        while self._waiting or not self._closing:
+            if not self._closing:
+                self._wake.get()
             try:
                 self._decide_next()
             except Exception:  # a thread that ends would leave everyone waiting
                 logger.exception("deciding failed")
+            self._working = False
+            if self._lent:
+                self._back.put(None)
+            else:
+                self._tell_loop()
         self._committing.acquire()
         self._decided.put(None)
 
     def _decide_next(self) -> None:
-        """Sleep until there is something to do, or do it."""
-        if not self._waiting:
-            self._asleep = True
-            if not self._waiting and not self._closing:  # if something came in between, it may not have seen us asleep
-                self._wake.get()
-            self._asleep = False
-            return
         requests, transactions = self._next()
         if not requests:
             return
@@ -191,9 +219,10 @@ class Pipeline:
         try:
             decided = self._scorer.decide(transactions)
         except Exception as error:  # a defect fails its requests, not the service
-            self._answer(requests, error)
+            self._answers.append((requests, error))
             return
         if self._overlap:
+            self._back.put(None)
             self._committing.acquire()
             self._decided.put((requests, decided))
         else:
@@ -211,9 +240,9 @@ class Pipeline:
             ):
                 break
             self._waiting.popleft()
-            if request.future.done() or request.since < now - self._deadline_s:
+            if request.done or request.since < now - self._deadline_s:
                 continue  # the sweep answers it
-            request.stages["queue"] = now - request.since
+            request.queue_s = now - request.since
             requests.append(request)
             transactions += request.transactions
             if request.call is not None:
@@ -224,9 +253,9 @@ class Pipeline:
         if request.call is None:
             return
         try:
-            self._answer([request], [request.call()])
+            self._answers.append(([request], [request.call()]))
         except Exception as error:  # as above
-            self._answer([request], error)
+            self._answers.append(([request], error))
 
     def _commit_all(self) -> None:
         """The thread that commits."""
@@ -244,21 +273,22 @@ class Pipeline:
                 logger.exception("committing failed")
             finally:
                 self._committing.release()
+            self._tell_loop()
         self._recover()
 
     def _commit(self, requests: list[Waiting[Any]], decided: Decided) -> None:
         try:
             outcomes = self._scorer.commit(decided)
         except Exception as error:  # a defect fails its requests, not the service
-            self._answer(requests, error)
+            self._answers.append((requests, error))
             return
         split = []
         place = 0
         for request in requests:
-            request.stages.update(decided.stages)
+            request.of_batch = decided.stages
             split.append(outcomes[place : place + len(request.transactions)])
             place += len(request.transactions)
-        self._answer(requests, split)
+        self._answers.append((requests, split))
         self._on_batch(outcomes, requests[0].stages)
 
     def _recover(self) -> None:
@@ -271,16 +301,6 @@ class Pipeline:
         except Exception:  # as above
             logger.exception("recovering failed")
 
-    def _answer(self, requests: list[Waiting[Any]], results: Sequence[Any] | Exception) -> None:
+    def _tell_loop(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, requests, results)
-
-
-def _resolve(requests: list[Waiting[Any]], results: Sequence[Any] | Exception) -> None:
-    for i, request in enumerate(requests):
-        if request.future.done():
-            continue
-        if isinstance(results, Exception):
-            request.future.set_exception(results)
-        else:
-            request.future.set_result(results[i])
+            self._loop.call_soon_threadsafe(self._deliver, self._loop)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from fraudml.errors import ConfigError
+from fraudml.service.app import Service
+from fraudml.service.connection import Connection
 
 GRACE_S = 10  # how long requests under way may take when the server stops
 BACKLOG = 2_048
@@ -37,15 +40,14 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
-    """A server of the app; ``run(sockets=[...])`` serves."""
+def server(service: Service) -> uvicorn.Server:
+    """A server of the service; ``run(sockets=[...])`` serves."""
     sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
-        app,
+        service.app,
         backlog=BACKLOG,
-        # httptools and uvloop where they exist: see docs/concepts/hot-path.md
-        http="auto",
-        loop="auto",
+        http=cast("Any", partial(Connection, short_way=service.short_way)),
+        loop="auto",  # uvloop where it exists: see docs/concepts/hot-path.md
         log_config=None,  # see logs.configure
         access_log=False,  # it would log paths, which hold ids; the middleware has a line of its own
         server_header=False,

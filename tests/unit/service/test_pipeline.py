@@ -58,7 +58,7 @@ class World:
 
     async def score(self, number: int, **changes: Any) -> Decision | ConflictError:
         request = await self.pipeline.score((transaction(number, **changes),))
-        (outcome,) = request.future.result()
+        (outcome,) = request.answer()
         assert set(request.stages) >= {"queue", "find"}
         return outcome
 
