@@ -13,6 +13,7 @@ import msgspec
 from fraudml.decisions.identity import unknown
 from fraudml.decisions.journal import Journal
 from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.recent import Recent
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.errors import DecisionLogError
 
@@ -20,7 +21,6 @@ PROBE_S = 1.0  # when a log that is gone is asked again; each time it is still g
 MOST_PROBE_S = 10.0
 REPLAY_AT_ONCE = 2_000  # journaled decisions put into the log before the next batch: nobody waits for all of them
 MOST_JOURNALED = 500_000  # they are also held in memory, about 1 KB each; beyond, requests are refused
-RECENT = 10_000  # decisions remembered to answer retries while the log cannot be asked
 SETTLE_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ class Recorder:
         self._journaled: dict[str, Decision] = {}
         if journal is not None:
             self._journaled = {decision.transaction.transaction_id: decision for decision in journal.read()}
-        self._recent: dict[str, Decision] = {}
-        self._before: dict[str, Decision] = {}  # the recent ones of a while ago: forgetting all at once is cheap
+        self._recent = Recent()  # to answer retries while the log cannot be asked
         self._changed = threading.Condition()
         self.superseded = 0  # journaled decisions on ids that the log, when it could be asked, had decided before
 
@@ -109,7 +108,7 @@ class Recorder:
 
     def recent(self, transaction_id: str) -> Decision | None:
         """A decision as it became durable, when that was a short while ago."""
-        return self._recent.get(transaction_id) or self._before.get(transaction_id)
+        return self._recent.get(transaction_id)
 
     def take(self, decisions: Sequence[Decision]) -> None:
         """From now on these are known; :meth:`commit` makes them durable."""
@@ -173,8 +172,7 @@ class Recorder:
                 self._read_at = time.monotonic() + PROBE_S
             else:
                 return True
-        for held in (self._recent, self._before):
-            rest = _take_from(held, rest, found)
+        found.update({name: decision for name in rest if (decision := self._recent.get(name)) is not None})
         return False
 
     def _to_log(self, batch: list[Decision]) -> list[Decision]:
@@ -208,14 +206,10 @@ class Recorder:
 
     def _settled(self, batch: list[Decision]) -> None:
         """They are durable; remember them for retries."""
-        remember = self._journal is not None
+        if self._journal is not None:
+            self._recent.add(batch)
         for decision in batch:
-            name = decision.transaction.transaction_id
-            if remember:
-                self._recent[name] = decision
-            self._pending.pop(name, None)
-        if len(self._recent) >= RECENT:
-            self._before, self._recent = self._recent, {}
+            self._pending.pop(decision.transaction.transaction_id, None)
 
     def _lost(self, error: DecisionLogError) -> None:
         if not self._log_gone:
@@ -248,7 +242,7 @@ class Recorder:
             name = decision.transaction.transaction_id
             if name in have and not _is_in(have, decision):
                 self.superseded += 1
-                self._recent[name] = have[name]  # the first decision is the one that counts
+                self._recent.add([have[name]])  # the first decision is the one that counts
             del self._journaled[name]
         if batch and not self._journaled:
             logger.warning("the decision log works again and has all of the journal; superseded: %d", self.superseded)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fraudml.service.predict import PATH, Headers, Reply
+from fraudml.service.predict import PATH, Headers, Reply, lines
 
 _PATH = PATH.encode()
 _STATUS = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -93,17 +93,13 @@ class Connection(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _reply(self, exchange: _Exchange, status: int, headers: Headers, body: bytes) -> None:
+    def _reply(self, exchange: _Exchange, status: int, headers: bytes, body: bytes) -> None:
         exchange.response_complete = True
         if not exchange.disconnected and not self.transport.is_closing():
-            text = [_STATUS[status]]
-            for name, value in self.server_state.default_headers:
-                text += (name, b": ", value, b"\r\n")
-            for name, value in headers:
-                text += (name, b": ", value, b"\r\n")
+            more = lines(self.server_state.default_headers)
             if not exchange.keep_alive:
-                text.append(b"connection: close\r\n")
-            self.transport.write(b"".join((*text, b"\r\n", body)))
+                more += b"connection: close\r\n"
+            self.transport.write(b"%b%b%b\r\n%b" % (_STATUS[status], more, headers, body))
             if not exchange.keep_alive:
                 self.transport.close()
         self.on_response_complete()

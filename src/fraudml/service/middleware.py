@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.auth import RawHeaders
 from fraudml.service.problems import unexpected
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -50,7 +49,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = request_id_of(scope["headers"])
+        request_id = request_id_of(next((value for name, value in scope["headers"] if name == b"x-request-id"), None))
         facts: MutableMapping[str, Any] = scope.setdefault("state", {})
         facts["request_id"] = request_id
         status = 0
@@ -102,9 +101,8 @@ def finish(metrics: Metrics, method: str, route: str, facts: Mapping[str, Any], 
     logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
 
 
-def request_id_of(headers: RawHeaders) -> str:
+def request_id_of(sent: bytes | None) -> str:
     """The client's own where it is a sensible one."""
-    for name, value in headers:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return str(value, "ascii")
+    if sent is not None and _REQUEST_ID.fullmatch(sent):
+        return str(sent, "ascii")
     return f"{_PROCESS}{next(_numbers) & 0xFFFFFFFF:08x}"

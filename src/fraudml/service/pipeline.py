@@ -152,7 +152,8 @@ class Pipeline:
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._working and not self._called:
             self._called = True
-            loop.call_soon(self._lend, loop)  # after the other requests that have arrived by now: they come along
+            # after the next look at the sockets: what has arrived by then comes along
+            loop.call_soon(loop.call_soon, self._lend, loop)
 
     def _lend(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the other thread decide on a batch, and wait for it, for a while.

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fraudml.decisions import keys
 from fraudml.errors import ConflictError, FraudmlError, RowError
 from fraudml.service.answers import encode, prediction
-from fraudml.service.auth import Guard, RawHeaders
+from fraudml.service.auth import Guard
 from fraudml.service.body import JSON, LARGE, parse
 from fraudml.service.middleware import SECURITY_HEADERS, finish, report, request_id_of
 from fraudml.service.pipeline import Outcome
@@ -26,8 +26,8 @@ from fraudml.service.waiting import Waiting
 
 PATH = "/v1/predict"
 Headers = list[tuple[bytes, bytes]]
-# Gets status, headers and body.
-Reply = Callable[[int, Headers, bytes], None]
+# Gets the status, the lines of the headers (each with its end) and the body.
+Reply = Callable[[int, bytes, bytes], None]
 
 
 class Predict:
@@ -48,15 +48,18 @@ class Predict:
         try:
             if scope["method"] != "POST":
                 raise ProblemError(405, NO_SUCH_METHOD, {"Allow": "POST"})
-            headers, body = await self._answer(scope, receive)
+            body, timing = await self._answer(scope, receive)
         except (ProblemError, FraudmlError) as error:
             response = answer_failure(error, scope["state"], self._state.metrics)
             await response(scope, receive, send)
             return
+        headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
+        if timing:
+            headers.append((b"server-timing", timing))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[Headers, bytes]:
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
         started = time.perf_counter()
         state, facts = self._state, scope["state"]
         key = await self._guard.admit(scope["headers"], keys.Scope.score)
@@ -82,12 +85,14 @@ class ShortWay:
         self._state = state
         self._guard = guard
 
-    def take(self, headers: RawHeaders, raw: bytes, reply: Reply) -> bool:
+    def take(self, headers: Headers, raw: bytes, reply: Reply) -> bool:
         """Whether this request is one for the short way: then ``reply`` is called later. If not, nothing was done."""
         started = time.perf_counter()
         state = self._state
+        given = dict(headers)
         key = self._guard.known(headers, keys.Scope.score)
-        if key is None or state.pipeline.full or not _declares_json(headers):
+        usual = len(given) == len(headers) and given.get(b"content-type", JSON) == JSON
+        if key is None or not usual or state.pipeline.full:
             return False
         arrived = time.perf_counter()
         try:
@@ -95,7 +100,8 @@ class ShortWay:
             self._guard.limit.take(key.name, 1)
         except (RowError, ProblemError):
             return False  # the other way will find that, too, and say so
-        facts = {"request_id": request_id_of(headers), "key": key.name, "transaction_id": transaction.transaction_id}
+        request_id = request_id_of(given.get(b"x-request-id"))
+        facts = {"request_id": request_id, "key": key.name, "transaction_id": transaction.transaction_id}
 
         def answered(request: Waiting[list[Outcome]]) -> None:
             self._answered(request, facts, started, reply)
@@ -107,35 +113,44 @@ class ShortWay:
         state = self._state
         status = 200
         try:
-            headers, body = _answer(state, started, request)
+            body, timing = _answer(state, started, request)
+            own = b"content-type: %b\r\ncontent-length: %d\r\n" % (JSON, len(body))
+            if timing:
+                own += b"server-timing: %b\r\n" % timing
         except Exception as error:
             if isinstance(error, FraudmlError):
                 response = answer_failure(error, facts, state.metrics)
             else:
                 response = report(error, facts, state.metrics)
-            status, headers, body = response.status_code, response.raw_headers, bytes(response.body)
-        headers.append((b"x-request-id", facts["request_id"].encode()))
-        reply(status, headers + SECURITY_HEADERS, body)
+            status, own, body = response.status_code, lines(response.raw_headers), bytes(response.body)
+        reply(status, b"%bx-request-id: %b\r\n%b" % (own, facts["request_id"].encode(), _SECURITY_LINES), body)
         finish(state.metrics, "POST", PATH, facts, status, time.perf_counter() - started)
 
 
-def _answer(state: ServiceState, started: float, request: Waiting[list[Outcome]]) -> tuple[Headers, bytes]:
-    """The answer to a request that the pipeline answered; raises what it got instead of a decision."""
+def _answer(state: ServiceState, started: float, request: Waiting[list[Outcome]]) -> tuple[bytes, bytes]:
+    """The body for a request that the pipeline answered, and the value of ``Server-Timing`` where it is wanted; raises
+    what it got instead of a decision."""
     (outcome,) = request.answer()
     if isinstance(outcome, ConflictError):
         state.metrics.rejected("conflict")
         raise outcome
     body = encode(prediction(outcome))
-    headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
     took = time.perf_counter() - started
     state.metrics.answered("predict", took)
-    if state.settings.server_timing:
-        headers.append((b"server-timing", _server_timing({**request.stages, "total": took})))
-    return headers, body
+    wanted = state.settings.server_timing
+    return body, _server_timing({**request.stages, "total": took}) if wanted else b""
 
 
-def _declares_json(headers: RawHeaders) -> bool:
-    return all(value == JSON for name, value in headers if name == b"content-type")
+def lines(headers: Headers) -> bytes:
+    """Headers as HTTP/1.1 has them.
+
+    >>> lines([(b"a", b"1"), (b"b", b"2")])
+    b'a: 1\\r\\nb: 2\\r\\n'
+    """
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+_SECURITY_LINES = lines(SECURITY_HEADERS)
 
 
 def _server_timing(stages: dict[str, float]) -> bytes:

@@ -13,6 +13,7 @@ from fraudml.adapters.log.journal import FileJournal
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions import recorder as recorder_module
 from fraudml.decisions.model import Model
+from fraudml.decisions.recent import Recent
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
@@ -185,7 +186,7 @@ def test_a_commit_that_happened_and_failed_is_not_repeated(world: World) -> None
 
 
 def test_a_log_that_takes_nothing_but_answers_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "RECENT", 1)
+    monkeypatch.setattr(world.recorder, "_recent", Recent(most=2, together=1))
     (first,) = world.score(1)
     world.score(2)
     world.score(3)
@@ -228,8 +229,8 @@ def test_readers_see_durable_decisions_only(world: World, monkeypatch: pytest.Mo
 def test_an_id_decided_long_before_the_outage_is_decided_again_and_the_log_wins(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(world.recorder, "_recent", Recent(most=2, together=1))
     (first,) = world.score(1)
-    monkeypatch.setattr(recorder_module, "RECENT", 1)
     world.score(2)
     world.score(3)  # the first is forgotten
     world.log.gone = True
