@@ -100,6 +100,7 @@ async def _decide(state: ServiceState, items: Sequence[Item]) -> AsyncIterator[P
 
 
 async def _decide_part(state: ServiceState, items: Sequence[Item], first: int) -> Part:
+    """The results of some items, the first of which has the place ``first`` in the request."""
     good = [item for item in items if isinstance(item, Transaction)]
     outcomes: Sequence[Outcome] = ()
     failure = None
@@ -109,9 +110,11 @@ async def _decide_part(state: ServiceState, items: Sequence[Item], first: int) -
         except (StoreError, OverloadError) as error:
             failure = error
             outcomes = [error] * len(good)
+    decided = [outcome for outcome in outcomes if isinstance(outcome, Decision)]
+    if len(decided) == len(items):  # as usual; what follows would come to the same
+        return Part([prediction(decision) for decision in decided], len(decided))
     told = iter(outcomes)
     answers = [next(told) if isinstance(item, Transaction) else item for item in items]
-    decided = [answer for answer in answers if isinstance(answer, Decision)]
     for reason, kind in (("invalid", RowError), ("conflict", ConflictError)):
         if count := sum(isinstance(answer, kind) for answer in answers):
             state.metrics.rejected(reason, count)

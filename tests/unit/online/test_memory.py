@@ -82,7 +82,13 @@ def test_a_long_lane_is_the_reference(resolution: str) -> None:
         np.testing.assert_array_equal(read[i], expected)
 
 
-def test_a_long_lane_with_late_events_is_the_reference() -> None:
+@pytest.mark.parametrize("many", [64, 0], ids=["in-a-loop", "by-numpy"])
+@pytest.mark.parametrize("open_slots", [0, 12])
+def test_a_long_lane_with_late_events_is_the_reference(
+    monkeypatch: pytest.MonkeyPatch, many: int, open_slots: int
+) -> None:
+    monkeypatch.setattr("fraudml.adapters.online.memory.lane.MANY", many)
+    monkeypatch.setattr("fraudml.adapters.online.memory.windows.OPEN", open_slots)
     features = [*windows("1us"), LastFeature(name="age", over="card"), LastFeature(name="l", over="card", of="lat")]
     store = store_of(*features, lateness_us=400 * DAY_US)
     rng = random.Random(2)
@@ -142,10 +148,23 @@ def test_what_a_wrong_clock_dropped_does_not_pile_up(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_nothing_overflows_beyond_64_bits() -> None:
+def test_one_wrong_clock_does_not_leave_all_after_it_to_be_looked_at_one_by_one() -> None:
+    store = store_of(*windows("1us", ["amount"]))
+    store.read_then_update([event(HOUR_US)])
+    for i in range(1_000):  # all of them late
+        store.read_then_update([event(i)])
+    (lane,) = [table.lanes["c"] for table in store._events]
+    assert lane.last - lane.closed < 50
+
+
+@pytest.mark.parametrize("many", [64, 0], ids=["in-a-loop", "by-numpy"])
+@pytest.mark.parametrize("least", [10**18, -(10**18)], ids=["above", "below"])
+def test_nothing_overflows_beyond_64_bits(monkeypatch: pytest.MonkeyPatch, many: int, least: int) -> None:
+    monkeypatch.setattr("fraudml.adapters.online.memory.lane.MANY", many)
     features = windows("1us", ["amount"])
     store = store_of(*features, lateness_us=DAY_US)
     events = [event(i, (10**18, -(10**18), 7)[i % 3]) for i in range(60)]
+    events += [event(i, least) for i in range(30)]  # late ones, which all totals after them take in
     store.read_then_update(events)
     for target in (event(100), event(30)):  # the second one is late
         expected = [as_float(state_value(store.feature_set, f, target, events, [])) for f in features]

@@ -214,6 +214,8 @@ class WindowTable(Table):
             is_new = slot == newest or starts[slot] != start
         if is_new:
             lanes.insert(lane, self.layout, slot, start)
+            if self.extremes and slot - lane.closed > self._open:  # as when it were the newest: see put
+                self.close(lane, slot - 1 - self._filling)
         place = slot - lane.first  # the lane may move
         if self.counts:
             lanes.add(lane, self.counts, place, 1)
