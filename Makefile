@@ -47,7 +47,7 @@ bench: $(VENV)/.dev-stamp ## run the benchmarks (minutes; see benchmarks/README.
 
 soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, then ten minutes of open-loop load
 	FRAUDML_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration/test_kill.py
-	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 $(BIN)/python -m benchmarks serving
+	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 BENCH_RESOLUTION=5min $(BIN)/python -m benchmarks serving
 
 lock: $(BIN)/python ## solve the dependencies again and rewrite requirements/*.txt
 	VENV=$(VENV) scripts/lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from contextlib import AbstractContextManager
@@ -26,6 +27,8 @@ from fraudml.training import dataset
 
 ENTITIES = 10_000
 VECTORS = 5_000
+EXACT = "1us"
+RESOLUTION = os.environ.get("BENCH_RESOLUTION", EXACT)  # of the windows; exact ones keep every event
 HISTORY_DAYS = 30  # the longest window
 DAY_US = 86_400_000_000
 
@@ -74,6 +77,7 @@ def prepare(home: Path) -> Setup:
         f"  label: {{column: TX_FRAUD, delay: {common.LABEL_DELAY}}}\nfeatures:\n"
         "  - {name: amount, kind: attribute, of: amount}",
     )
+    text = text.replace("kind: window", f"kind: window, resolution: {RESOLUTION}")
     (home / "fraudml.yaml").write_text(text)
     declared = project.read(home / "fraudml.yaml")
     settings = common.settings(home)

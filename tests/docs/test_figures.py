@@ -8,12 +8,13 @@ import pytest
 
 from fraudml.adapters.log._checkpoint import PAGES
 from fraudml.adapters.log._connection import PAGES_UNTIL_COMMITS_HELP
-from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, RECENT, REPLAY_AT_ONCE
+from fraudml.decisions import recent
+from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, REPLAY_AT_ONCE
 from fraudml.decisions.state import MISSED_LIMIT
 from fraudml.service.auth import KEYS_TTL_S
 from fraudml.service.batch import PART, PARTS_WAITING
 from fraudml.service.health import READY_WITHIN_S
-from fraudml.service.pipeline import MOST_TOGETHER
+from fraudml.service.pipeline import LEND_S, MOST_TOGETHER
 from fraudml.service.problems import RETRY_AFTER_S
 from fraudml.service.refresh import ANSWER_S, FETCH_S
 from fraudml.service.server import GRACE_S
@@ -29,7 +30,7 @@ SAID = [
     (DURABILITY, f"asked again after a second, then after two, four and so on up to every {MOST_PROBE_S:g} seconds"),
     (DURABILITY, f"{REPLAY_AT_ONCE:,} decisions at a time"),
     (DURABILITY, f"The journal takes {MOST_JOURNALED:,} decisions"),
-    (DURABILITY, f"the last {RECENT:,} to {2 * RECENT:,}"),
+    (DURABILITY, f"the last {recent.MOST:,} of this process"),
     (DURABILITY, f"up to {MISSED_LIMIT:,} in memory"),
     (DURABILITY, f"{ANSWER_S:g} seconds to name a version and {FETCH_S:g} to give a bundle"),
     (DURABILITY, f"read again {WORDS[KEYS_TTL_S]}"),
@@ -38,6 +39,7 @@ SAID = [
     (DURABILITY, f"At {PAGES_UNTIL_COMMITS_HELP * 4_096 // 2**20} MB of it they help"),
     (HOT_PATH, f"read again {WORDS[KEYS_TTL_S]}"),
     (HOT_PATH, f"at most {MOST_TOGETHER} transactions"),
+    (HOT_PATH, f"waits for that batch, at most {LEND_S * 1_000:g} ms"),
     (HOT_PATH, f"in parts of {PART}, {NUMBERS[PARTS_WAITING]} at a time"),
     (HOT_PATH, f"At most {Settings.model_fields['max_waiting'].default:,} requests wait"),
     (API, f"in parts of {PART} transactions, {NUMBERS[PARTS_WAITING]} of which wait"),

@@ -176,6 +176,17 @@ def test_old_clients_and_pipelined_requests(service: Service, taken: list[bool])
     assert taken == [True]  # those behind it wait in uvicorn's own queue
 
 
+@pytest.mark.parametrize(
+    "offer", ["Upgrade: h2c", "upgrade:h2c \r\nHTTP2-Settings: AAEAAEAA", "HTTP2-Settings: A\r\nUPGRADE: h2c"]
+)
+@pytest.mark.parametrize("path", [SHORT, ORDINARY, "/v1/batch-predict"])
+def test_an_offer_of_http_2_is_ignored(service: Service, path: str, offer: str) -> None:
+    """Java's own client makes it by default."""
+    body = json.dumps({"transactions": [row(1)]} if "batch" in path else row(1)).encode()
+    answer = say(service, request(service, path, body, "Connection: Upgrade, HTTP2-Settings, close", offer))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
 def test_who_hangs_up_is_decided_all_the_same(
     service: Service, taken: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

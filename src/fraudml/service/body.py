@@ -21,8 +21,8 @@ BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection f
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 JSON = b"application/json"
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
-# Java's own client asks to upgrade to HTTP/2 unless told otherwise; uvicorn does not, and drops such a request's body.
-NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade (in Java: HttpClient.Version.HTTP_1_1)"
+# uvicorn drops the body of such a request; an offer of HTTP/2 is another matter, see connection.py
+NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade"
 
 __all__ = ["JSON", "LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
 

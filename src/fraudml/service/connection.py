@@ -9,6 +9,7 @@ parser's calls are only put off until that is certain.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fraudml.service.predict import PATH, Headers, Reply, lines
 
 _PATH = PATH.encode()
+# With its first request on a connection Java's own client offers to go on in HTTP/2. A server may ignore that
+# (RFC 9110, section 7.8), but the parser would not: it would take the body for that other protocol's.
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 _STATUS = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -40,6 +44,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
+        if b"h2c" in data:
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = b"%b%b%b" % (_OFFER.sub(b"", head), end, body)
         super().data_received(data)
         if self._held:  # there is more to come
             self._let_go()
