@@ -159,7 +159,8 @@ def test_a_body_in_pieces_arrives_all_the_same(service: Service, taken: list[boo
         head, body = whole.split(b"\r\n\r\n", 1)
         connection.sendall(head + b"\r\n\r\n" + body[:5])
         # an answer on another connection: the first piece was read before
-        assert service.client.post("/v1/predict", json=row(2)).status_code == 200
+        other = request(service, SHORT, json.dumps(row(2)).encode(), "Connection: close")
+        assert say(service, other).startswith(b"HTTP/1.1 200 OK")
         connection.sendall(body[5:])
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
     assert taken == [True]  # that of the other connection
