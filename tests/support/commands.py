@@ -27,23 +27,23 @@ class Done:
         return msgspec.json.decode(self.out)
 
 
-def fraudml(*arguments: str, cwd: Path) -> Done:
+def fraudml(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S) -> Done:
     """Run a command to its end in a directory; never raises for a failed one."""
     done = subprocess.run(
         [sys.executable, "-m", "fraudml", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=within_s,
         check=False,
         stdin=subprocess.DEVNULL,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def well(*arguments: str, cwd: Path) -> Done:
+def well(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S) -> Done:
     """The same for a command that has to succeed."""
-    done = fraudml(*arguments, cwd=cwd)
+    done = fraudml(*arguments, cwd=cwd, within_s=within_s)
     assert done.code == 0, f"fraudml {' '.join(arguments)} ended with {done.code}:\n{done.out}\n{done.err}"
     return done
 
