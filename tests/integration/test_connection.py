@@ -142,6 +142,23 @@ def test_who_does_not_fit_in_the_queue_is_told_so(service: Service, taken: list[
     assert 'fraud_shed_total{reason="queue_full"} 2.0' in service.client.get("/metrics").text
 
 
+def test_a_defect_before_the_pipeline_is_left_to_the_ordinary_way(
+    service: Service, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(raw: bytes) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(service.state.decoder, "decode", fail)
+    answer = both(service, taken, row(1), short=False)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"secret" not in answer
+
+
+def test_a_body_beyond_the_limit_is_refused_however_it_came(service: Service, taken: list[bool]) -> None:
+    service.state.bodies.limit = 100
+    assert both(service, taken, row(1), short=False).startswith(b"HTTP/1.1 413")
+
+
 def test_a_rate_is_kept_on_both_ways_together(tmp_path: Path, taken: list[bool]) -> None:
     service = Service(tmp_path, rate_limit_per_s=0.001)  # one now, the next in a quarter of an hour
     try:

@@ -42,7 +42,7 @@ class BodyReader:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._since: dict[asyncio.Task[Any], float] = {}  # who waits for a body
         self._late: set[asyncio.Task[Any]] = set()
         self._watching = False
@@ -54,8 +54,8 @@ class BodyReader:
             if name == b"content-type":
                 if value != JSON and _JSON_TYPE.fullmatch(value.strip()) is None:
                     raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
-            elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > self._limit):
-                raise _too_large(self._limit)
+            elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > self.limit):
+                raise _too_large(self.limit)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a body is read in a task")
@@ -85,8 +85,8 @@ class BodyReader:
                 raise ClientDisconnect
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._limit:
-                raise _too_large(self._limit)
+            if size > self.limit:
+                raise _too_large(self.limit)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunk if len(chunks) == 1 else b"".join(chunks)

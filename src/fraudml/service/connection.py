@@ -94,8 +94,6 @@ class Connection(HttpToolsProtocol):
     def _let_go(self) -> None:
         """Tell uvicorn what was held back."""
         body, self._held, self._body = self._body, False, b""
-        if self.transport.is_closing():
-            return
         super().on_headers_complete()
         if body:
             super().on_body(body)

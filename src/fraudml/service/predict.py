@@ -92,14 +92,14 @@ class ShortWay:
         given = dict(headers)
         key = self._guard.known(headers, keys.Scope.score)
         usual = len(given) == len(headers) and given.get(b"content-type", JSON) == JSON
-        if key is None or not usual or state.pipeline.full:
+        if key is None or not usual or len(raw) > min(LARGE, state.bodies.limit) or state.pipeline.full:
             return False
         arrived = time.perf_counter()
         try:
             transaction = state.decoder.decode(raw)
             self._guard.limit.take(key.name, 1)
-        except (RowError, ProblemError):
-            return False  # the other way will find that, too, and say so
+        except Exception:
+            return False  # whatever it is, the other way will find that, too, and say so
         request_id = request_id_of(given.get(b"x-request-id"))
         facts = {"request_id": request_id, "key": key.name, "transaction_id": transaction.transaction_id}
 
