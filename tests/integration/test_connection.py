@@ -109,20 +109,20 @@ def test_what_fails_in_the_pipeline_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("body", "headers"),
+    ("body", "headers", "status"),
     [
-        (row(1, amount="much"), ()),
-        (b"{", ()),
-        (b"", ()),
-        (row(1), ("Content-Type: text/plain",)),
-        (row(1), ("X-Request-ID: a", "X-Request-ID: b")),
-        (row(1), ("Content-Type: application/json; charset=utf-8",)),
+        (row(1, amount="much"), (), 422),
+        (b"{", (), 422),
+        (b"", (), 422),
+        (row(1), ("Content-Type: text/plain",), 415),
+        (row(1), ("X-Request-ID: a", "X-Request-ID: b"), 200),
+        (row(1), ("Content-Type: application/json; charset=utf-8",), 200),
     ],
 )
 def test_the_unusual_is_left_to_the_ordinary_way(
-    service: Service, taken: list[bool], body: Any, headers: tuple[str, ...]
+    service: Service, taken: list[bool], body: Any, headers: tuple[str, ...], status: int
 ) -> None:
-    both(service, taken, body, *headers, short=False)
+    assert both(service, taken, body, *headers, short=False).startswith(b"HTTP/1.1 %d" % status)
 
 
 def test_a_key_that_may_not_or_is_not_known_is_left_to_the_ordinary_way(service: Service, taken: list[bool]) -> None:
@@ -162,12 +162,13 @@ def test_a_body_beyond_the_limit_is_refused_however_it_came(service: Service, ta
 def test_a_rate_is_kept_on_both_ways_together(tmp_path: Path, taken: list[bool]) -> None:
     service = Service(tmp_path, rate_limit_per_s=0.001)  # one now, the next in a quarter of an hour
     try:
-        key_read = say(service, request(service, SHORT, json.dumps(row(1)).encode(), "Connection: close"))
+        assert service.as_("label").post("/v1/labels", json={}).status_code == 422  # now the keys are known
+        first = say(service, request(service, SHORT, json.dumps(row(1)).encode(), "Connection: close"))
         second = say(service, request(service, SHORT, json.dumps(row(2)).encode(), "Connection: close"))
     finally:
         service.stop()
-    assert (key_read[9:12], second[9:12]) == (b"200", b"429")
-    assert taken == [False, False]  # the first had to wait for the keys
+    assert (first[9:12], second[9:12]) == (b"200", b"429")
+    assert taken == [True, False]  # the short way counts, and leaves it to the other to refuse
 
 
 def test_a_body_in_pieces_arrives_all_the_same(service: Service, taken: list[bool]) -> None:
@@ -205,18 +206,24 @@ def test_an_offer_of_http_2_is_ignored(service: Service, path: str, offer: str) 
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_who_hangs_up_is_decided_all_the_same(
-    service: Service, taken: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def held(service: Service, half: str, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Hold a half of the scorer: what tells that a batch has come to it, and what lets it go on."""
     entered, release = threading.Event(), threading.Event()
-    decide = service.state.scorer.decide
+    real = getattr(service.state.scorer, half)
 
     def slow(batch: Any) -> Any:
         entered.set()
         assert release.wait(30)
-        return decide(batch)
+        return real(batch)
 
-    monkeypatch.setattr(service.state.scorer, "decide", slow)
+    monkeypatch.setattr(service.state.scorer, half, slow)
+    return entered, release
+
+
+def test_who_hangs_up_is_decided_all_the_same(
+    service: Service, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = held(service, "decide", monkeypatch)
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
         connection.sendall(request(service, SHORT, json.dumps(row(1)).encode()))
         assert entered.wait(30)
@@ -227,15 +234,7 @@ def test_who_hangs_up_is_decided_all_the_same(
 
 
 def test_stopping_waits_for_the_answer(service: Service, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, release = threading.Event(), threading.Event()
-    commit = service.state.scorer.commit
-
-    def slow(decided: Any) -> Any:
-        entered.set()
-        assert release.wait(30)
-        return commit(decided)
-
-    monkeypatch.setattr(service.state.scorer, "commit", slow)
+    entered, release = held(service, "commit", monkeypatch)
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
         connection.sendall(request(service, SHORT, json.dumps(row(1)).encode()))
         assert entered.wait(30)

@@ -18,8 +18,8 @@ from fraudml.service.problems import ProblemError
 
 LARGE = 100_000  # bytes; reading more takes long enough for other requests to notice
 BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection for good
-# The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 JSON = b"application/json"
+# The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
 # uvicorn drops the body of such a request; an offer of HTTP/2 is another matter, see connection.py
 NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade"

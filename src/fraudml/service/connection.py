@@ -1,8 +1,8 @@
 """Connections: uvicorn's own, and a short way past ASGI for ``/v1/predict``.
 
 ASGI starts a task for each request, with an event, an object for each message and a check of each header: together
-they take longer than a decision. A request that is complete in what was read at once (most are) is handed straight to
-the pipeline instead, and its answer is written to the connection when its batch is done. Whatever is unusual about a
+they take longer than a decision. A request that is complete in what was read at once is handed straight to the
+pipeline instead, and its answer is written to the connection when its batch is done. Whatever is unusual about a
 request, from a body that comes in pieces to a key that is not known, goes uvicorn's way, as if this were not here: the
 parser's calls are only put off until that is certain.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fraudml.service.predict import PATH, Headers, Reply, lines
+from fraudml.service.predict import PATH, ShortWay, lines
 
 _PATH = PATH.encode()
 # With its first request on a connection Java's own client offers to go on in HTTP/2. A server may ignore that
@@ -25,18 +25,10 @@ _OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 _STATUS = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Taker(Protocol):
-    """What decides on requests; see :class:`fraudml.service.predict.ShortWay`."""
-
-    def take(self, headers: Headers, raw: bytes, reply: Reply) -> bool:
-        """Whether the request was taken: then ``reply`` will be called."""
-        ...
-
-
 class Connection(HttpToolsProtocol):
     """One client's connection."""
 
-    def __init__(self, *args: Any, short_way: Taker, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, short_way: ShortWay, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._short_way = short_way
         self._held = False  # a request whose headers uvicorn has not been told of yet

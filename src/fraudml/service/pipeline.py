@@ -79,11 +79,10 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
 
     async def score(self, transactions: Sequence[Transaction], decode_s: float = 0.0) -> Waiting[list[Outcome]]:
-        """Decide on transactions (at most a batch's worth at once): the answered request. ``decode_s``: the seconds it
-        took to read them. Raises ``Overloaded``, ``DeadlineExceeded``, or what the scorer raises."""
-        request = await self._ask(transactions, None, decode_s)
-        request.answer()
-        return request
+        """Decide on transactions (at most a batch's worth at once): the request, whose ``answer`` has the outcomes, or
+        raises ``DeadlineExceeded`` or what the scorer raised. Raises ``Overloaded``. ``decode_s``: the seconds it took
+        to read them."""
+        return await self._ask(transactions, None, decode_s)
 
     @property
     def alive(self) -> bool:
@@ -91,7 +90,7 @@ class Pipeline:
         return all(thread.is_alive() for thread in self._threads)
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Another call of the scorer, in its turn; raises like :meth:`score`."""
+        """What another call of the scorer returns or raises, in its turn; raises like :meth:`score`, too."""
         request: Waiting[R] = await self._ask((), lambda: call(*args, **kwargs))
         return request.answer()
 
@@ -159,7 +158,7 @@ class Pipeline:
         """Let the other thread decide on a batch, and wait for it, for a while.
 
         The two share one interpreter lock. Did the event loop go on reading meanwhile, each would stop the other at
-        every turn, and both would take half as long again.
+        every turn (docs/concepts/hot-path.md has the figures).
         """
         self._called = False
         if self._working or not self._waiting:
@@ -223,7 +222,7 @@ class Pipeline:
             self._answers.append((requests, error))
             return
         if self._overlap:
-            self._back.put(None)
+            self._back.put(None)  # the event loop does not wait for the commit before
             self._committing.acquire()
             self._decided.put((requests, decided))
         else:
