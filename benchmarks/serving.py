@@ -16,11 +16,12 @@ from pathlib import Path
 from benchmarks import baselines, common, state_size
 from benchmarks.baselines import BASELINES
 from benchmarks.serving_setup import ENTITIES, EXACT, HISTORY_DAYS, RESOLUTION, Setup, prepare
-from fraudml.cli.bench import child
+from fraudml.cli.bench import child, minutes
 from fraudml.cli.bench.command import MOST_PER_S, measure
+from fraudml.cli.bench.latency import short
 from fraudml.cli.bench.load import Plan
 from fraudml.cli.bench.requests import Requests
-from fraudml.cli.bench.results import Figures, short
+from fraudml.cli.bench.results import Figures
 from fraudml.cli.bench.server import Target
 
 CONNECTIONS = (16, 64)
@@ -165,7 +166,9 @@ def _trend(figures: Figures) -> str:
     used = figures.server
     if used is None:
         return ""
-    return f" Memory: mean {used.first_third_mib:,.0f} MiB in the first third, {used.last_third_mib:,.0f} in the last."
+    told = f" Memory: mean {used.first_third_mib:,.0f} MiB in the first third, {used.last_third_mib:,.0f} in the last."
+    told += f" Stolen by the host of this virtual machine: {used.stolen_percent:.1f} % of the server's core"
+    return f"{told}; {minutes.told(figures.minutes)}." if figures.minutes else f"{told}."
 
 
 def durability(setup: Setup) -> str:

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,20 @@ def test_a_call_waits_for_another_thread_no_longer_than_it_may(tmp_path: Path) -
     with log._hot._writer.turn("testing"):
         with pytest.raises(DecisionLogError, match="another call took longer than 1 ms"):
             log.append([decision(transaction(2), 2)])
-        assert set(log.find(["t1", "t2"])) == {"t1"}  # reading does not wait for a commit
+        with ThreadPoolExecutor(1) as others:  # reading does not wait for another thread's commit
+            assert set(others.submit(log.find, ["t1", "t2"]).result()) == {"t1"}
+    log.close()
+
+
+def test_what_a_failed_rollback_left_is_never_found(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.append([decision(transaction(1), 1)])  # from now on this thread reads by the connection that it writes with
+    with log._hot._writer.turn("testing") as driver:
+        driver.execute("BEGIN IMMEDIATE")
+        driver.execute("DELETE FROM decisions")
+    assert set(log.find(["t1"])) == {"t1"}
+    log.append([decision(transaction(2), 2)])
+    assert set(log.find(["t1", "t2"])) == {"t1", "t2"}
     log.close()
 
 

@@ -139,17 +139,15 @@ def measure(
     flame_graph: Path | None = None,
 ) -> tuple[Figures, NDArray[np.float64]]:
     """Load a server once: figures, and the latencies (seconds) that they are made of."""
-    from fraudml.cli.bench import driver, flame, results, usage
+    from fraudml.cli.bench import driver, flame, latency, results, usage
 
     with ExitStack() as stack:
         if flame_graph is not None and target.pid is not None:
             stack.enter_context(flame.recording(target.pid, flame_graph, plan.whole_s, place.load))
         sampler = stack.enter_context(usage.watched(target.pid))
         recorded = driver.drive(plan, requests, place.load, progress)
-    begin = recorded.zero + plan.warmup_s
-    used = sampler.between(begin, begin + plan.seconds) if sampler is not None else None
-    found = results.figures(plan, recorded, requests.batch, used, profiled=flame_graph is not None)
-    return found, results.latencies(plan, recorded)
+    found = results.figures(plan, recorded, requests.batch, sampler, profiled=flame_graph is not None)
+    return found, latency.latencies(plan, recorded)
 
 
 def _check(connections: list[int], rate: float | None, batch: int, poisson: bool, max_batch: int) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.cli import output
+from fraudml.cli.bench import minutes
+from fraudml.cli.bench.latency import MILLISECONDS, PERCENTILES, latencies, measured, percentiles, short
 from fraudml.cli.bench.load import MOST_CONNECTIONS, Plan
+from fraudml.cli.bench.minutes import Minute
 from fraudml.cli.bench.record import GOOD, NO_ANSWER, Recorded
-from fraudml.cli.bench.usage import Usage
+from fraudml.cli.bench.usage import Sampler, Usage
 
 SHED = 503
-PERCENTILES = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
-TAIL = 10  # a percentile beyond which fewer requests lie is not told: it would be the time of a single one
-ALWAYS = ("p50", "max")
 BUSY_LOAD = 90.0  # per cent of a core from which on the load itself may be what limits
-MILLISECONDS = 1_000.0
+STOLEN = 1.0  # per cent from which on the host is worth a word
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -29,9 +29,10 @@ class Figures(msgspec.Struct, frozen=True):
 
     ``latency_ms`` is over the ``timed`` ones of them: the good answers, and those that never came, with the time they
     were waited for; a quick refusal must not make a server look fast. A percentile beyond which fewer than
-    :data:`TAIL` of them lie is ``None``. ``errors`` are counted by kind: a status, a reason, ``degraded``,
+    ``latency.TAIL`` of them lie is ``None``. ``errors`` are counted by kind: a status, a reason, ``degraded``,
     ``failed items``; ``shed`` is how many answers said 503, which are among them. ``load_cpu_percent`` is the load's
-    own use of its core. ``profiled``: a profiler slowed the server down.
+    own use of its core. ``minutes`` are there for a load of two or more. ``profiled``: a profiler slowed the server
+    down.
     """
 
     connections: int
@@ -50,21 +51,15 @@ class Figures(msgspec.Struct, frozen=True):
     most_waiting: int
     load_cpu_percent: float
     server: Usage | None = None
+    minutes: Sequence[Minute] = ()
     profiled: bool = False
 
 
-def latencies(plan: Plan, recorded: Recorded) -> NDArray[np.float64]:
-    """Seconds of each request that began after the warm-up and got a good answer, or none."""
-    status = np.frombuffer(recorded.status, dtype=np.uint16)
-    timed = _measured(plan, recorded) & ((status == GOOD) | (status == NO_ANSWER))
-    found: NDArray[np.float64] = np.frombuffer(recorded.latency)[timed]
-    return found
-
-
 def figures(
-    plan: Plan, recorded: Recorded, batch: int = 0, server: Usage | None = None, *, profiled: bool = False
+    plan: Plan, recorded: Recorded, batch: int = 0, sampler: Sampler | None = None, *, profiled: bool = False
 ) -> Figures:
     """The figures of one load; ``batch``: the transactions of a request, 0 when it holds just one."""
+    begin = recorded.zero + plan.warmup_s
     started, latency = np.frombuffer(recorded.started), np.frombuffer(recorded.latency)
     status = np.frombuffer(recorded.status, dtype=np.uint16)
     ended = started + latency
@@ -77,7 +72,7 @@ def figures(
         rate=plan.rate,
         batch=batch,
         seconds=plan.seconds,
-        requests=int(_measured(plan, recorded).sum()),
+        requests=int(measured(plan, recorded).sum()),
         timed=len(took),
         throughput_per_s=throughput,
         transactions_per_s=throughput * max(batch, 1),
@@ -88,28 +83,10 @@ def figures(
         most_connections=recorded.most_connections,
         most_waiting=recorded.most_waiting,
         load_cpu_percent=recorded.cpu_s / recorded.seconds * 100,
-        server=server,
+        server=sampler.between(begin, begin + plan.seconds) if sampler is not None else None,
+        minutes=minutes.by_minute(plan, recorded, sampler),
         profiled=profiled,
     )
-
-
-def percentiles(took: NDArray[np.float64]) -> dict[str, float | None]:
-    """Each of :data:`PERCENTILES` that so many values can tell.
-
-    >>> percentiles(np.arange(1, 1_001))
-    {'p50': 500.5, 'p95': 950.05, 'p99': 990.01, 'p99.9': None, 'max': 1000.0}
-    """
-    found: dict[str, float | None] = dict.fromkeys(PERCENTILES)
-    for name, share in PERCENTILES.items():
-        beyond = round(len(took) * (100 - share) / 100, 6)
-        if len(took) and (beyond >= TAIL or name in ALWAYS):
-            found[name] = float(np.percentile(took, share))
-    return found
-
-
-def _measured(plan: Plan, recorded: Recorded) -> NDArray[np.bool_]:
-    started = np.frombuffer(recorded.started)
-    return (started >= plan.warmup_s) & (started < plan.whole_s)
 
 
 def _errors(answered: Counter[int], recorded: Recorded) -> dict[str, int]:
@@ -148,6 +125,13 @@ def show(loads: Sequence[Figures]) -> None:
                 f"of the last {used.last_third_mib:,.0f}"
             )
             output.results.print(f"{_name(load)}: {told}", markup=False)
+            if used.stolen_percent >= STOLEN:
+                told = (
+                    f"{used.stolen_percent:.1f} % of the time the host of this virtual machine kept the server's core"
+                )
+                output.remarks.print(f"{_name(load)}: {told}; that made answers slow", style="yellow", markup=False)
+        if load.minutes:
+            output.results.print(f"{_name(load)}: {minutes.told(load.minutes)}", markup=False)
 
 
 def _row(load: Figures) -> list[str]:
@@ -159,17 +143,6 @@ def _row(load: Figures) -> list[str]:
     cpu, memory = (f"{used.cpu_percent:.0f} %", f"{used.peak_mib:,.0f}") if used is not None else ("", "")
     errors = f"{sum(load.errors.values()):,}"
     return [_name(load), *rates, *times, errors, cpu, f"{load.load_cpu_percent:.0f} %", memory]
-
-
-def short(value: float | None) -> str:
-    """Three digits or more, as a table has room for them; nothing for what is not known.
-
-    >>> short(0.1234), short(12.34), short(1234.5), short(None)
-    ('0.12', '12.3', '1,234', '')
-    """
-    if value is None:
-        return ""
-    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def _name(load: Figures) -> str:

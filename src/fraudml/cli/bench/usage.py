@@ -22,6 +22,7 @@ PSS_EVERY = 2  # and the system walks through a process's memory for it, which t
 MIB = 2**20
 PSS, RSS = "PSS", "sum of RSS"
 _PROC = Path("/proc")
+_STEAL = 8  # its place in a core's line of /proc/stat
 _PSS_LINE = re.compile(r"^Pss: +(\d+) kB", re.MULTILINE)
 
 
@@ -30,9 +31,12 @@ class Usage(msgspec.Struct, frozen=True):
 
     ``first_third_mib`` and ``last_third_mib`` are means: where they are equal, memory does not grow. ``memory`` says
     what was measured: :data:`PSS` shares out the pages that several processes use, :data:`RSS` counts them for each.
+    ``stolen_percent``: how long the server's cores were ready to work, on average, while the host of this virtual
+    machine gave them to others; no server can answer then.
     """
 
     cpu_percent: float
+    stolen_percent: float
     start_mib: float
     end_mib: float
     peak_mib: float
@@ -49,6 +53,7 @@ class Sampler:
         self._stop = threading.Event()
         self._moments: list[float] = []
         self._cpu_s: list[float] = []
+        self._stolen_s: list[float] = []
         self._memory: list[int] = []
         self._kind = RSS if _pss(pid) is None else PSS
 
@@ -61,10 +66,12 @@ class Sampler:
         first = max(int(np.searchsorted(moments, begin, "right")) - 1, 0)
         last = int(np.searchsorted(moments, end, "left"))
         cpu = np.interp([begin, end], moments, self._cpu_s)
+        stolen = np.interp([begin, end], moments, self._stolen_s)
         used = memory[first : last + 1]
         third = -(-len(used) // 3)
         return Usage(
             cpu_percent=float(cpu[1] - cpu[0]) / (end - begin) * 100,
+            stolen_percent=float(stolen[1] - stolen[0]) / (end - begin) * 100,
             start_mib=float(used[0]),
             end_mib=float(used[-1]),
             peak_mib=float(used.max()),
@@ -76,6 +83,7 @@ class Sampler:
     def run(self) -> None:
         """Take samples until told to stop, and a last one then."""
         family: set[int] = set()
+        cores = {f"cpu{core}" for core in _cores(self._pid)}
         memory, stopped, last = 0, False, False
         while not last:
             last = stopped
@@ -89,6 +97,7 @@ class Sampler:
             if used:
                 self._moments.append(time.perf_counter())
                 self._cpu_s.append(sum(each.ticks for each in used) / os.sysconf("SC_CLK_TCK"))
+                self._stolen_s.append(_stolen_s(cores))
                 self._memory.append(memory)
             stopped = self._stop.wait(EVERY_S)
 
@@ -127,6 +136,24 @@ def _stat(pid: int) -> _Stat | None:
         return None
     fields = text.rpartition(")")[2].split()  # the name before may hold anything
     return _Stat(int(fields[1]), int(fields[11]) + int(fields[12]), int(fields[21]))
+
+
+def _cores(pid: int) -> set[int]:
+    """The cores on which a process may run."""
+    try:
+        return os.sched_getaffinity(pid)
+    except (AttributeError, OSError):  # another system, or the process is gone
+        return set(range(os.cpu_count() or 1))
+
+
+def _stolen_s(cores: set[str]) -> float:
+    """For how long the host has let these cores (cpu0, ...) wait, on average, since it started them."""
+    try:
+        lines = (_PROC / "stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    ticks = [int(fields[_STEAL]) for line in lines if len(fields := line.split()) > _STEAL and fields[0] in cores]
+    return sum(ticks) / max(len(ticks), 1) / os.sysconf("SC_CLK_TCK")
 
 
 def _rss(used: list[_Stat]) -> int:

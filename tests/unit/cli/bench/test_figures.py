@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fraudml.cli.bench import child, flame, results, usage
+from fraudml.cli.bench import child, flame, latency, minutes, results, usage
 from fraudml.cli.bench.load import Plan
 from fraudml.cli.bench.record import Recorded
 from fraudml.cli.bench.server import given
@@ -62,7 +62,7 @@ def test_quick_refusals_do_not_make_a_server_look_fast_and_silence_counts() -> N
     data = recorded([0.1, 0.2, 0.3, 0.4], [0.05, 0.001, 0.001, 9.0], [200, 503, 422, 0], errors={"gone": 1})
     planned = Plan("", 0, 1, 1.0)
     found = results.figures(planned, data)
-    assert results.latencies(planned, data).tolist() == [0.05, 9.0]
+    assert latency.latencies(planned, data).tolist() == [0.05, 9.0]
     assert (found.requests, found.timed, found.shed) == (4, 2, 1)
     assert found.errors == {"422": 1, "503": 1, "gone": 1}
     assert found.latency_ms["p50"] == pytest.approx(4_525.0)
@@ -70,8 +70,51 @@ def test_quick_refusals_do_not_make_a_server_look_fast_and_silence_counts() -> N
 
 @pytest.mark.parametrize(("count", "told"), [(199, []), (200, ["p95"]), (9_999, ["p95", "p99"])])
 def test_a_percentile_is_told_when_ten_requests_lie_beyond_it(count: int, told: list[str]) -> None:
-    found = results.percentiles(np.arange(float(count)))
+    found = latency.percentiles(np.arange(float(count)))
     assert [name for name, value in found.items() if value is not None] == ["p50", *told, "max"]
+
+
+def test_a_long_load_is_told_minute_by_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    started = np.arange(0.0, 190.0, 0.01)  # 100 requests a second; the first 10 s are the warm-up
+    took = np.where((started >= 70.0) & (started < 130.0), 0.200, 0.002)
+    took[started < 10.0] = 9.0
+    data = recorded(started.tolist(), took.tolist(), [200] * len(started))
+    found = results.figures(Plan("", 0, 1, seconds=180.0, warmup_s=10.0), data)
+    assert [minute.requests for minute in found.minutes] == [6_000] * 3
+    assert [minute.latency_ms["p99"] for minute in found.minutes] == [2.0, 200.0, 2.0]
+    assert [minute.stolen_percent for minute in found.minutes] == [None] * 3  # nobody watched
+    results.show([found])
+    assert "p99 2.00 and 200 ms" in " ".join(capsys.readouterr().out.split())
+    assert minutes.by_minute(Plan("", 0, 1, seconds=119.0), data, None) == []
+
+
+def test_what_the_host_took_from_the_server_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("this system has no /proc")
+    steal = iter(range(0, 10_000_000, 1_000))
+    monkeypatch.setattr(usage, "_stolen_s", lambda cores: next(steal) / 1_000)  # a second between any two samples
+    sampler = usage.Sampler(os.getpid())
+    sampler.stop()
+    sampler.run()
+    first, last = sampler._moments
+    data = recorded([0.0], [0.01], [200], zero=first)
+    found = results.figures(Plan("", 0, 1, last - first), data, sampler=sampler)
+    assert found.server is not None
+    assert found.server.stolen_percent == pytest.approx(100 / (last - first))
+    results.show([found])
+    assert "host of this virtual machine" in " ".join(capsys.readouterr().err.split())
+
+
+def test_stolen_time_is_of_the_cores_that_the_server_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    lines = [f"cpu{core} 1 1 1 1 1 1 1 {stolen * ticks} 0 0" for core, stolen in (("", 99), (0, 2), (1, 4), (2, 50))]
+    (tmp_path / "stat").write_text("\n".join([*lines, "intr 1", ""]))
+    monkeypatch.setattr(usage, "_PROC", tmp_path)
+    assert usage._stolen_s({"cpu0", "cpu1"}) == 3.0
+    (tmp_path / "stat").unlink()
+    assert usage._stolen_s({"cpu0"}) == 0.0
 
 
 def test_a_run_under_the_profiler_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +133,7 @@ def test_the_plot_is_a_picture_and_figures_are_json(tmp_path: Path) -> None:
     planned = Plan("", 0, 1, 1.0)
     data = recorded([0.1, 0.2, 0.3], [0.01, 0.02, 0.5], [200] * 3)
     found, none = results.figures(planned, data), results.figures(planned, recorded([], [], []))
-    results.plot([(found, results.latencies(planned, data)), (none, np.array([]))], tmp_path / "plot.png")
+    results.plot([(found, latency.latencies(planned, data)), (none, np.array([]))], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert msgspec.json.decode(msgspec.json.encode(found))["latency_ms"]["max"] == 500.0
 
