@@ -206,6 +206,25 @@ def test_an_offer_of_http_2_is_ignored(service: Service, path: str, offer: str) 
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize(
+    ("path", "expect", "status"),
+    [(SHORT, "Expect: 100-continue", b"422"), ("/v1/no-such-route", "Accept: */*", b"404")],
+    ids=["body-read", "body-unread"],
+)
+def test_no_byte_of_a_body_is_taken_for_an_offer(service: Service, path: str, expect: str, status: bytes) -> None:
+    """Were some removed, the server would take the beginning of the next request for the end of this one."""
+    body = b"{\r\nupgrade: h2c\r\n}"
+    head = request(service, path, body, expect).removesuffix(body)
+    after = request(service, SHORT, json.dumps(row(1)).encode(), "Connection: close")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(head)
+        answers = connection.recv(65_536)  # it has read the head and nothing more
+        connection.sendall(body)
+        connection.sendall(after)
+        answers += b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert [found for found in re.findall(rb"HTTP/1\.1 (\d+)", answers) if found != b"100"] == [status, b"200"]
+
+
 def held(service: Service, half: str, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Hold a half of the scorer: what tells that a batch has come to it, and what lets it go on."""
     entered, release = threading.Event(), threading.Event()

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fraudml.service.predict import PATH, ShortWay, lines
 
 _PATH = PATH.encode()
-# With its first request on a connection Java's own client offers to go on in HTTP/2. A server may ignore that
-# (RFC 9110, section 7.8), but the parser would not: it would take the body for that other protocol's.
+# Java's own client offers to go on in HTTP/2. A server may ignore that (RFC 9110, section 7.8), but the parser would
+# not: it would take the body for that other protocol's.
 _OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 _STATUS = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -33,15 +33,21 @@ class Connection(HttpToolsProtocol):
         self._short_way = short_way
         self._held = False  # a request whose headers uvicorn has not been told of yet
         self._body = b""  # of that
+        self._between = True  # no request has begun that has not been read to its end
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        if b"h2c" in data:
+        if self._between and b"h2c" in data:  # never out of a body: the next request would be taken for its end
             head, end, body = data.partition(b"\r\n\r\n")
             data = b"%b%b%b" % (_OFFER.sub(b"", head), end, body)
         super().data_received(data)
         if self._held:  # there is more to come
             self._let_go()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -68,6 +74,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        self._between = True
         if self._held:
             exchange = _Exchange(self.parser.should_keep_alive())
             if self._short_way.take(self.headers, self._body, partial(self._reply, exchange)):

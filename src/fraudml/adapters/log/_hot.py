@@ -78,9 +78,9 @@ class Line:
             self.lock.release()
 
     @property
-    def in_doubt(self) -> bool:
-        """Whether a rollback failed: what this connection sees may never have been committed."""
-        return bool(self._driver.in_transaction)
+    def at_rest(self) -> bool:
+        """Whether nobody uses it, and no failed rollback left what was never committed for it to see."""
+        return not self.lock.locked() and not self._driver.in_transaction
 
     def close(self) -> None:
         """Give the connection back."""
@@ -106,7 +106,7 @@ def one_commit(driver: Any) -> Iterator[None]:
 class HotPath:
     """The calls of every batch. Reading has a connection of its own, so that it does not wait for a commit.
 
-    A thread that commits, too, has nothing to wait for: it finds ids by the writer's connection, whose cache is warm.
+    The thread that commits finds ids by the writer's connection, whose cache is warm, unless a checkpoint holds it up.
     """
 
     def __init__(self, engine: sa.Engine, codec: RowCodec, timeout_ms: int) -> None:
@@ -119,7 +119,7 @@ class HotPath:
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
         """The known ones among the ids. Most often there are none, which the index alone can tell."""
-        own = threading.get_ident() == self._commits and not self._writer.in_doubt
+        own = threading.get_ident() == self._commits and self._writer.at_rest
         with (self._writer if own else self._reader).turn("reading") as driver:
             known = [row[0] for row in _by_ids(driver, _KNOWN, transaction_ids)]
             rows = list(_by_ids(driver, _FIND, known))

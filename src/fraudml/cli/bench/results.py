@@ -129,7 +129,7 @@ def show(loads: Sequence[Figures]) -> None:
                 told = (
                     f"{used.stolen_percent:.1f} % of the time the host of this virtual machine kept the server's core"
                 )
-                output.remarks.print(f"{_name(load)}: {told}; that made answers slow", style="yellow", markup=False)
+                output.remarks.print(f"{_name(load)}: {told}; answers waited then", style="yellow", markup=False)
         if load.minutes:
             output.results.print(f"{_name(load)}: {minutes.told(load.minutes)}", markup=False)
 

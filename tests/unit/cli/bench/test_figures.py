@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -89,12 +90,12 @@ def test_a_long_load_is_told_minute_by_minute(capsys: pytest.CaptureFixture[str]
 
 
 def test_what_the_host_took_from_the_server_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not Path("/proc/self/stat").exists():
         pytest.skip("this system has no /proc")
-    steal = iter(range(0, 10_000_000, 1_000))
-    monkeypatch.setattr(usage, "_stolen_s", lambda cores: next(steal) / 1_000)  # a second between any two samples
+    seconds = itertools.count()
+    monkeypatch.setattr(usage, "_stolen_s", lambda cores: next(seconds))  # one between any two samples
     sampler = usage.Sampler(os.getpid())
     sampler.stop()
     sampler.run()
