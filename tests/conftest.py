@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,42 @@ ALLOWED_SKIPS = tuple(
     for line in (Path(__file__).parent / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
     if line.strip() and not line.startswith("#")
 )
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as this process's tests."""
+    from tests.support.servers import postgres
+
+    with postgres.server_url() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a fresh, empty PostgreSQL database."""
+    from tests.support.servers import postgres
+
+    return postgres.new_database(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a Redis server that lives as long as this process's tests."""
+    from tests.support.servers import redis
+
+    with redis.server_url() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis database."""
+    import redis
+
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushdb()
+    return redis_server
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
