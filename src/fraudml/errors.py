@@ -17,6 +17,7 @@
     ├── StoreError                  a backend failed; the driver's error is its cause
     │   ├── OfflineStoreError
     │   ├── OnlineStoreError
+    │   │   └── StateLost       a shared store was emptied; history has to be loaded again
     │   ├── DecisionLogError
     │   └── CacheError
     ├── OverloadError               the service turned a request away; its text is for the client
@@ -107,6 +108,10 @@ class OfflineStoreError(StoreError):
 
 class OnlineStoreError(StoreError):
     """The online store failed."""
+
+
+class StateLost(OnlineStoreError):
+    """A shared online store was emptied. The events of the call were added; what it holds is not to be trusted."""
 
 
 class DecisionLogError(StoreError):

@@ -29,7 +29,19 @@ class Settings(BaseSettings):
 
     project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
     home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
-    database_url: str | None = Field(None, description="Decision log. Default: SQLite file in the home directory.")
+    database_url: SecretStr | None = Field(
+        None, description="Decision log, labels and API keys: sqlite or postgresql. Default: SQLite file in home."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis for state, prediction cache, recent decisions and rate limits. Default: this process."
+    )
+    redis_timeout_ms: int = Field(
+        250, gt=0, description="How long one call of Redis may take before it counts as failed; milliseconds."
+    )
+    offline_url: SecretStr | None = Field(
+        None, description="Engine that computes features over history. Default: DuckDB in this process."
+    )
+    warehouse_url: SecretStr | None = Field(None, description="Warehouse that decisions are exported to.")
     durability: Literal["process", "power"] = Field(
         "process", description="What a decision survives: the end of the process, or also a power cut."
     )
@@ -86,9 +98,11 @@ class Settings(BaseSettings):
         description="Level of the service's structured log: debug, info, warning, error or critical.",
     )
 
-    def sqlite_url(self) -> str:
-        """The decision log's URL: as set, or a SQLite file in the home directory."""
-        return self.database_url or f"sqlite:///{self.home / 'fraudml.db'}"
+    def log_url(self) -> str:
+        """The decision log's URL, with its password: as set, or a SQLite file in the home directory."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home / 'fraudml.db'}"
 
     def secret_hash_key(self) -> bytes:
         """The HMAC key for card numbers; made and stored with mode 0600 on first use.

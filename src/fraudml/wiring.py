@@ -129,7 +129,7 @@ def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     from fraudml.adapters.log.sqlite import SqliteDecisionLog
     from fraudml.decisions.log import Durability
 
-    url = settings.sqlite_url()
+    url = settings.log_url()
     if not url.startswith("sqlite:"):
         raise ConfigError("FRAUDML_DATABASE_URL must start with sqlite: in this version of fraudml")
     return SqliteDecisionLog(
@@ -145,7 +145,7 @@ def journal(settings: Settings, schema: Schema) -> Journal:
     from fraudml.adapters.log._connection import database_file
     from fraudml.adapters.log.journal import FileJournal
 
-    home, database = settings.home.resolve(), database_file(settings.sqlite_url()).resolve()
+    home, database = settings.home.resolve(), database_file(settings.log_url()).resolve()
     place = database.relative_to(home) if database.is_relative_to(home) else database
     name = f"decisions-{sha256(place.as_posix().encode()).hexdigest()[:12]}.journal"
     entities = [f"entity {entity}" for entity in schema.entity_names]

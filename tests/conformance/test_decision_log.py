@@ -129,13 +129,29 @@ def test_any_number_of_ids_is_found(log: DecisionLog, count: int) -> None:
     assert found[f"t{count - 1}"].arrival == 9 + count
 
 
-def test_a_known_id_is_refused_and_nothing_of_its_batch_is_stored(log: DecisionLog) -> None:
+def test_of_a_known_id_the_first_decision_stands(log: DecisionLog) -> None:
+    first = decision(transaction(1), 5)
+    assert log.append([first]) == {}
+    stands = log.append([decision(transaction(2), 6), decision(transaction(1, amount=7), 7)])
+    assert stands == {"t1": first}
+    assert log.find(["t1", "t2"]) == {"t1": first, "t2": decision(transaction(2), 6)}
+    assert log.append([decision(transaction(1), 8)]) == {"t1": first}
+    assert log.last_arrival() == 6
+
+
+def test_an_arrival_taken_twice_is_refused_and_nothing_of_its_batch_is_stored(log: DecisionLog) -> None:
     log.append([decision(transaction(1), 5)])
     with pytest.raises(DecisionLogError):
-        log.append([decision(transaction(2), 6), decision(transaction(1, amount=7), 7)])
-    assert set(log.find(["t1", "t2"])) == {"t1"}
-    assert log.decision("t1").transaction.amount_minor == 1_000
-    assert log.last_arrival() == 5
+        log.append([decision(transaction(2), 6), decision(transaction(3), 5)])
+    assert set(log.find(["t1", "t2", "t3"])) == {"t1"}
+
+
+def test_only_what_arrived_after_a_number_is_read(log: DecisionLog) -> None:
+    log.append([decision(transaction(n), n) for n in (1, 2, 3)])
+    log.append_labels([report(1, 4), report(3, 5)])
+    for read, wanted in ((log.replay, ["t2", "t3"]), (log.audit_batches, ["t2", "t3"])):
+        assert [name for batch in read(after=1) for name in batch.column("transaction_id").to_pylist()] == wanted
+    assert [row["transaction_id"] for batch in log.audit_labels(after=4) for row in batch.to_pylist()] == ["t3"]
 
 
 def test_an_empty_append_is_nothing(log: DecisionLog) -> None:

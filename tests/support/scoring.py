@@ -98,6 +98,16 @@ class ReferenceStore:
         self.events: list[Transaction] = []
         self.labels: list[Label] = []
         self.broken = False
+        self.shared = False
+
+    def lost(self) -> bool:
+        return False
+
+    def claim_load(self) -> bool:
+        return True
+
+    def loaded(self) -> None:
+        self._check()
 
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         self._check()

@@ -19,6 +19,7 @@ from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.events.source import arrow_schema
 
 ARRIVAL = "arrival"
+WRITERS = 64  # processes that may append at the same time; their arrival numbers keep up to 15,000 decisions a second
 
 
 class Durability(StrEnum):
@@ -31,8 +32,8 @@ class Durability(StrEnum):
 class DecisionLog(Protocol):
     """Decisions with their transactions, and label reports.
 
-    Safe for use by several threads; only one process may append. Raises ``DecisionLogError`` when the backend fails,
-    and nothing of the call is then stored, unless the connection broke during the commit: then it may be.
+    Safe for use by several threads; only processes with a claim append. Raises ``DecisionLogError`` when the backend
+    fails, and nothing of the call is then stored, unless the connection broke during the commit: then it may be.
     """
 
     @property
@@ -45,10 +46,11 @@ class DecisionLog(Protocol):
         """Whether a commit waits, for a disk or a network, so that other work could be done meanwhile."""
         ...
 
-    def claim(self) -> None:
-        """Become the one process that appends, until this log is closed or the process ends, however it ends.
+    def claim(self, *, shared: bool = False) -> int:
+        """Become a process that appends, until this log is closed or the process ends, however it ends.
 
-        Raises ``ConfigError`` when another process is that already. Reading and API keys need no claim.
+        It is the only one, or one of at most :data:`WRITERS` that all claimed ``shared``. Returns its number among
+        them, from 0. Raises ``ConfigError`` when others stand against it. Reading and API keys need no claim.
         """
         ...
 
@@ -60,10 +62,11 @@ class DecisionLog(Protocol):
         """One decision; raises ``NotFoundError``."""
         ...
 
-    def append(self, decisions: Sequence[Decision]) -> None:
+    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
         """Store decisions and their transactions in one commit, durable before this returns.
 
-        The caller has made sure that the ids are new; a known one is a ``DecisionLogError`` and nothing is stored.
+        The caller has looked the ids up before, so they are new, unless another process was faster. What is in the
+        log is never changed: such a decision is not stored, and the one that stands is returned by its id.
         """
         ...
 
@@ -86,10 +89,11 @@ class DecisionLog(Protocol):
         """The ids of all transactions, in no order."""
         ...
 
-    def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def replay(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """All transactions in order of arrival, in ``events.source.arrow_schema``, each with its first label report.
 
-        With :meth:`later_labels` this is all an online store needs to be rebuilt.
+        With :meth:`later_labels` this is all an online store needs to be rebuilt. ``after``: only transactions with a
+        greater arrival number, here and below.
         """
         ...
 
@@ -97,11 +101,11 @@ class DecisionLog(Protocol):
         """The second and further reports about transactions, in order of arrival, with their entities."""
         ...
 
-    def audit_batches(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """All decisions in order of arrival: batches of :func:`audit_schema`."""
         ...
 
-    def audit_labels(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """All label reports in order of arrival: batches of :data:`AUDIT_LABELS`."""
         ...
 
@@ -168,19 +172,24 @@ def is_news(history: Sequence[LabelReport], label: Label) -> bool:
 class Arrivals:
     """Numbers for decisions and label reports: strictly increasing, also over restarts, and close to the time.
 
-    The next number is the time in microseconds, or one more than the last where the clock is behind that. So an
-    audit can ask of a label "was it known when this was scored?" without trusting any clock's order.
+    The next number is the time in microseconds, or more where the clock is behind the last. So an audit can ask of a
+    label "was it known when this was scored?" without trusting any clock's order. Each of several writers takes the
+    numbers that leave its own as the rest of a division by :data:`WRITERS`: no two take the same one, and between
+    writers the order is that of their clocks.
 
-    >>> arrivals = Arrivals(last=2**62)
-    >>> arrivals.take(2) == [2**62 + 1, 2**62 + 2], arrivals.take(1) == [2**62 + 3]
+    >>> arrivals = Arrivals(last=2**62, writer=3)
+    >>> arrivals.take(2) == [2**62 + 3, 2**62 + 3 + WRITERS], arrivals.take(1) == [2**62 + 3 + 2 * WRITERS]
     (True, True)
     """
 
-    def __init__(self, last: int) -> None:
+    def __init__(self, last: int, writer: int = 0) -> None:
         self._last = last
+        self._writer = writer
 
     def take(self, count: int) -> list[int]:
         """The next ``count`` numbers. Not for several threads at once."""
-        first = max(time.time_ns() // 1_000, self._last + 1)
-        self._last = max(self._last, first + count - 1)
-        return list(range(first, first + count))
+        least = max(time.time_ns() // 1_000, self._last + 1)
+        first = least + (self._writer - least) % WRITERS
+        numbers = list(range(first, first + count * WRITERS, WRITERS))
+        self._last = numbers[-1] if numbers else self._last
+        return numbers

@@ -77,8 +77,29 @@ class OnlineStore(Protocol):
     Every call is atomic towards other threads. A transaction that is read never sees itself, nor any event of
     the same entity with the same time. Events may arrive out of order: a late one goes into state at its own
     time; what it reads is computed for its own time from what is still held. Raises ``OnlineStoreError`` when the
-    backend fails; nothing of the batch is then applied.
+    backend fails; nothing of the batch is then applied, or where that cannot be told (``shared``) a repeat of the
+    same transactions applies the rest: they are told apart by their ids.
+
+    Of a shared store, a call that adds events raises ``StateLost`` while history is missing: the events are added, but
+    nothing that is read can be trusted before history was loaded again (:meth:`lost`, :meth:`loaded`).
     """
+
+    @property
+    def shared(self) -> bool:
+        """Whether state outlives this process, and other processes use it at the same time."""
+        ...
+
+    def lost(self) -> bool:
+        """Whether history has to be loaded: in a new store, and in a shared one that was emptied."""
+        ...
+
+    def claim_load(self) -> bool:
+        """Become the one process that loads history, for some minutes from the last :meth:`load` on."""
+        ...
+
+    def loaded(self) -> None:
+        """All history is loaded: from now on what is read can be trusted."""
+        ...
 
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         """Read the features of each transaction and add it to state, one after the other in the given order.
@@ -96,7 +117,10 @@ class OnlineStore(Protocol):
         ...
 
     def load(self, events: pa.RecordBatch) -> None:
-        """Add history in bulk (columns of ``events.source.arrow_schema``; any order; labels included)."""
+        """Add history in bulk (columns of ``events.source.arrow_schema``; any order; labels included).
+
+        A shared store leaves out the events that it holds already: others may add new ones meanwhile.
+        """
         ...
 
     def stats(self) -> dict[str, Any]:

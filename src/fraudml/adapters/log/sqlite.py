@@ -59,11 +59,13 @@ class SqliteDecisionLog:
         """Only for the disk: without that a commit is computing."""
         return self._durability is Durability.power
 
-    def claim(self) -> None:
+    def claim(self, *, shared: bool = False) -> int:
         """Hold SQLite's own lock on an empty file beside the log's: it works on every system, and ends with the
         process that holds it."""
+        if shared:
+            raise ConfigError("SQLite takes the decisions of one process: set FRAUDML_DATABASE_URL to postgresql://...")
         if self._claim is not None:
-            return
+            return 0
         name = f"{self._engine.url.database}.lock"
         with failures("claiming it"):
             lock = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False)
@@ -78,6 +80,7 @@ class SqliteDecisionLog:
                     "stop it, or use another FRAUDML_HOME or FRAUDML_DATABASE_URL"
                 ) from None
             self._claim = lock
+        return 0
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
         """The known ones among the ids."""
@@ -90,10 +93,9 @@ class SqliteDecisionLog:
             raise NotFoundError(f"transaction {transaction_id!r} has not been scored here")
         return found[transaction_id]
 
-    def append(self, decisions: Sequence[Decision]) -> None:
+    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
         """One commit for all."""
-        if decisions:
-            self._hot.append(decisions)
+        return self._hot.append(decisions) if decisions else {}
 
     def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
         """What is news, in one commit."""
@@ -120,12 +122,13 @@ class SqliteDecisionLog:
         for ids in self._stream(query, 50_000, lambda rows: [row[0] for row in rows]):
             yield from ids
 
-    def replay(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def replay(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
         first = (labels.c.transaction_id == transactions.c.transaction_id) & (labels.c.nth == 1)
         query = (
             sa.select(*_NORMAL, labels.c.is_fraud, labels.c.known_at_us)
             .select_from(transactions.outerjoin(labels, first))
+            .where(transactions.c.arrival > after)
             .order_by(transactions.c.arrival)
         )
         yield from self._stream(query, batch_size, self._rows.history)
@@ -141,18 +144,19 @@ class SqliteDecisionLog:
         for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
             yield from found
 
-    def audit_batches(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
         d = decisions.c
         own = (d.score, d.action, d.model_version, d.arm, d.fingerprint, d.late, d.degraded, d.vector)
         query = (
             sa.select(*_NORMAL, d.arrival, d.decided_at_us, *own)
             .select_from(transactions.join(decisions))
+            .where(transactions.c.arrival > after)
             .order_by(transactions.c.arrival)
         )
         yield from self._stream(query, batch_size, self._rows.audit)
 
-    def audit_labels(self, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
         query = (
             sa.select(
@@ -163,6 +167,7 @@ class SqliteDecisionLog:
                 labels.c.arrival,
             )
             .select_from(labels.join(transactions))
+            .where(labels.c.arrival > after)
             .order_by(labels.c.arrival)
         )
         yield from self._stream(query, batch_size, _audit_labels)

@@ -76,7 +76,7 @@ def own(
             keys.add(key)
         environment = environment_with(
             home=str(home),
-            database_url=private.sqlite_url(),
+            database_url=private.log_url(),
             registry_url=f"sqlite:///{(home / 'registry.db').absolute().as_posix()}",
             rate_limit_per_s="0",
             **settings,

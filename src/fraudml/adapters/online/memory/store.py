@@ -72,6 +72,25 @@ class MemoryOnlineStore:
         self._tick = tick
         self._recent: list[int] = []
         self._lock = threading.Lock()
+        self._loaded = False
+
+    @property
+    def shared(self) -> bool:
+        """State ends with this process."""
+        return False
+
+    def lost(self) -> bool:
+        """Until :meth:`loaded`."""
+        return not self._loaded
+
+    def claim_load(self) -> bool:
+        """Nobody else could."""
+        return True
+
+    def loaded(self) -> None:
+        """Builds what was gathered."""
+        self.stats()
+        self._loaded = True
 
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         """See ``OnlineStore``."""
