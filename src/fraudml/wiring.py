@@ -93,23 +93,27 @@ def offline_store(settings: Settings) -> OfflineStore:
     )
 
 
-def history(
-    settings: Settings, declared: Project, paths: Sequence[str] | None, rejects: Path
-) -> tuple[Iterator[pa.RecordBatch], Callable[[], Rejects]]:
-    """What online state is built from before the log, and a function that tells its rejects afterwards.
+class History(NamedTuple):
+    """What online state is built from before the log: ``read`` reads it anew, ``rejects`` tells what the last reading
+    refused. A reading is opened with its first batch: a start that fails before leaves nothing open."""
 
-    It is read from the files named, else the project's source; nothing for ``[""]``. A source that the project names
-    but that is not there is an error: a service with empty windows would score otherwise than the model was trained.
+    read: Callable[[], Iterator[pa.RecordBatch]]
+    rejects: Callable[[], Rejects]
+
+
+def history(settings: Settings, declared: Project, paths: Sequence[str] | None, rejects: Path) -> History:
+    """The files named, else the project's source; nothing for ``[""]``. A source that the project names but that is not
+    there is an error: a service with empty windows would score otherwise than the model was trained.
     """
     chosen = declared.source if paths is None else paths
     if not chosen or list(chosen) == [""]:
-        return iter(()), lambda: Rejects(0, 0, {}, None)
+        return History(lambda: iter(()), lambda: Rejects(0, 0, {}, None))
     found = source(settings, declared.schema, chosen, rejects)
 
     def read() -> Iterator[pa.RecordBatch]:
-        yield from found.read()  # opened with the first batch: a start that fails before leaves nothing open
+        yield from found.read()
 
-    return read(), found.rejects
+    return History(read, found.rejects)
 
 
 def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
@@ -137,20 +141,23 @@ def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     )
 
 
-def journal(settings: Settings, schema: Schema) -> Journal:
-    """Where decisions are kept while the decision log cannot take them: one file for each log.
+def journals(settings: Settings, schema: Schema) -> tuple[Journal, list[Journal]]:
+    """Where this process keeps decisions while the decision log cannot take them, and the journals that processes of
+    this home directory which ended have left.
 
     A database inside the home directory is told by its path in there, so that home can be moved or restored elsewhere.
     """
+    from fraudml.adapters.log import journal
     from fraudml.adapters.log._connection import database_file
-    from fraudml.adapters.log.journal import FileJournal
+    from fraudml.decisions.log import WRITERS
 
     home, database = settings.home.resolve(), database_file(settings.log_url()).resolve()
     place = database.relative_to(home) if database.is_relative_to(home) else database
     name = f"decisions-{sha256(place.as_posix().encode()).hexdigest()[:12]}.journal"
     entities = [f"entity {entity}" for entity in schema.entity_names]
     attributes = [f"attribute {attribute}" for attribute in schema.attribute_names]
-    return FileJournal(home / "journal" / name, entities + attributes)
+    own, left = journal.claim(home / "journal" / name, entities + attributes, WRITERS)
+    return own, [*left]
 
 
 @contextmanager

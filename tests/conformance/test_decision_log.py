@@ -23,6 +23,7 @@ from fraudml.events.transaction import Transaction
 from tests.support.scoring import FEATURES, SCHEMA, T0, ReferenceStore, decision, transaction
 
 Open = Callable[[], DecisionLog]
+BLIND = (Degradation.online_store,)
 
 
 def _sqlite(folder: Path) -> DecisionLog:
@@ -154,6 +155,25 @@ def test_only_what_arrived_after_a_number_is_read(log: DecisionLog) -> None:
     assert [row["transaction_id"] for batch in log.audit_labels(after=4) for row in batch.to_pylist()] == ["t3"]
 
 
+def test_what_was_decided_without_history_is_found(log: DecisionLog) -> None:
+    blind = {"degraded": (Degradation.registry, *BLIND)}
+    log.append(
+        [decision(transaction(1), 1, **blind), decision(transaction(2), 2), decision(transaction(3), 3, **blind)]
+    )
+    log.append([decision(transaction(4), 4, degraded=(Degradation.registry,))])
+    for after, wanted in ((0, ["t1", "t3"]), (1, ["t3"]), (3, [])):
+        found = [batch.column("transaction_id").to_pylist() for batch in log.replay(after=after, blind=True)]
+        assert [name for names in found for name in names] == wanted
+
+
+def test_reports_are_listed_with_their_entities(log: DecisionLog) -> None:
+    log.append([decision(transaction(n), n) for n in (1, 2)])
+    log.append_labels([report(1, 10), report(2, 11), report(1, 12, fraud=False, known=30)])
+    listed = [(label.transaction_id, label.is_fraud, label.entities) for label in log.labels(after=10)]
+    assert listed == [("t2", True, transaction(2).entities), ("t1", False, transaction(1).entities)]
+    assert len(list(log.labels())) == 3
+
+
 def test_an_empty_append_is_nothing(log: DecisionLog) -> None:
     log.append([])
     assert log.append_labels([]) == []
@@ -230,9 +250,6 @@ def test_replay_rebuilds_an_online_store(reopen: Open) -> None:
 
 def _keys(made: list[Transaction], item: LabelReport) -> tuple[str | None, ...]:
     return next(e.entities for e in made if e.transaction_id == item.label.transaction_id)
-
-
-BLIND = (Degradation.online_store,)
 
 
 def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:

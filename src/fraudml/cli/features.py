@@ -75,7 +75,7 @@ def audit(
     store = wiring.offline_store(current)
     try:
         with output.steps(quiet=as_json) as steps:
-            past, rejects = wiring.history(current, declared, history, rejects_path(current, "history"))
+            past = wiring.history(current, declared, history, rejects_path(current, "history"))
             with (
                 steps.step("Recompute and compare") as progress,
                 steps.step("Judge what differs", unit="decisions") as judged,
@@ -84,7 +84,7 @@ def audit(
                     log,
                     store,
                     declared.feature_set,
-                    history=past,
+                    history=past.read(),
                     lateness_us=wiring.lateness_us(current),
                     progress=progress,
                     judged=judged,
@@ -92,7 +92,7 @@ def audit(
     finally:
         store.close()
         log.close()
-    tell_rejects(rejects())
+    tell_rejects(past.rejects())
     if as_json:
         output.result(msgspec.to_builtins(report))
     else:

@@ -62,10 +62,10 @@ def serve(
         with wiring.keys(current, declared.schema) as keys:
             if not is_loopback(current.host) and not keys.all():
                 raise ConfigError("there is no API key yet; make one first: fraudml keys create NAME --scope score")
-        past, rejects = wiring.history(current, declared, history, rejects_path(current, "serve"))
+        past = wiring.history(current, declared, history, rejects_path(current, "serve"))
         with output.steps() as steps, steps.step("Load the model and rebuild features", unit="events") as progress:
-            state = build_state(current, declared, model, past, progress)
-        tell_rejects(rejects())
+            state = build_state(current, declared, model, past.read, progress)
+        tell_rejects(past.rejects())
         bound.listen(BACKLOG)  # from here on a client may come
         address = f"http://{_in_url(current.host)}:{bound.getsockname()[1]}"
         _tell(state, address, _first_key(state))

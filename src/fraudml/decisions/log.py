@@ -89,12 +89,16 @@ class DecisionLog(Protocol):
         """The ids of all transactions, in no order."""
         ...
 
-    def replay(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def replay(self, batch_size: int = 50_000, after: int = 0, *, blind: bool = False) -> Iterator[pa.RecordBatch]:
         """All transactions in order of arrival, in ``events.source.arrow_schema``, each with its first label report.
 
-        With :meth:`later_labels` this is all an online store needs to be rebuilt. ``after``: only transactions with a
-        greater arrival number, here and below.
+        With :meth:`later_labels` this is all an online store needs to be rebuilt. ``after``: only those with a greater
+        arrival number, here and below. ``blind``: only those decided without the online store, which may lack them.
         """
+        ...
+
+    def labels(self, after: int = 0) -> Iterator[Label]:
+        """All reports in order of arrival, with their entities."""
         ...
 
     def later_labels(self) -> Iterator[Label]:

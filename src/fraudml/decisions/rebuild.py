@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 
 import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
+from fraudml.errors import StateLost
 from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
 from fraudml.features.stores import OnlineStore
+
+COMMIT_S = 2.0  # a decision is committed so soon after its transaction went into state, or it is degraded
+LABELS_US = 86_400_000_000
 
 
 def rebuild(
     store: OnlineStore, log: DecisionLog, history: Iterable[pa.RecordBatch], progress: Progress | None = None
 ) -> int:
-    """Fold history, then the log, into an empty store; returns the number of events."""
+    """Fold history, then the log, into a store; returns the number of events.
+
+    Into a shared store others add what they decide meanwhile. What they had added before it was emptied, and committed
+    only after the log was read here, is read once more.
+    """
+    began = time.time_ns() // 1_000
     done = 0
-    for batch in chain(not_logged(history, log), log.replay()):
+    for batch in chain(not_logged(history, log), log.replay(), _late_commits(store, log, began)):
         store.load(batch)
         done += batch.num_rows
         if progress:
             progress(done, None)
-    store.add_labels(list(log.later_labels()))
-    store.stats()  # builds what was gathered
+    with suppress(StateLost):  # a shared store says so until the next line
+        store.add_labels(list(log.later_labels()))
+    store.loaded()
     return done
+
+
+def catch_up(store: OnlineStore, log: DecisionLog, reach_us: int) -> int:
+    """Give a shared store what processes that ended may have kept for it: the events of the last ``reach_us`` that were
+    decided without it, and the label reports of the last :data:`LABELS_US`. It leaves out what it has.
+
+    Returns the number of events given.
+    """
+    now_us = time.time_ns() // 1_000
+    given = 0
+    for batch in log.replay(after=now_us - reach_us, blind=True):
+        store.load(batch)
+        given += batch.num_rows
+    store.add_labels(list(log.labels(after=now_us - LABELS_US)))
+    return given
+
+
+def _late_commits(store: OnlineStore, log: DecisionLog, began_us: int) -> Iterator[pa.RecordBatch]:
+    if not store.shared:
+        return
+    time.sleep(max(0.0, COMMIT_S - (time.time_ns() // 1_000 - began_us) / 1e6))
+    yield from log.replay(after=began_us - 60_000_000)
 
 
 def not_logged(history: Iterable[pa.RecordBatch], log: DecisionLog) -> Iterator[pa.RecordBatch]:

@@ -117,17 +117,19 @@ class Recorder:
     def commit(self, decisions: Sequence[Decision]) -> Sequence[Decision]:
         """Make taken decisions durable, after those whose commit failed before; raises ``DecisionLogError``.
 
-        Returned is what is durable: the same decisions, marked as degraded where they went to the journal.
+        Returned is what is durable: the same decisions, marked as degraded where they went to the journal, and where
+        another process was first with an id, its decision.
         """
         with self._changed:
             batch = [*self._failed, *decisions]
             try:
                 if self.degraded:
                     self._replay()
-                rest = batch if self.degraded else self._to_log(batch)
+                stand, rest = ({}, batch) if self.degraded else self._to_log(batch)
                 if rest:
-                    journaled = self._to_journal(rest)
-                    batch = [journaled.get(decision.transaction.transaction_id, decision) for decision in batch]
+                    stand = stand | self._to_journal(rest)
+                if stand:
+                    batch = [stand.get(decision.transaction.transaction_id, decision) for decision in batch]
             except BaseException:
                 self._failed = batch
                 raise
@@ -175,26 +177,29 @@ class Recorder:
         found.update({name: decision for name in rest if (decision := self._recent.get(name)) is not None})
         return False
 
-    def _to_log(self, batch: list[Decision]) -> list[Decision]:
-        """Append to the log; what it did not take."""
+    def _to_log(self, batch: list[Decision]) -> tuple[dict[str, Decision], list[Decision]]:
+        """Append to the log; the decisions of others that stand for some, and what it did not take."""
+        stand: dict[str, Decision] = {}
         try:
-            fresh = self._not_logged(batch) if self._failed else batch
+            fresh = batch
+            if self._failed:  # a commit can fail after it happened
+                stand, fresh = self._in_log(batch)
             if fresh:
-                self._log.append(fresh)
+                stand = stand | self._log.append(fresh)
         except DecisionLogError as error:
             if self._journal is None:
                 raise
             self._lost(error)
             try:
-                return self._not_logged(batch)
+                return self._in_log(batch)
             except DecisionLogError:
-                return batch
-        return []
+                return stand, [decision for decision in batch if decision.transaction.transaction_id not in stand]
+        return stand, []
 
-    def _not_logged(self, batch: list[Decision]) -> list[Decision]:
-        """Those that the log does not have: a commit can fail after it happened."""
+    def _in_log(self, batch: list[Decision]) -> tuple[dict[str, Decision], list[Decision]]:
+        """What the log has for these ids, and the decisions on ids that it does not know."""
         have = self._log.find([decision.transaction.transaction_id for decision in batch])
-        return [decision for decision in batch if not _is_in(have, decision)]
+        return have, [decision for decision in batch if decision.transaction.transaction_id not in have]
 
     def _to_journal(self, batch: list[Decision]) -> dict[str, Decision]:
         if self._journal is None or len(self._journaled) + len(batch) > MOST_JOURNALED:
@@ -234,7 +239,7 @@ class Recorder:
         have = self._log.find([decision.transaction.transaction_id for decision in batch])
         fresh = [decision for decision in batch if decision.transaction.transaction_id not in have]
         if fresh:
-            self._log.append(fresh)
+            have.update(self._log.append(fresh))
         if self._journal is not None and len(batch) == len(self._journaled):
             self._journal.clear()
         self._log_gone, self._probes, self._read_at = False, 0, 0.0

@@ -59,8 +59,8 @@ class Scorer:
     :meth:`decide` and :meth:`commit` are its halves for those who decide on a batch while the one before is committed.
     Each event enters state once, whatever is retried and whatever fails (see :class:`Recorder`). Label reports enter
     state after the log; where it is not known whether it took them, they stay in ``_unsure`` until it can be asked.
-    ``recorder`` is one of the same log that has a journal; ``registry_gone`` is set by whoever looks for newer models
-    and cannot.
+    ``recorder`` is one of the same log that has a journal, ``writer`` the number that ``log.claim`` gave;
+    ``registry_gone`` is set by whoever looks for newer models and cannot.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Scorer:
         *,
         recorder: Recorder | None = None,
         on_stage: OnStage | None = None,
+        writer: int = 0,
     ) -> None:
         self._model = model
         self._store = store
@@ -79,7 +80,7 @@ class Scorer:
         self.recorder = recorder or Recorder(log)
         self.registry_gone = False
         self._on_stage = on_stage or (lambda stage, seconds: None)
-        self._arrivals = Arrivals(log.last_arrival())
+        self._arrivals = Arrivals(log.last_arrival(), writer)
         self._unsure: list[LabelReport] = []
         self._lock = threading.RLock()
 

@@ -31,8 +31,9 @@ def create_app(state: ServiceState) -> Service:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if state.refresher is not None:
-            state.refresher.start()
+        for watcher in (state.refresher, state.refiller):
+            if watcher is not None:
+                watcher.start()
         yield
         await run_in_threadpool(state.close)
 

@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
-
-import pyarrow as pa
+import logging
+from contextlib import closing
 
 from fraudml import wiring
-from fraudml.decisions.rebuild import rebuild
+from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.rebuild import catch_up, rebuild
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
 from fraudml.events.source import Progress
+from fraudml.features.stores import OnlineStore
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
 from fraudml.service import refresh
+from fraudml.service.refill import ReadHistory, Refiller
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def build_state(
     settings: Settings,
     declared: Project,
     model: str,
-    history: Iterable[pa.RecordBatch],
+    history: ReadHistory,
     progress: Progress | None = None,
 ) -> ServiceState:
     """The state behind the API: the named model, and online state folded from ``history`` and the decision log."""
+    store = wiring.online_store(settings, declared.feature_set)
     log = wiring.decision_log(settings, declared.schema)
-    log.claim()  # first: what another process appends would be missing in this one's state
-    recorder = Recorder(log, wiring.journal(settings, declared.schema))
+    # first: what another process appends would be missing in this one's state, unless they share it
+    writer = log.claim(shared=store.shared)
+    journal, left = wiring.journals(settings, declared.schema)
+    recorder = Recorder(log, journal)
     recorder.replay()  # before state is rebuilt from the log
+    for each in left:
+        with closing(each):
+            Recorder(log, each).replay()
     metrics = Metrics()
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)
     serving = models.load(models.named())
-    store = wiring.online_store(settings, declared.feature_set)
-    rebuild(store, log, history, progress)
+    _bring_up(store, log, history, settings, declared, progress)
     spare_the_collector()
-    scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage)
+    scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     return ServiceState(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),
@@ -48,7 +57,26 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
+        refiller=Refiller(store, log, history) if store.shared else None,
     )
+
+
+def _bring_up(
+    store: OnlineStore,
+    log: DecisionLog,
+    history: ReadHistory,
+    settings: Settings,
+    declared: Project,
+    progress: Progress | None,
+) -> None:
+    """History into a store that has none; what was missed into a shared one that has."""
+    if not store.lost():
+        reach_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
+        catch_up(store, log, reach_us + wiring.lateness_us(settings) + int(settings.max_ahead_s * 1e6))
+    elif store.claim_load():
+        rebuild(store, log, history(), progress)
+    else:
+        logger.warning("another process loads the history of the online store; until then decisions go without")
 
 
 def spare_the_collector() -> None:

@@ -18,6 +18,7 @@ from fraudml.monitoring.metrics import Metrics
 from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
 from fraudml.service.pipeline import Pipeline
+from fraudml.service.refill import Refiller
 from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
 
@@ -37,6 +38,7 @@ class ServiceState:
     example: Mapping[str, Any]
     metrics: Metrics = field(default_factory=Metrics)
     refresher: Refresher | None = None
+    refiller: Refiller | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)
     fields: FieldReader = field(init=False)
@@ -59,8 +61,9 @@ class ServiceState:
 
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""
-        if self.refresher is not None:
-            self.refresher.stop()
+        for watcher in (self.refresher, self.refiller):
+            if watcher is not None:
+                watcher.stop()
         self.pipeline.close()
         self.scorer.recorder.close()
         self.log.close()

@@ -64,7 +64,7 @@ def test_only_the_owner_may_read_it_and_it_is_made_when_needed(path: Path) -> No
 
 def of(settings: Settings, schema: Schema = SCHEMA, *new: Decision) -> list[Decision]:
     """What the journal of these settings holds, after ``new`` is appended."""
-    with closing(wiring.journal(settings, schema)) as journal:
+    with closing(wiring.journals(settings, schema)[0]) as journal:
         journal.append(new)
         return list(journal.read())
 
@@ -76,6 +76,23 @@ def test_it_lies_in_the_home_directory_one_for_each_database(tmp_path: Path) -> 
     assert of(second, SCHEMA, *made(2)) == made(2)
     assert (of(first), of(second)) == (made(1), made(2))
     assert len(list((tmp_path / "home" / "journal").glob("decisions-*.journal"))) == 2
+
+
+def test_each_process_has_its_own_and_finds_those_left_behind(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    first, left = wiring.journals(settings, SCHEMA)
+    second, more = wiring.journals(settings, SCHEMA)
+    assert (left, more) == ([], [])
+    second.append(made(2))
+    second.close()  # as the end of its process would
+    third, left = wiring.journals(settings, SCHEMA)
+    assert (list(third.read()), left) == (made(2), [])
+    third.close()
+    first.close()
+    again, left = wiring.journals(settings, SCHEMA)
+    assert (list(again.read()), [list(each.read()) for each in left]) == ([], [made(2)])
+    for journal in (again, *left):
+        journal.close()
 
 
 def test_it_is_found_again_whatever_the_path_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,14 +123,14 @@ def test_what_was_made_under_other_names_is_refused_until_the_log_has_it(tmp_pat
         ),
     ):
         with pytest.raises(DecisionLogError, match="restore the declarations, start once"):
-            wiring.journal(settings, change)
+            wiring.journals(settings, change)
     assert of(settings) == made(1)
-    with closing(wiring.journal(settings, SCHEMA)) as journal:
+    with closing(wiring.journals(settings, SCHEMA)[0]) as journal:
         journal.clear()
     assert of(settings, swapped) == []  # an empty one is anybody's
     assert of(settings, swapped, *made(2)) == made(2)
     with pytest.raises(DecisionLogError, match="other names"):
-        wiring.journal(settings, SCHEMA)
+        wiring.journals(settings, SCHEMA)
 
 
 def test_a_file_cut_anywhere_holds_all_whole_appends_and_takes_more(

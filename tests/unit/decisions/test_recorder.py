@@ -19,7 +19,7 @@ from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
-from tests.support.scoring import SCHEMA, SECOND, T0, ReferenceStore, bundle, transaction
+from tests.support.scoring import SCHEMA, SECOND, T0, ReferenceStore, bundle, decision, transaction
 
 
 class GoneLog(SqliteDecisionLog):
@@ -34,7 +34,7 @@ class GoneLog(SqliteDecisionLog):
         self._check()
         return super().find(transaction_ids)
 
-    def append(self, decisions: Sequence[Decision]) -> None:
+    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
         if self.after:
             super().append(decisions)
         self._check()
@@ -42,7 +42,7 @@ class GoneLog(SqliteDecisionLog):
             raise DecisionLogError("connection lost")
         if self.full:
             raise DecisionLogError("disk full")
-        super().append(decisions)
+        return super().append(decisions)
 
     def append_labels(self, reports: Any) -> Any:
         self._check()
@@ -319,10 +319,10 @@ def test_while_a_batch_is_committed_its_ids_are_known(world: World, monkeypatch:
     entered, release = threading.Event(), threading.Event()
     append = world.log.append
 
-    def slow(decisions: Any) -> None:
+    def slow(decisions: Any) -> Any:
         entered.set()
         assert release.wait(30)
-        append(decisions)
+        return append(decisions)
 
     monkeypatch.setattr(world.log, "append", slow)
     first = world.scorer.decide([transaction(1)])
@@ -336,6 +336,52 @@ def test_while_a_batch_is_committed_its_ids_are_known(world: World, monkeypatch:
     outcomes = world.scorer.commit(second)
     assert outcomes[:2] == [world.log.decision("t1"), world.log.decision("t2")]
     assert isinstance(outcomes[2], ConflictError)
+
+
+def test_where_another_process_was_first_its_decision_is_answered(world: World) -> None:
+    """Between looking an id up and the commit, another writer decides on it."""
+    theirs = decision(transaction(1), 7, score=0.25)
+    batch = world.scorer.decide([transaction(1), transaction(2)])
+    same = world.scorer.decide([transaction(1)])  # it waits for the first
+    world.log.append([theirs])
+    first, second = world.scorer.commit(batch)
+    assert first == theirs
+    assert second == world.log.decision("t2")
+    assert world.scorer.commit(same) == [theirs]
+    assert world.scorer.score([transaction(1)]) == [theirs]
+
+
+def test_a_decision_that_could_be_kept_nowhere_gives_way_as_well(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = decision(transaction(1), 7, score=0.25)
+    batch = world.scorer.decide([transaction(1), transaction(2)])
+    with monkeypatch.context() as patch:
+        patch.setattr(world.log, "append", _refuse)
+        patch.setattr(world.journal, "append", _refuse)
+        with pytest.raises(DecisionLogError):
+            world.scorer.commit(batch)
+    world.log.append([theirs])
+    assert world.scorer.score([transaction(1)]) == [theirs]
+    world.recorder.replay()
+    assert set(world.log.find(["t1", "t2"])) == {"t1", "t2"}
+
+
+def test_where_another_process_was_first_with_other_content_there_is_a_conflict(world: World) -> None:
+    batch = world.scorer.decide([transaction(1)])
+    world.log.append([decision(transaction(1, amount=9), 7)])
+    (outcome,) = world.scorer.commit(batch)
+    assert isinstance(outcome, ConflictError)
+    assert world.log.decision("t1").transaction.amount_minor == 9
+
+
+def test_a_journaled_decision_gives_way_to_one_that_another_process_made(world: World) -> None:
+    world.log.full = True
+    world.score(1)
+    world.log.full = False
+    theirs = decision(transaction(1), 7, score=0.25)
+    world.log.append([theirs])
+    world.recorder.replay()
+    assert world.recorder.superseded == 1
+    assert world.score(1) == [theirs]
 
 
 def test_a_retry_under_way_sees_what_the_journal_made_of_the_first(world: World) -> None:

@@ -38,12 +38,13 @@ class BreakableLog(SqliteDecisionLog):
 
     fails: str | None = None
 
-    def append(self, decisions: Sequence[Decision]) -> None:
+    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
         if self.fails == "before":
             raise DecisionLogError("disk full")
-        super().append(decisions)
+        stand = super().append(decisions)
         if self.fails == "after":
             raise DecisionLogError("connection lost")
+        return stand
 
     def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
         if self.fails == "before":

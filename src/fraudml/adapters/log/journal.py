@@ -16,7 +16,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from zlib import crc32
 
 import msgspec
 
+from fraudml.adapters.log._lock import FileLock
 from fraudml.decisions.record import Decision
 from fraudml.errors import DecisionLogError
 
@@ -39,11 +40,13 @@ class FileJournal:
     """:class:`fraudml.decisions.journal.Journal` in one file, readable by its owner only, made by the first append.
 
     An existing file is checked and counted; ``DecisionLogError`` when it is damaged, of another format, or holds
-    decisions under other ``names`` than these: those of the schema, in the order of the values.
+    decisions under other ``names`` than these: those of the schema, in the order of the values. ``claim``: a lock that
+    is released with it.
     """
 
-    def __init__(self, path: Path, names: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, names: Sequence[str] = (), claim: FileLock | None = None) -> None:
         self._path = path
+        self._claim = claim
         self._header = FORMAT + sha256(msgspec.json.encode(list(names))).hexdigest()[:12].encode() + b"\n"
         self._lock = threading.Lock()
         self._file: FileIO | None = None
@@ -118,6 +121,8 @@ class FileJournal:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+            if self._claim is not None:
+                self._claim.release()
 
     def _open(self) -> FileIO:
         def private(name: str, flags: int) -> int:
@@ -203,6 +208,28 @@ class FileJournal:
             f"the journal {self._path} is damaged at byte {place}: restore it from a backup, or move it away and keep "
             "it, because there are decisions in it that the log does not have; then start again"
         )
+
+
+def claim(path: Path, names: Sequence[str], most: int) -> tuple[FileJournal, list[FileJournal]]:
+    """A journal for this process alone, and those that processes which ended have left behind.
+
+    The first process on this machine has ``path``; the others, when a log takes several, have numbered ones beside it.
+    """
+    with ExitStack() as opened, _failures("claiming", path):
+        found: list[FileJournal] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(most):
+            place = path.with_stem(f"{path.stem}-{number}") if number else path
+            if found and not place.exists():
+                continue
+            lock = FileLock(place.with_name(f"{place.name}.lock"))
+            if lock.acquire():
+                opened.callback(lock.release)
+                found.append(FileJournal(place, names, lock))
+        if not found:
+            raise DecisionLogError(f"{most} processes have a journal beside {path} already; stop one of them")
+        opened.pop_all()
+        return found[0], found[1:]
 
 
 def _read(file: FileIO, size: int) -> bytes:

@@ -7,8 +7,8 @@ commit ends when the kernel has the data, so ``kill -9`` loses nothing; with ``D
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -17,10 +17,11 @@ import sqlalchemy as sa
 from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqliteKeyStore
+from fraudml.adapters.log._lock import FileLock
 from fraudml.adapters.log._rows import Row, RowCodec
 from fraudml.adapters.log._tables import decisions, labels, transactions
 from fraudml.decisions.log import AUDIT_LABELS, Durability
-from fraudml.decisions.record import Decision, LabelReport
+from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.schema import Schema
@@ -52,7 +53,7 @@ class SqliteDecisionLog:
         self._rows = RowCodec(schema)
         self._hot = HotPath(self._engine, self._rows, timeout_ms)
         self.keys = SqliteKeyStore(self._engine)
-        self._claim: sqlite3.Connection | None = None
+        self._claim = FileLock(Path(f"{self._engine.url.database}.lock"))
 
     @property
     def waits(self) -> bool:
@@ -64,22 +65,12 @@ class SqliteDecisionLog:
         process that holds it."""
         if shared:
             raise ConfigError("SQLite takes the decisions of one process: set FRAUDML_DATABASE_URL to postgresql://...")
-        if self._claim is not None:
-            return 0
-        name = f"{self._engine.url.database}.lock"
         with failures("claiming it"):
-            lock = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False)
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                lock.close()
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
+            if not self._claim.acquire():
                 raise ConfigError(
                     f"another fraudml process serves from {self._engine.url.database} already; "
                     "stop it, or use another FRAUDML_HOME or FRAUDML_DATABASE_URL"
-                ) from None
-            self._claim = lock
+                )
         return 0
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
@@ -122,7 +113,7 @@ class SqliteDecisionLog:
         for ids in self._stream(query, 50_000, lambda rows: [row[0] for row in rows]):
             yield from ids
 
-    def replay(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def replay(self, batch_size: int = 50_000, after: int = 0, *, blind: bool = False) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
         first = (labels.c.transaction_id == transactions.c.transaction_id) & (labels.c.nth == 1)
         query = (
@@ -131,18 +122,18 @@ class SqliteDecisionLog:
             .where(transactions.c.arrival > after)
             .order_by(transactions.c.arrival)
         )
+        if blind:
+            without = decisions.c.degraded.contains(Degradation.online_store)
+            query = query.where(sa.exists().where(decisions.c.arrival == transactions.c.arrival, without))
         yield from self._stream(query, batch_size, self._rows.history)
 
     def later_labels(self) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
-        query = (
-            sa.select(*_LABEL, transactions.c.entities)
-            .select_from(labels.join(transactions))
-            .where(labels.c.nth > 1)
-            .order_by(labels.c.arrival)
-        )
-        for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
-            yield from found
+        return self._labels(labels.c.nth > 1)
+
+    def labels(self, after: int = 0) -> Iterator[Label]:
+        """Reports with their entities, streamed."""
+        return self._labels(labels.c.arrival > after)
 
     def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
@@ -180,9 +171,17 @@ class SqliteDecisionLog:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it."""
         self._hot.close()
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        self._claim.release()
+
+    def _labels(self, condition: sa.ColumnElement[bool]) -> Iterator[Label]:
+        query = (
+            sa.select(*_LABEL, transactions.c.entities)
+            .select_from(labels.join(transactions))
+            .where(condition)
+            .order_by(labels.c.arrival)
+        )
+        for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
+            yield from found
 
     def _stream(self, query: sa.Select[Any], batch_size: int, made: Callable[[Sequence[Row]], Made]) -> Iterator[Made]:
         """What is made of the rows, batch by batch."""

@@ -1,0 +1,131 @@
+"""A shared online store that fails or is emptied: nothing is missed in the end, and nothing counts twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.decisions.model import Model
+from fraudml.decisions.rebuild import catch_up, rebuild
+from fraudml.decisions.record import Decision, Degradation
+from fraudml.decisions.scorer import Scorer
+from fraudml.errors import StateLost
+from fraudml.events.label import Label
+from fraudml.events.transaction import Transaction
+from fraudml.features.stores import StateRead
+from fraudml.service.refill import Refiller
+from tests.support.scoring import SCHEMA, T0, ReferenceStore, bundle, transaction
+
+DAY_US = 86_400_000_000
+
+
+class SharedStore(ReferenceStore):
+    """The reference as a store that others use too: told apart by id, and emptied at will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = True
+        self.is_complete = False
+        self.claimed = False
+
+    def empty(self) -> None:
+        self.events.clear()
+        self.labels.clear()
+        self.is_complete = self.claimed = False
+
+    def lost(self) -> bool:
+        self._check()
+        return not self.is_complete
+
+    def claim_load(self) -> bool:
+        mine, self.claimed = not self.claimed, True
+        return mine
+
+    def loaded(self) -> None:
+        self._check()
+        self.is_complete = True
+
+    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+        read = super().read_then_update(transactions)
+        self._tell_apart()
+        return read
+
+    def add_labels(self, labels: Sequence[Label]) -> None:
+        super().add_labels([label for label in labels if label not in self.labels])
+        self._tell_apart()
+
+    def load(self, events: object) -> None:
+        super().load(events)  # type: ignore[arg-type]
+        self.events = list({event.transaction_id: event for event in self.events}.values())
+        self.labels = list(dict.fromkeys(self.labels))
+
+    def _tell_apart(self) -> None:
+        self.events = list({event.transaction_id: event for event in self.events}.values())
+        if not self.is_complete:
+            raise StateLost("the store is empty")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[SqliteDecisionLog]:
+    log = SqliteDecisionLog(f"sqlite:///{tmp_path / 'log.db'}", SCHEMA)
+    yield log
+    log.close()
+
+
+def start(log: SqliteDecisionLog, store: SharedStore) -> Scorer:
+    return Scorer(Model(bundle()), store, log)
+
+
+def ids(store: SharedStore) -> list[str]:
+    return sorted(event.transaction_id for event in store.events)
+
+
+def test_an_emptied_store_is_no_history_until_it_is_loaded_again(log: SqliteDecisionLog) -> None:
+    store = SharedStore()
+    rebuild(store, log, [])
+    scorer = start(log, store)
+    scorer.score([transaction(1), transaction(2)])
+    scorer.add_labels([Label("t1", True, T0 + 5_000_000)])
+    store.empty()
+    (blind,) = scorer.score([transaction(3)])
+    assert blind.degraded == (Degradation.online_store,)
+    assert scorer.degraded == (Degradation.online_store,)
+    assert ids(store) == ["t3"]  # what is decided meanwhile is in state
+    refiller = Refiller(store, log, lambda: [])
+    refiller.check()
+    (seeing,) = scorer.score([transaction(4)])
+    assert (seeing.degraded, scorer.degraded) == ((), ())
+    assert ids(store) == ["t1", "t2", "t3", "t4"]
+    assert [label.transaction_id for label in store.labels] == ["t1"]
+    refiller.check()  # nothing to do
+    refiller.stop()
+
+
+def test_only_one_process_loads(log: SqliteDecisionLog) -> None:
+    store = SharedStore()
+    store.claimed = True  # by another process
+    Refiller(store, log, lambda: []).check()
+    assert store.lost()
+
+
+def test_what_a_process_kept_for_a_store_when_it_ended_comes_from_the_log(log: SqliteDecisionLog) -> None:
+    store = SharedStore()
+    rebuild(store, log, [])
+    scorer = start(log, store)
+    scorer.score([transaction(1)])
+    store.broken = True
+    (blind,) = scorer.score([transaction(2)])
+    scorer.add_labels([Label("t1", True, T0 + 5_000_000)])
+    assert isinstance(blind, Decision)
+    store.broken = False
+    assert ids(store) == ["t1"]
+    assert catch_up(store, log, 365 * DAY_US) == 1  # as the next process does when it starts
+    assert ids(store) == ["t1", "t2"]
+    assert [label.transaction_id for label in store.labels] == ["t1"]
+    (third,) = scorer.score([transaction(3)])  # the process lives after all, and gives it what it kept
+    assert third.degraded == ()
+    assert ids(store) == ["t1", "t2", "t3"]
+    assert len(store.labels) == 1
