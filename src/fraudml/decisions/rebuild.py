@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 
@@ -17,6 +18,26 @@ from fraudml.features.stores import OnlineStore
 
 COMMIT_S = 2.0  # a decision is committed so soon after its transaction went into state, or it is degraded
 LABELS_US = 86_400_000_000
+
+# Reads what is in no decision log: the history that a service is started with.
+ReadHistory = Callable[[], Iterable[pa.RecordBatch]]
+
+logger = logging.getLogger(__name__)
+
+
+def bring_up(
+    store: OnlineStore, log: DecisionLog, history: ReadHistory, reach_us: int, progress: Progress | None = None
+) -> None:
+    """History into a store that has none; into a shared one that has, what ended processes may have kept for it.
+
+    ``reach_us``: how long ago an event can have been decided that features of today may see.
+    """
+    if not store.lost():
+        catch_up(store, log, reach_us)
+    elif store.claim_load():
+        rebuild(store, log, history(), progress)
+    else:
+        logger.warning("another process loads the history of the online store; until then decisions go without")
 
 
 def rebuild(

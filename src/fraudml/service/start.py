@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import gc
-import logging
 from contextlib import closing
 
 from fraudml import wiring
-from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.rebuild import catch_up, rebuild
+from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.recorder import Recorder
+from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
 from fraudml.events.source import Progress
-from fraudml.features.stores import OnlineStore
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
 from fraudml.service import refresh
-from fraudml.service.refill import ReadHistory, Refiller
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def build_state(
@@ -45,7 +40,7 @@ def build_state(
     metrics = Metrics()
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)
     serving = models.load(models.named())
-    _bring_up(store, log, history, settings, declared, progress)
+    bring_up(store, log, history, _reach_us(settings, declared), progress)
     spare_the_collector()
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     return ServiceState(
@@ -61,22 +56,10 @@ def build_state(
     )
 
 
-def _bring_up(
-    store: OnlineStore,
-    log: DecisionLog,
-    history: ReadHistory,
-    settings: Settings,
-    declared: Project,
-    progress: Progress | None,
-) -> None:
-    """History into a store that has none; what was missed into a shared one that has."""
-    if not store.lost():
-        reach_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
-        catch_up(store, log, reach_us + wiring.lateness_us(settings) + int(settings.max_ahead_s * 1e6))
-    elif store.claim_load():
-        rebuild(store, log, history(), progress)
-    else:
-        logger.warning("another process loads the history of the online store; until then decisions go without")
+def _reach_us(settings: Settings, declared: Project) -> int:
+    """How long ago an event can have been decided that features of today may see."""
+    horizon_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
+    return horizon_us + wiring.lateness_us(settings) + int(settings.max_ahead_s * 1e6)
 
 
 def spare_the_collector() -> None:

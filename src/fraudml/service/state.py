@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
 from fraudml.events.decoder import TransactionDecoder
@@ -18,7 +19,6 @@ from fraudml.monitoring.metrics import Metrics
 from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
 from fraudml.service.pipeline import Pipeline
-from fraudml.service.refill import Refiller
 from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
 

@@ -11,12 +11,12 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import catch_up, rebuild
 from fraudml.decisions.record import Decision, Degradation
+from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import StateLost
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import StateRead
-from fraudml.service.refill import Refiller
 from tests.support.scoring import SCHEMA, T0, ReferenceStore, bundle, transaction
 
 DAY_US = 86_400_000_000

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
-
-import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.rebuild import rebuild
+from fraudml.decisions.rebuild import ReadHistory, rebuild
 from fraudml.errors import FraudmlError
 from fraudml.features.stores import OnlineStore
 
 LOOK_EVERY_S = 2.0
 STOP_S = 1.0  # how long a stop waits; a load that was begun is left to another process
-
-# Reads what is in no decision log: the history that the service was started with.
-ReadHistory = Callable[[], Iterable[pa.RecordBatch]]
 
 logger = logging.getLogger(__name__)
 
