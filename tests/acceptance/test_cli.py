@@ -367,3 +367,10 @@ def test_a_bundle_of_other_features_is_refused(project: Path) -> None:
     file.write_text(yaml.safe_dump(declared), encoding="utf-8")
     said = refused("score", cwd=project)
     assert "another FeatureSet" in said
+
+
+def test_a_log_is_migrated_and_compared(project: Path) -> None:
+    well("keys", "create", "laptop", cwd=project)
+    done = well("migrate", "--to", "sqlite:///moved.db", "--json", cwd=project)
+    assert {**done.json, "sha256": ""} == {"copied": 0, "decisions": 0, "labels": 0, "keys": 1, "sha256": ""}
+    assert "same database" in refused("migrate", cwd=project)

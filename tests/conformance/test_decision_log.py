@@ -212,6 +212,16 @@ def test_arrivals_count_decisions_and_labels(reopen: Open) -> None:
     assert reopen().last_arrival() == 2**53 + 3
 
 
+def test_all_decisions_are_read_as_they_were_made(log: DecisionLog) -> None:
+    assert list(log.decisions()) == []
+    made = [decision(transaction(n), n, late=n == 2, degraded=BLIND if n == 3 else ()) for n in range(1, 8)]
+    log.append(made[::-1])
+    log.append_labels([report(1, 10)])
+    assert [each for batch in log.decisions(batch_size=3) for each in batch] == made
+    assert [each for batch in log.decisions(after=5) for each in batch] == made[5:]
+    assert (log.last_arrival(labels=False), log.last_arrival()) == (7, 10)
+
+
 def test_all_ids_are_listed(log: DecisionLog) -> None:
     assert list(log.transaction_ids()) == []
     log.append([decision(transaction(n), n) for n in (3, 1, 2)])

@@ -13,7 +13,19 @@ from fraudml import __version__
 from fraudml.errors import FraudmlError
 
 # One module per command (or group of them), each adding itself to an app through ``add(app)``.
-COMMANDS = ("init", "train", "score", "serve", "features", "models", "keys", "simulate", "demo", "bench")
+COMMANDS = (
+    "init",
+    "train",
+    "score",
+    "serve",
+    "features",
+    "models",
+    "keys",
+    "migrate",
+    "simulate",
+    "demo",
+    "bench",
+)
 
 
 class Commands(TyperGroup):

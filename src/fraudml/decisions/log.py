@@ -81,8 +81,12 @@ class DecisionLog(Protocol):
         """All reports about a transaction in order of arrival; ``entities`` are not filled in."""
         ...
 
-    def last_arrival(self) -> int:
-        """The greatest arrival number in the log; 0 when it is empty."""
+    def last_arrival(self, *, labels: bool = True) -> int:
+        """The greatest arrival number in the log; 0 when it is empty. ``labels``: those of reports count, too."""
+        ...
+
+    def decisions(self, batch_size: int = 1_000, after: int = 0) -> Iterator[list[Decision]]:
+        """All decisions as they were appended, in order of arrival, in lists. ``after``: see :meth:`replay`."""
         ...
 
     def transaction_ids(self) -> Iterator[str]:

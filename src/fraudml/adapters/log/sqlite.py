@@ -19,7 +19,8 @@ from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqliteKeyStore
 from fraudml.adapters.log._lock import FileLock
 from fraudml.adapters.log._rows import Row, RowCodec
-from fraudml.adapters.log._tables import decisions, labels, transactions
+from fraudml.adapters.log._tables import decisions, transactions
+from fraudml.adapters.log._tables import labels as reports
 from fraudml.decisions.log import AUDIT_LABELS, Durability
 from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.errors import ConfigError, NotFoundError
@@ -33,7 +34,12 @@ _NORMAL = (
     transactions.c.entities,
     transactions.c.attributes,
 )
-_LABEL = (labels.c.transaction_id, labels.c.is_fraud, labels.c.known_at_us, labels.c.arrival)
+_LABEL = (
+    reports.c.transaction_id,
+    reports.c.is_fraud,
+    reports.c.known_at_us,
+    reports.c.arrival,
+)
 
 
 Made = TypeVar("Made")
@@ -96,16 +102,23 @@ class SqliteDecisionLog:
         """The reports about one transaction."""
         return self._hot.label_history(transaction_id)
 
-    def last_arrival(self) -> int:
+    def last_arrival(self, *, labels: bool = True) -> int:
         """The greatest arrival number."""
-        query = sa.select(
-            sa.func.max(
-                sa.select(sa.func.coalesce(sa.func.max(transactions.c.arrival), 0)).scalar_subquery(),
-                sa.select(sa.func.coalesce(sa.func.max(labels.c.arrival), 0)).scalar_subquery(),
-            )
-        )
+        tables = (transactions, reports) if labels else (transactions,)
         with failures("reading"), self._engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
+            greatest = [connection.execute(sa.select(sa.func.max(table.c.arrival))).scalar_one() for table in tables]
+        return max(number or 0 for number in greatest)
+
+    def decisions(self, batch_size: int = 1_000, after: int = 0) -> Iterator[list[Decision]]:
+        """Decisions, streamed."""
+        own = [column for column in decisions.c if column.name != "arrival"]
+        query = (
+            sa.select(*transactions.c, *own)
+            .select_from(transactions.join(decisions))
+            .where(transactions.c.arrival > after)
+            .order_by(transactions.c.arrival)
+        )
+        yield from self._stream(query, batch_size, lambda rows: list(map(self._rows.decision, rows)))
 
     def transaction_ids(self) -> Iterator[str]:
         """The ids, streamed."""
@@ -115,10 +128,10 @@ class SqliteDecisionLog:
 
     def replay(self, batch_size: int = 50_000, after: int = 0, *, blind: bool = False) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
-        first = (labels.c.transaction_id == transactions.c.transaction_id) & (labels.c.nth == 1)
+        first = (reports.c.transaction_id == transactions.c.transaction_id) & (reports.c.nth == 1)
         query = (
-            sa.select(*_NORMAL, labels.c.is_fraud, labels.c.known_at_us)
-            .select_from(transactions.outerjoin(labels, first))
+            sa.select(*_NORMAL, reports.c.is_fraud, reports.c.known_at_us)
+            .select_from(transactions.outerjoin(reports, first))
             .where(transactions.c.arrival > after)
             .order_by(transactions.c.arrival)
         )
@@ -129,11 +142,11 @@ class SqliteDecisionLog:
 
     def later_labels(self) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
-        return self._labels(labels.c.nth > 1)
+        return self._labels(reports.c.nth > 1)
 
     def labels(self, after: int = 0) -> Iterator[Label]:
         """Reports with their entities, streamed."""
-        return self._labels(labels.c.arrival > after)
+        return self._labels(reports.c.arrival > after)
 
     def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
@@ -151,15 +164,15 @@ class SqliteDecisionLog:
         """Label reports, streamed."""
         query = (
             sa.select(
-                labels.c.transaction_id,
+                reports.c.transaction_id,
                 transactions.c.event_time_us,
-                labels.c.is_fraud,
-                labels.c.known_at_us,
-                labels.c.arrival,
+                reports.c.is_fraud,
+                reports.c.known_at_us,
+                reports.c.arrival,
             )
-            .select_from(labels.join(transactions))
-            .where(labels.c.arrival > after)
-            .order_by(labels.c.arrival)
+            .select_from(reports.join(transactions))
+            .where(reports.c.arrival > after)
+            .order_by(reports.c.arrival)
         )
         yield from self._stream(query, batch_size, _audit_labels)
 
@@ -176,9 +189,9 @@ class SqliteDecisionLog:
     def _labels(self, condition: sa.ColumnElement[bool]) -> Iterator[Label]:
         query = (
             sa.select(*_LABEL, transactions.c.entities)
-            .select_from(labels.join(transactions))
+            .select_from(reports.join(transactions))
             .where(condition)
-            .order_by(labels.c.arrival)
+            .order_by(reports.c.arrival)
         )
         for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
             yield from found

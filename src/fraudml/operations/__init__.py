@@ -1,0 +1,1 @@
+"""What is done to a running installation as a whole: moving it, checking it."""
