@@ -128,6 +128,12 @@ def lateness_us(settings: Settings) -> int:
     return int(settings.lateness_s * MICROSECONDS)
 
 
+def reach_us(settings: Settings, declared: Project) -> int:
+    """How long ago an event can have been decided that features of today may see, in microseconds."""
+    horizon_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
+    return horizon_us + lateness_us(settings) + int(settings.max_ahead_s * MICROSECONDS)
+
+
 def decision_log(settings: Settings, schema: Schema) -> DecisionLog:
     """The decision log, migrated to this version's tables."""
     from fraudml.adapters.log.sqlite import SqliteDecisionLog

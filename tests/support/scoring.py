@@ -109,6 +109,13 @@ class ReferenceStore:
     def loaded(self) -> None:
         self._check()
 
+    def set_mark(self, text: str) -> None:
+        self._check()
+
+    def mark(self) -> str | None:
+        self._check()
+        return None
+
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         self._check()
         reads = []

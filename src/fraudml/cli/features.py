@@ -9,6 +9,7 @@ import typer
 from fraudml import wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, tell_rejects
+from fraudml.errors import ConfigError
 
 if TYPE_CHECKING:
     from fraudml.monitoring.parity import AuditReport
@@ -99,6 +100,48 @@ def audit(
         _show(report)
     if report.differing:
         raise typer.Exit(1)
+
+
+@app.command("materialize")
+def materialize(
+    history: Annotated[
+        list[str] | None,
+        typer.Option(help="History that features start from; default: the project's source; '' for none."),
+    ] = None,
+    project_file: ProjectFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load history and the decision log into the shared online store (Redis), while services may go on deciding.
+
+    Interrupted, it goes on where it stopped when it is run again. Where the store has its history already, it only gets
+    what processes that ended kept for it.
+    """
+    from fraudml.decisions import rebuild
+
+    declared, current = read_project(project_file)
+    store = wiring.online_store(current, declared.feature_set)
+    if not store.shared:
+        raise ConfigError("features in this process's memory are built by `fraudml serve`; set FRAUDML_REDIS_URL first")
+    log = wiring.decision_log(current, declared.schema)
+    past = wiring.history(current, declared, history, rejects_path(current, "materialize"))
+    try:
+        was_lost = store.lost()
+        if was_lost and not store.claim_load():
+            raise ConfigError("another process loads the store just now; try again when it has ended")
+        with output.steps(quiet=as_json) as steps, steps.step("Load", unit="events") as progress:
+            if was_lost:
+                events = rebuild.rebuild(store, log, past.read(), progress)
+            else:
+                events = rebuild.catch_up(store, log, wiring.reach_us(current, declared))
+        held = store.stats()
+    finally:
+        log.close()
+    tell_rejects(past.rejects())
+    if as_json:
+        output.result({"events": events, "rebuilt": was_lost, "entities": held["entities"]})
+        return
+    what = "loaded" if was_lost else "of decisions without history looked at again; the rest is there already"
+    output.remarks.print(f"{events:,} events {what}; the store holds {held['entities']:,} entities.")
 
 
 def _show(report: AuditReport) -> None:

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
 
+import msgspec
 import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
@@ -40,25 +40,56 @@ def bring_up(
         logger.warning("another process loads the history of the online store; until then decisions go without")
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """How far loading has come: rows of history, and the arrival number of the last logged transaction."""
+
+    rows: int = 0
+    arrival: int = 0
+
+
 def rebuild(
     store: OnlineStore, log: DecisionLog, history: Iterable[pa.RecordBatch], progress: Progress | None = None
 ) -> int:
-    """Fold history, then the log, into a store; returns the number of events.
+    """Fold history, then the log, into a store; returns the number of events, those loaded before included.
 
-    Into a shared store others add what they decide meanwhile. What they had added before it was emptied, and committed
-    only after the log was read here, is read once more.
+    Of a shared store a process that was interrupted may have loaded some: what comes before the store's mark is left
+    out, as long as ``history`` has the same rows in the same order. Others add what they decide meanwhile. What they
+    had added before the store was emptied, and committed only after the log was read here, is read once more.
     """
     began = time.time_ns() // 1_000
+    mark = _mark_of(store)
     done = 0
-    for batch in chain(not_logged(history, log), log.replay(), _late_commits(store, log, began)):
+
+    def load(batch: pa.RecordBatch, mark: Mark) -> None:
+        nonlocal done
         store.load(batch)
+        store.set_mark(msgspec.json.encode(mark).decode())
         done += batch.num_rows
         if progress:
             progress(done, None)
+
+    is_new = NotLogged(log)
+    rows = 0
+    for batch in history:
+        rows += batch.num_rows
+        if rows > mark.rows:
+            load(is_new(batch), Mark(rows))
+        else:
+            done += batch.num_rows
+    for batch in log.replay(after=mark.arrival):
+        newest = batch.column(TRANSACTION_ID)[-1].as_py()
+        load(batch, Mark(rows, log.decision(newest).arrival))
+    for batch in _late_commits(store, log, began):
+        store.load(batch)
     with suppress(StateLost):  # a shared store says so until the next line
         store.add_labels(list(log.later_labels()))
     store.loaded()
     return done
+
+
+def _mark_of(store: OnlineStore) -> Mark:
+    text = store.mark()
+    return msgspec.json.decode(text, type=Mark) if text else Mark()
 
 
 def catch_up(store: OnlineStore, log: DecisionLog, reach_us: int) -> int:
@@ -83,11 +114,15 @@ def _late_commits(store: OnlineStore, log: DecisionLog, began_us: int) -> Iterat
     yield from log.replay(after=began_us - 60_000_000)
 
 
-def not_logged(history: Iterable[pa.RecordBatch], log: DecisionLog) -> Iterator[pa.RecordBatch]:
-    """History without what is in the log: a transaction in both counts once, as the log has it."""
-    ids: set[str] | None = None
-    for batch in history:
-        if ids is None:  # without history nobody needs them
-            ids = set(log.transaction_ids())
-        keep = [key not in ids for key in batch.column(TRANSACTION_ID).to_pylist()]
-        yield batch if all(keep) else batch.filter(pa.array(keep))
+class NotLogged:
+    """Batches of history without what is in the log: a transaction in both counts once, as the log has it."""
+
+    def __init__(self, log: DecisionLog) -> None:
+        self._log = log
+        self._ids: set[str] | None = None
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._ids is None:  # without history nobody needs them
+            self._ids = set(self._log.transaction_ids())
+        keep = [key not in self._ids for key in batch.column(TRANSACTION_ID).to_pylist()]
+        return batch if all(keep) else batch.filter(pa.array(keep))

@@ -101,6 +101,14 @@ class OnlineStore(Protocol):
         """All history is loaded: from now on what is read can be trusted."""
         ...
 
+    def set_mark(self, text: str) -> None:
+        """Note how far loading has come, beside the state: an emptied store has no mark."""
+        ...
+
+    def mark(self) -> str | None:
+        """The last mark; ``None`` where loading has to begin at the beginning."""
+        ...
+
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         """Read the features of each transaction and add it to state, one after the other in the given order.
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraudml.decisions.log import ARRIVAL, DecisionLog
-from fraudml.decisions.rebuild import not_logged
+from fraudml.decisions.rebuild import NotLogged
 from fraudml.errors import DataError
 from fraudml.events.label import Label
 from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
@@ -95,7 +95,7 @@ def audit(
     logged = _logged_vectors(log, feature_set, report)
     if not logged:
         raise DataError("the decision log holds no decision of this FeatureSet; score something first")
-    past = list(not_logged(history, log))
+    past = list(map(NotLogged(log), history))
     schema = arrow_schema(feature_set.schema)
     store.put(pa.RecordBatchReader.from_batches(schema, chain(past, log.replay())))
     store.put_labels(list(log.later_labels()))

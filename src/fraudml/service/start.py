@@ -40,7 +40,7 @@ def build_state(
     metrics = Metrics()
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)
     serving = models.load(models.named())
-    bring_up(store, log, history, _reach_us(settings, declared), progress)
+    bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
     spare_the_collector()
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     return ServiceState(
@@ -54,12 +54,6 @@ def build_state(
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
         refiller=Refiller(store, log, history) if store.shared else None,
     )
-
-
-def _reach_us(settings: Settings, declared: Project) -> int:
-    """How long ago an event can have been decided that features of today may see."""
-    horizon_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
-    return horizon_us + wiring.lateness_us(settings) + int(settings.max_ahead_s * 1e6)
 
 
 def spare_the_collector() -> None:

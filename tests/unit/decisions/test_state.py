@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.decisions import rebuild as rebuilding
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import catch_up, rebuild
 from fraudml.decisions.record import Decision, Degradation
@@ -17,7 +20,7 @@ from fraudml.errors import StateLost
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import StateRead
-from tests.support.scoring import SCHEMA, T0, ReferenceStore, bundle, transaction
+from tests.support.scoring import SCHEMA, T0, ReferenceStore, bundle, decision, transaction
 
 DAY_US = 86_400_000_000
 
@@ -30,11 +33,20 @@ class SharedStore(ReferenceStore):
         self.shared = True
         self.is_complete = False
         self.claimed = False
+        self.noted: str | None = None
+        self.loads: list[int] = []
 
     def empty(self) -> None:
         self.events.clear()
         self.labels.clear()
         self.is_complete = self.claimed = False
+        self.noted = None
+
+    def set_mark(self, text: str) -> None:
+        self.noted = text
+
+    def mark(self) -> str | None:
+        return self.noted
 
     def lost(self) -> bool:
         self._check()
@@ -57,8 +69,9 @@ class SharedStore(ReferenceStore):
         super().add_labels([label for label in labels if label not in self.labels])
         self._tell_apart()
 
-    def load(self, events: object) -> None:
-        super().load(events)  # type: ignore[arg-type]
+    def load(self, events: pa.RecordBatch) -> None:
+        super().load(events)
+        self.loads.append(events.num_rows)
         self.events = list({event.transaction_id: event for event in self.events}.values())
         self.labels = list(dict.fromkeys(self.labels))
 
@@ -129,3 +142,48 @@ def test_what_a_process_kept_for_a_store_when_it_ended_comes_from_the_log(log: S
     assert third.degraded == ()
     assert ids(store) == ["t1", "t2", "t3"]
     assert len(store.labels) == 1
+
+
+def test_an_interrupted_load_goes_on_behind_its_mark(log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+    old = SqliteDecisionLog("sqlite:///" + str(log._engine.url.database) + ".old", SCHEMA)
+    old.append([decision(transaction(n), n) for n in range(100, 106)])
+    past = list(old.replay(batch_size=2))
+    old.close()
+    log.append([decision(transaction(n), n) for n in range(1, 4)])
+    store = SharedStore()
+
+    def interrupted() -> Iterator[pa.RecordBatch]:
+        yield from past[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(store, log, interrupted())
+    assert (store.loads, store.lost()) == ([2, 2], True)
+    told: list[int] = []
+    assert rebuild(store, log, past, lambda done, total: told.append(done)) == 9
+    assert store.loads == [2, 2, 2, 3]
+    assert told == [6, 9]
+    assert ids(store) == sorted(f"t{n}" for n in (1, 2, 3, *range(100, 106)))
+    store.empty()
+    store.loads.clear()
+    rebuild(store, log, past)
+    assert store.loads == [2, 2, 2, 3]
+
+
+def test_what_others_commit_while_history_is_loaded_is_loaded_as_well(
+    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+    store = SharedStore()
+
+    def load(events: pa.RecordBatch) -> None:
+        log.append([decision(transaction(2), time.time_ns() // 1_000)])  # it was in state before that was emptied
+        monkeypatch.undo()
+        monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+        store.load(events)
+
+    log.append([decision(transaction(1), 1)])
+    monkeypatch.setattr(store, "load", load)
+    rebuild(store, log, [])
+    assert ids(store) == ["t1", "t2"]

@@ -92,6 +92,12 @@ class MemoryOnlineStore:
         self.stats()
         self._loaded = True
 
+    def set_mark(self, text: str) -> None:
+        """Not kept: state ends with the process that loads it."""
+
+    def mark(self) -> None:
+        """Loading begins at the beginning."""
+
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         """See ``OnlineStore``."""
         rows = self._rows.of(transactions)
