@@ -81,6 +81,11 @@ class SharedStore(ReferenceStore):
             raise StateLost("the store is empty")
 
 
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[SqliteDecisionLog]:
     log = SqliteDecisionLog(f"sqlite:///{tmp_path / 'log.db'}", SCHEMA)
@@ -144,8 +149,7 @@ def test_what_a_process_kept_for_a_store_when_it_ended_comes_from_the_log(log: S
     assert len(store.labels) == 1
 
 
-def test_an_interrupted_load_goes_on_behind_its_mark(log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+def test_an_interrupted_load_goes_on_behind_its_mark(log: SqliteDecisionLog) -> None:
     old = SqliteDecisionLog("sqlite:///" + str(log._engine.url.database) + ".old", SCHEMA)
     old.append([decision(transaction(n), n) for n in range(100, 106)])
     past = list(old.replay(batch_size=2))
@@ -172,18 +176,17 @@ def test_an_interrupted_load_goes_on_behind_its_mark(log: SqliteDecisionLog, mon
 
 
 def test_what_others_commit_while_history_is_loaded_is_loaded_as_well(
-    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+    log: SqliteDecisionLog,
 ) -> None:
-    monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
     store = SharedStore()
 
     def load(events: pa.RecordBatch) -> None:
         log.append([decision(transaction(2), time.time_ns() // 1_000)])  # it was in state before that was emptied
-        monkeypatch.undo()
-        monkeypatch.setattr(rebuilding, "COMMIT_S", 0.0)
+        patch.undo()
         store.load(events)
 
     log.append([decision(transaction(1), 1)])
-    monkeypatch.setattr(store, "load", load)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(store, "load", load)
     rebuild(store, log, [])
     assert ids(store) == ["t1", "t2"]
