@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,12 +33,15 @@ class Running:
 
 
 @contextmanager
-def serving(directory: Path) -> Iterator[Running]:
-    """The service, from the moment it says where it listens."""
+def serving(directory: Path, **settings: str) -> Iterator[Running]:
+    """The service with these settings (``redis_url=...``), from the moment it says where it listens."""
     command = [sys.executable, "-m", "fraudml", "serve", "--port", "0"]
+    environment = os.environ | {f"FRAUDML_{name.upper()}": value for name, value in settings.items()}
     with (
         (directory / "serve.err").open("w", encoding="utf-8") as errors,
-        subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as process,
     ):
         try:
             said: list[str] = []
