@@ -1,7 +1,7 @@
 """A terminal for the documentation's commands: real processes in a directory of their own, and a real service.
 
-What is written for readers is changed in three places only: files are smaller, one model family is enough, and the
-service listens on a port that the system chose.
+What is written for readers is changed in four places only: files are smaller, one model family is enough, services
+listen on ports that the system chose, and :data:`DATABASE` and :data:`REDIS` are servers of the test.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ SMALL = {
 NOT_RUN = {"make", "source", "git"}
 ADDRESS = "127.0.0.1:8000"
 PLACEHOLDER = "fml_your_key"
+DATABASE = "postgresql://fraudml@localhost/fraudml"
+REDIS = "redis://localhost:6379/0"
+_EXPORT = re.compile(r"export (FRAUDML_\w+)=(\S+)$")
 # An error answer shall fail the command, as it would mislead a reader.
 _STRICT_CURL = 'curl() { command curl --fail-with-body --noproxy "*" "$@"; }\n'
 
 
 class Terminal:
-    """Runs commands in a directory; :meth:`close` ends the service if one was started."""
+    """Runs commands in a directory; :meth:`close` ends the service if one was started.
 
-    def __init__(self, directory: Path) -> None:
+    ``servers``: what stands for :data:`DATABASE` and :data:`REDIS`. ``export FRAUDML_X=...`` holds for all that
+    follows; a second ``fraudml serve`` begins with the end of the first.
+    """
+
+    def __init__(self, directory: Path, servers: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.ran: list[str] = []
+        self._servers = servers or {}
+        self._exported: dict[str, str] = {}
         self._service: subprocess.Popen[str] | None = None
         self._address = ADDRESS
         self._key = PLACEHOLDER
@@ -57,7 +66,13 @@ class Terminal:
         if first == ["fraudml", "serve"]:
             self._serve()
             return
-        self.run(self._made_small(command))
+        if first == ["fraudml", "migrate"]:
+            self.close()  # the page says to stop the service
+        command = self._made_small(command)
+        if export := _EXPORT.match(command):
+            self._exported[export[1]] = export[2]
+            return
+        self.run(command)
 
     def run(self, command: str) -> None:
         """Run a command to its end; a non-zero exit code fails the test."""
@@ -79,17 +94,20 @@ class Terminal:
         if self._service is not None:
             self._service.terminate()
             self._service.communicate(timeout=30)
+            self._service = None
 
     def _made_small(self, command: str) -> str:
         for name, options in SMALL.items():
             # at the end, so that they win over what the page says; not into the comment
             if words(command)[:2] == ["fraudml", name]:
                 command = command.partition("  #")[0] + " " + options
+        for name, server in self._servers.items():
+            command = command.replace(name, server)
         return command.replace(ADDRESS, self._address).replace(PLACEHOLDER, self._key)
 
     def _serve(self) -> None:
-        """Start the service as the page says, and return when it has told its address and the first key."""
-        assert self._service is None, "one service is enough for a page"
+        """Start the service as the page says, and return when it has told its address and, the first time, a key."""
+        self.close()
         with (self.directory / "serve.log").open("w") as log:
             self._service = subprocess.Popen(
                 [sys.executable, "-m", "fraudml", "serve", "--port", "0"],
@@ -104,19 +122,21 @@ class Terminal:
         assert self._service.stdout is not None
         for line in self._service.stdout:
             said += line
-            if line.startswith("curl "):
+            if line.startswith("curl ") or (self._key != PLACEHOLDER and "serves on" in line):
                 break
         address, key = re.search(r"127\.0\.0\.1:\d+", said), re.search(r"fml_[\w-]{30,}", said)
         why = said + (self.directory / "serve.log").read_text(encoding="utf-8")
         assert address is not None, why
-        assert key is not None, why
-        self._address, self._key = address[0], key[0]
+        self._address = address[0]
         self.ran.append("fraudml serve")
-        self.run(line)  # the ready-to-paste command works; it also waits until the service answers
+        if key is not None:
+            self._key = key[0]
+            self.run(line)  # the ready-to-paste command works; it also waits until the service answers
+        assert self._key != PLACEHOLDER, why
 
     def _environment(self) -> dict[str, str]:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FRAUDML_THREADS": "1"}
-        return os.environ | single | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
+        return os.environ | single | self._exported | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
 
 
 def _check_targets(arguments: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import DOCS, PAGES, blocks, commands, page_name, words
-from tests.docs.terminal import SMALL, Terminal
+from tests.docs.terminal import DATABASE, REDIS, SMALL, Terminal
 
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 WITH_COMMANDS = [page for page in PAGES if blocks(page, "console", "bash")]
@@ -33,13 +33,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
-    """A terminal in an empty directory for the tutorial, in a copy of the trained project for all other pages."""
+    """A terminal in an empty directory for the tutorial, in a copy of the trained project for all other pages; with
+    the servers that the page names."""
     directory = tmp_path / "project"
-    if request.getfixturevalue("page") == TUTORIAL:
+    page = request.getfixturevalue("page")
+    if page == TUTORIAL:
         directory.mkdir()
     else:
         shutil.copytree(request.getfixturevalue("trained"), directory)
-    made = Terminal(directory)
+    shown = "".join(command for block in blocks(page, "console", "bash") for command in commands(block))
+    fixtures = {DATABASE: "postgres_url", REDIS: "redis_url"}
+    servers = {name: request.getfixturevalue(fixture) for name, fixture in fixtures.items() if name in shown}
+    made = Terminal(directory, servers)
     yield made
     made.close()
 
