@@ -16,6 +16,7 @@ NAMES = {
     "scoring": "Scoring a file",
     "online": "In-process online store",
     "serving": "Serving",
+    "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",
 }
 RESULTS = common.ROOT / "benchmarks" / "RESULTS.md"

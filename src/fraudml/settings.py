@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fraudml.errors import ConfigError
@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         pattern="(?i)^(debug|info|warning|error|critical)$",
         description="Level of the service's structured log: debug, info, warning, error or critical.",
     )
+
+    @field_validator("database_url", "redis_url", "offline_url", "warehouse_url", "registry_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        """A variable that a template left empty names no server."""
+        return None if value == "" else value
 
     def log_url(self) -> str:
         """The decision log's URL, with its password: as set, or a SQLite file in the home directory."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlglot
 import yaml
 
 from fraudml import project
@@ -57,6 +58,11 @@ def test_json_is_json(block: Block) -> None:
     assert isinstance(json.loads(block.text), dict)
 
 
+@pytest.mark.parametrize("block", [block for page in ALL for block in blocks(page, "sql")], ids=str)
+def test_sql_is_sql(block: Block) -> None:
+    assert all(sqlglot.parse(block.text, dialect="postgres"))
+
+
 @pytest.mark.parametrize("page", [page for page in ALL if links(page)], ids=page_name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
@@ -77,7 +83,7 @@ def test_the_index_leads_to_every_page() -> None:
 @pytest.mark.parametrize("page", ALL, ids=page_name)
 def test_fences_have_a_language_that_tests_know(page: Path) -> None:
     fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("```")]
-    assert set(fences) <= {"```", "```console", "```bash", "```yaml", "```json", "```text"}
+    assert set(fences) <= {"```", "```console", "```bash", "```yaml", "```json", "```sql", "```text"}
     assert fences.count("```") * 2 == len(fences)
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from fraudml import wiring
 from fraudml.cli.bench.child import Cores, running
 from fraudml.cli.demo.processes import Service
@@ -59,28 +61,31 @@ def own(
     model: str,
     history: Sequence[str],
     cores: Cores,
+    database_url: str | None = None,
     **settings: str,
 ) -> Iterator[Target]:
     """A ``fraudml serve`` of the project's model, with a home of its own that is removed afterwards.
 
     The project's decision log, registry and keys are only read; everything else is set as it is for the project,
-    but for these ``settings``.
+    but for these ``settings``. ``database_url``: an empty database for the decisions; by default a SQLite file.
     """
     with tempfile.TemporaryDirectory(prefix="fraudml-bench-", ignore_cleanup_errors=True) as place:
         home = Path(place)
-        changes = {"home": home, "database_url": None, "registry_url": None}
+        database = None if database_url is None else SecretStr(database_url)
+        changes = {"home": home, "database_url": database, "registry_url": None, "redis_url": None}
         private = current.model_copy(update=changes)
         version = _copy_model(current, private, model)
         token, key = new_key(KEY_NAME, [Scope.score])
         with wiring.keys(private, declared.schema) as keys:
             keys.add(key)
-        environment = environment_with(
-            home=str(home),
-            database_url=private.log_url(),
-            registry_url=f"sqlite:///{(home / 'registry.db').absolute().as_posix()}",
-            rate_limit_per_s="0",
-            **settings,
-        )
+        own_settings = {
+            "home": str(home),
+            "database_url": private.log_url(),
+            "redis_url": "",
+            "registry_url": f"sqlite:///{(home / 'registry.db').absolute().as_posix()}",
+            "rate_limit_per_s": "0",
+        }
+        environment = environment_with(**own_settings | settings)
         command = [sys.executable, "-m", "fraudml", "serve", "--host", "127.0.0.1", "--port", "0"]
         command += ["--project", str(project_file)]
         for path in history or [""]:
