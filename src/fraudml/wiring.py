@@ -21,6 +21,7 @@ from fraudml.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fraudml.adapters.connections.guard import Guard
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.journal import Journal
     from fraudml.decisions.keys import KeyStore
@@ -220,16 +221,30 @@ class ModelSource(NamedTuple):
     load: Callable[[str], Model]
 
 
+def shared_redis(settings: Settings) -> Guard | None:
+    """The Redis that processes share what decisions can do without: one guard for all of it. Its user closes it."""
+    if settings.redis_url is None:
+        return None
+    from fraudml.adapters.connections.redis import guarded
+
+    return guarded(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+
+
 def model_source(
-    settings: Settings, feature_set: FeatureSet, name: str = CHAMPION, on_cache: OnOutcome | None = None
+    settings: Settings,
+    feature_set: FeatureSet,
+    name: str = CHAMPION,
+    on_cache: OnOutcome | None = None,
+    shared: Guard | None = None,
 ) -> ModelSource:
-    """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended."""
+    """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended, which
+    is in ``shared`` where that is given."""
     from fraudml.decisions.cache import ScoreCache
     from fraudml.decisions.model import Model
     from fraudml.decisions.policy import Policy, WhenDegraded
 
     named, load = _versions(settings, feature_set, name)
-    held = prediction_cache(settings, feature_set)
+    held = prediction_cache(settings, feature_set, shared)
     cache = ScoreCache(held, on_cache) if held is not None else None
 
     def loaded(version: str) -> Model:
@@ -240,7 +255,9 @@ def model_source(
     return ModelSource(named, loaded)
 
 
-def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionCache | None:
+def prediction_cache(
+    settings: Settings, feature_set: FeatureSet, shared: Guard | None = None
+) -> PredictionCache | None:
     """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history, nor
     from a category of more than :data:`MOST_CODES` values.
 
@@ -248,6 +265,7 @@ def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionC
     cache is on inputs are quantised: large codes, which name values that have nothing in common, would become one.
     """
     from fraudml.adapters.cache.memory import MemoryPredictionCache
+    from fraudml.adapters.cache.redis import RedisPredictionCache
 
     history = {feature.name for feature in feature_set.state_features}
     attributes = feature_set.schema.attributes
@@ -256,4 +274,6 @@ def prediction_cache(settings: Settings, feature_set: FeatureSet) -> PredictionC
     unfit = bool((history | coded) & feature_set.needed_by(feature_set.input_names))
     if settings.cache == "off" or (settings.cache == "auto" and unfit):
         return None
+    if shared is not None:
+        return RedisPredictionCache(shared, settings.cache_size, settings.cache_ttl_s)
     return MemoryPredictionCache(settings.cache_size, settings.cache_ttl_s)

@@ -28,6 +28,8 @@ metric                                   labels    meaning
 ``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
 ``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
 ``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
+``fraud_redis_up``                                 0 while Redis does not answer: no prediction cache, decisions of
+                                                   other processes and their rates unknown
 ======================================== ========= ============================================================
 """
 
@@ -122,6 +124,8 @@ class Metrics:
         self._cache = Counter(
             "fraud_cache", "Look-ups in the prediction cache: hit, miss, error.", ["outcome"], registry=registry
         )
+        self._redis_up = Gauge("fraud_redis_up", "0 while Redis does not answer.", registry=registry)
+        self._redis_up.set(1)
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
 
     def answered(self, route: str, seconds: float) -> None:
@@ -163,6 +167,10 @@ class Metrics:
         """Ask these when the metrics are read."""
         self._journal.set_function(count)
         self._log_up.set_function(lambda: 0 if degraded() else 1)
+
+    def watch_redis(self, up: Callable[[], bool]) -> None:
+        """Ask this when the metrics are read."""
+        self._redis_up.set_function(lambda: 1 if up() else 0)
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Transactions were refused."""

@@ -38,7 +38,8 @@ def build_state(
         with closing(each):
             Recorder(log, each).replay()
     metrics = Metrics()
-    models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache)
+    shared = wiring.shared_redis(settings)
+    models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
     serving = models.load(models.named())
     bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
     spare_the_collector()
@@ -53,6 +54,7 @@ def build_state(
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
         refiller=Refiller(store, log, history) if store.shared else None,
+        shared=shared,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
 
@@ -23,11 +23,24 @@ from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
 
 
+class Shared(Protocol):
+    """A server that decisions can do without."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it worked when it was last asked."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
 @dataclass
 class ServiceState:
     """Everything behind the API. ``example`` is a transaction that the schema accepts, for the documentation.
 
-    ``metrics`` should be the one whose ``stage`` the scorer was given.
+    ``metrics`` should be the one whose ``stage`` the scorer was given. ``shared``: the Redis that replicas share.
     """
 
     schema: Schema
@@ -39,6 +52,7 @@ class ServiceState:
     metrics: Metrics = field(default_factory=Metrics)
     refresher: Refresher | None = None
     refiller: Refiller | None = None
+    shared: Shared | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)
     fields: FieldReader = field(init=False)
@@ -58,6 +72,8 @@ class ServiceState:
         )
         recorder = self.scorer.recorder
         self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)
+        if (shared := self.shared) is not None:
+            self.metrics.watch_redis(lambda: shared.up)
 
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""
@@ -67,6 +83,8 @@ class ServiceState:
         self.pipeline.close()
         self.scorer.recorder.close()
         self.log.close()
+        if self.shared is not None:
+            self.shared.close()
 
     def transaction(self, row: Mapping[str, Any]) -> Transaction:
         """The transaction of a request's object that was decoded already; raises RowError."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from fraudml.adapters.connections.guard import Guard
 from fraudml.errors import ConfigError, MissingExtra
 
 try:
-    from redis import Redis
+    from redis import Redis, exceptions
     from redis.backoff import ExponentialWithJitterBackoff
     from redis.cluster import RedisCluster
+    from redis.connection import parse_url
     from redis.retry import Retry
 except ImportError:  # told where it is used
     Redis = None  # type: ignore[assignment,misc]
@@ -20,11 +22,12 @@ RETRIES = 2  # of a call on a connection that broke; all of them within the call
 BACKOFF_LEAST_S = 0.01
 BACKOFF_MOST_S = 0.1
 POOL = 64  # connections of this process at most
+NO_URL = "FRAUDML_REDIS_URL is no URL of Redis: write redis://host:6379/0 or rediss://..."
 
 Client = Any  # redis.Redis or redis.cluster.RedisCluster: what fraudml calls, both have
 
 
-def client(url: str, timeout_ms: int) -> Client:
+def client(url: str, timeout_ms: int, *, retries: int = RETRIES) -> Client:
     """A client whose calls each end within about ``timeout_ms``. Nothing is sent yet, except by a cluster's client.
 
     ``url``: ``redis://host:6379/0``, ``rediss://`` for TLS; ``?cluster=true`` for a cluster. A broken connection is
@@ -45,10 +48,35 @@ def client(url: str, timeout_ms: int) -> Client:
     backoff = ExponentialWithJitterBackoff(base=BACKOFF_LEAST_S, cap=BACKOFF_MOST_S)
     try:
         if cluster:
-            return RedisCluster.from_url(plain, retry=Retry(backoff, RETRIES), **options)
-        return Redis.from_url(plain, retry=Retry(backoff, RETRIES), **options)
+            return RedisCluster.from_url(plain, retry=Retry(backoff, retries), **options)
+        # a server that hangs would hang again: only a connection that broke is worth another attempt
+        return Redis.from_url(plain, retry=Retry(backoff, retries, (exceptions.ConnectionError,)), **options)
     except ValueError:  # its text may repeat the URL
-        raise ConfigError("FRAUDML_REDIS_URL is no URL of Redis: write redis://host:6379/0 or rediss://...") from None
+        raise ConfigError(NO_URL) from None
+
+
+def guarded(url: str, timeout_ms: int) -> Guard:
+    """A client for what decisions can do without, see :class:`Guard`; raises as :func:`client` does.
+
+    Nothing is sent before the first call.
+    """
+    if Redis is None:
+        raise MissingExtra("redis")
+    plain, cluster = _without_cluster(url)
+    try:
+        parse_url(plain)  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise ConfigError(NO_URL) from None
+    # A cluster's client retries what timed out, too, and asks all nodes for the slots each time. The guard retries.
+    retries = 0 if cluster else 1
+    gone = (
+        exceptions.ConnectionError,
+        exceptions.TimeoutError,
+        exceptions.ClusterError,
+        exceptions.RedisClusterException,
+        OSError,
+    )
+    return Guard("Redis", lambda: client(url, timeout_ms, retries=retries), gone, (exceptions.RedisError,))
 
 
 def _without_cluster(url: str) -> tuple[str, bool]:

@@ -1,0 +1,49 @@
+"""A Redis cluster for tests: three servers that share the slots, without replicas."""
+
+from __future__ import annotations
+
+import time
+
+from tests.support.servers.process import LOOPBACK, START_S, free_port
+from tests.support.servers.redis import RedisServer
+
+SLOTS = 16_384
+NODES = 3
+
+
+class RedisClusterServers:
+    """The servers of one cluster, in :attr:`nodes`."""
+
+    def __init__(self) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
+        buses = [free_port() for _ in range(NODES)]  # by default 10,000 above the port, which may be too high
+        self.nodes = [RedisServer(*options, str(bus)) for bus in buses]
+        for place, node in enumerate(self.nodes):
+            first, last = place * SLOTS // NODES, (place + 1) * SLOTS // NODES - 1
+            with node.client() as client:
+                client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER MEET", LOOPBACK, self.nodes[0].port, buses[0])
+        until = time.monotonic() + START_S
+        while not all(self._is_whole(node) for node in self.nodes):
+            assert time.monotonic() < until, "the nodes do not find each other"
+            time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.nodes[0].port}?cluster=true"
+
+    def flush(self) -> None:
+        """Empty it."""
+        for node in self.nodes:
+            with node.client() as client:
+                client.flushall()
+
+    def close(self) -> None:
+        """End the servers and remove their folders."""
+        for node in self.nodes:
+            node.close()
+
+    def _is_whole(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            knows = client.execute_command("CLUSTER NODES")
+            return len(knows) == NODES and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
