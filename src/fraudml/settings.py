@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     )
     cache_ttl_s: float = Field(3_600.0, gt=0, description="How long a cached score is used; seconds.")
     cache_size: int = Field(100_000, gt=0, description="Most cached scores.")
+    recent_ttl_s: float = Field(
+        3_600.0, gt=0, description="How long recent decisions are kept in Redis, for retries without the log; seconds."
+    )
+    recent_size: int = Field(200_000, gt=0, description="About how many recent decisions are kept in Redis.")
     when_degraded: Literal["open", "closed"] = Field(
         "open", description="Without history: open lets a score count as it is, closed approves nothing."
     )

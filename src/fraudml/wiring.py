@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.cards import CardHasher
@@ -21,12 +23,13 @@ from fraudml.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fraudml.adapters.connections.guard import Guard
+    from fraudml.adapters.connections.shared_redis import SharedRedis
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.journal import Journal
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
+    from fraudml.decisions.recent import RecentDecisions
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -161,10 +164,14 @@ def journals(settings: Settings, schema: Schema) -> tuple[Journal, list[Journal]
     home, database = settings.home.resolve(), database_file(settings.log_url()).resolve()
     place = database.relative_to(home) if database.is_relative_to(home) else database
     name = f"decisions-{sha256(place.as_posix().encode()).hexdigest()[:12]}.journal"
-    entities = [f"entity {entity}" for entity in schema.entity_names]
-    attributes = [f"attribute {attribute}" for attribute in schema.attribute_names]
-    own, left = journal.claim(home / "journal" / name, entities + attributes, WRITERS)
+    own, left = journal.claim(home / "journal" / name, _names(schema), WRITERS)
     return own, [*left]
+
+
+def _names(schema: Schema) -> list[str]:
+    """What tells the values of a transaction apart: those of other names cannot be read as ours."""
+    entities = [f"entity {entity}" for entity in schema.entity_names]
+    return entities + [f"attribute {attribute}" for attribute in schema.attribute_names]
 
 
 @contextmanager
@@ -221,13 +228,43 @@ class ModelSource(NamedTuple):
     load: Callable[[str], Model]
 
 
-def shared_redis(settings: Settings) -> Guard | None:
-    """The Redis that processes share what decisions can do without: one guard for all of it. Its user closes it."""
+def shared_redis(settings: Settings) -> SharedRedis | None:
+    """Redis for what decisions can do without: a process has one for all of that, and closes it."""
     if settings.redis_url is None:
         return None
-    from fraudml.adapters.connections.redis import guarded
+    from fraudml.adapters.connections import shared_redis as redis
 
-    return guarded(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+    return redis.shared_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
+
+
+def recent_decisions(
+    settings: Settings, schema: Schema, shared: SharedRedis | None, on_outcome: OnOutcome
+) -> RecentDecisions | None:
+    """Where replicas find each other's recent decisions, if they share something; ``on_outcome`` is told what became of
+    them."""
+    if shared is None:
+        return None
+    from fraudml.adapters.recent.redis import RedisRecentDecisions
+
+    place = namespace(settings, "recent", *_names(schema))
+    return RedisRecentDecisions(
+        shared, place, ttl_s=settings.recent_ttl_s, most=settings.recent_size, on_outcome=on_outcome
+    )
+
+
+def namespace(settings: Settings, role: str, *parts: str) -> str:
+    """A name for what the processes of one decision log share in Redis, which others may use as well.
+
+    The log's URL counts without user and password, which replicas may have of their own; a file with its machine.
+    """
+    from fraudml.adapters.log._connection import database_file
+
+    url = urlsplit(settings.log_url())
+    database = f"{url.scheme.partition('+')[0]}://{url.netloc.rpartition('@')[2]}{url.path}"
+    if url.scheme.startswith("sqlite"):
+        database = f"{platform.node()}:{database_file(settings.log_url()).resolve()}"
+    told = "\n".join([database, settings.model_name, *parts])
+    return f"{role}:{sha256(told.encode()).hexdigest()[:16]}"
 
 
 def model_source(
@@ -235,7 +272,7 @@ def model_source(
     feature_set: FeatureSet,
     name: str = CHAMPION,
     on_cache: OnOutcome | None = None,
-    shared: Guard | None = None,
+    shared: SharedRedis | None = None,
 ) -> ModelSource:
     """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended, which
     is in ``shared`` where that is given."""
@@ -256,7 +293,7 @@ def model_source(
 
 
 def prediction_cache(
-    settings: Settings, feature_set: FeatureSet, shared: Guard | None = None
+    settings: Settings, feature_set: FeatureSet, shared: SharedRedis | None = None
 ) -> PredictionCache | None:
     """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history, nor
     from a category of more than :data:`MOST_CODES` values.

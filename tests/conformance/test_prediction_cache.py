@@ -47,15 +47,15 @@ class Redis:
     """The clock is the server's, so what is held is made older instead."""
 
     def __init__(self, url: str, *servers: str) -> None:
-        from fraudml.adapters.connections.redis import guarded
+        from fraudml.adapters.connections.shared_redis import shared_redis
 
         self._servers = servers or (url,)
-        self.guard = guarded(url, 5_000)
+        self.redis = shared_redis(url, 5_000)
 
     def open(self, size: int) -> PredictionCache:
         from fraudml.adapters.cache.redis import RedisPredictionCache
 
-        return RedisPredictionCache(self.guard, size, TTL_S)
+        return RedisPredictionCache(self.redis, size, TTL_S)
 
     def advance(self, seconds: float) -> None:
         for server in self._servers:
@@ -71,7 +71,7 @@ def memory() -> World:
 def redis(redis_url: str) -> Iterator[World]:
     world = Redis(redis_url)
     yield world
-    world.guard.close()
+    world.redis.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def cluster(nodes: RedisClusterServers) -> Iterator[World]:
     nodes.flush()
     world = Redis(nodes.url, *(node.url for node in nodes.nodes))
     yield world
-    world.guard.close()
+    world.redis.close()
 
 
 @pytest.fixture(params=["memory", "redis", "cluster"])

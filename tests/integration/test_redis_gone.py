@@ -13,6 +13,7 @@ from fraudml.adapters.cache.redis import RedisPredictionCache
 from fraudml.adapters.connections import guard as guard_module
 from fraudml.adapters.connections.guard import Guard
 from fraudml.adapters.connections.redis import guarded
+from fraudml.adapters.connections.shared_redis import SharedRedis, shared_redis
 from fraudml.decisions.cache import ScoreCache
 from fraudml.errors import CacheError, ConfigError
 from tests.support.servers.redis import RedisServer
@@ -55,7 +56,7 @@ def failed(cache: RedisPredictionCache, what: str) -> float:
 
 
 def test_a_cache_that_hangs_costs_one_deadline_and_then_nothing(server: RedisServer, guard: Guard) -> None:
-    cache = RedisPredictionCache(guard, 100, 60.0)
+    cache = RedisPredictionCache(SharedRedis(guard), 100, 60.0)
     cache.put({b"a": 0.5})
     server.process.send(signal.SIGSTOP)
     assert failed(cache, "does not answer") < AT_MOST_S
@@ -72,7 +73,7 @@ def test_a_cache_that_hangs_costs_one_deadline_and_then_nothing(server: RedisSer
 
 
 def test_a_cache_that_was_killed_comes_back_empty(server: RedisServer, guard: Guard) -> None:
-    cache = RedisPredictionCache(guard, 100, 60.0)
+    cache = RedisPredictionCache(SharedRedis(guard), 100, 60.0)
     cache.put({b"a": 0.5})
     server.process.kill()
     assert failed(cache, "does not answer") < AT_MOST_S
@@ -84,7 +85,7 @@ def test_a_cache_that_was_killed_comes_back_empty(server: RedisServer, guard: Gu
 
 
 def test_a_server_that_is_full_refuses_and_is_still_asked(server: RedisServer, guard: Guard) -> None:
-    cache = RedisPredictionCache(guard, 100, 60.0)
+    cache = RedisPredictionCache(SharedRedis(guard), 100, 60.0)
     cache.put({b"a": 0.5})
     with server.client() as client:
         client.config_set("maxmemory-policy", "noeviction")
@@ -97,7 +98,7 @@ def test_a_server_that_is_full_refuses_and_is_still_asked(server: RedisServer, g
 
 def test_without_its_cache_a_model_scores(server: RedisServer, guard: Guard) -> None:
     outcomes: list[tuple[str, int]] = []
-    scores = ScoreCache(RedisPredictionCache(guard, 100, 60.0), lambda *outcome: outcomes.append(outcome))
+    scores = ScoreCache(RedisPredictionCache(SharedRedis(guard), 100, 60.0), lambda *outcome: outcomes.append(outcome))
     rows = np.array([[1.0], [2.0]], np.float32)
 
     def score(inputs: np.ndarray) -> np.ndarray:
@@ -111,7 +112,7 @@ def test_without_its_cache_a_model_scores(server: RedisServer, guard: Guard) -> 
 
 
 def test_what_is_no_score_is_none(server: RedisServer, guard: Guard) -> None:
-    cache = RedisPredictionCache(guard, 1, 60.0)
+    cache = RedisPredictionCache(SharedRedis(guard), 1, 60.0)
     cache.put({b"a": 0.5})
     with server.client() as client:
         (place,) = client.keys()
@@ -122,8 +123,8 @@ def test_what_is_no_score_is_none(server: RedisServer, guard: Guard) -> None:
         assert cache.get([b"a"]) == [None]
 
 
-def test_a_cluster_that_is_not_there_at_the_start_is_found_later(guard: Guard) -> None:
-    nowhere = guarded("redis://127.0.0.1:1?cluster=true", TIMEOUT_MS)
+def test_a_cluster_that_is_not_there_keeps_nobody_from_starting() -> None:
+    nowhere = shared_redis("redis://127.0.0.1:1?cluster=true", TIMEOUT_MS)
     assert failed(RedisPredictionCache(nowhere, 100, 60.0), "does not answer") < AT_MOST_S
 
 
@@ -131,7 +132,7 @@ def test_a_node_of_a_cluster_that_hangs_holds_up_one_call() -> None:
     servers = RedisClusterServers()
     guard = guarded(servers.url, TIMEOUT_MS)
     try:
-        cache = RedisPredictionCache(guard, 1_000, 60.0)
+        cache = RedisPredictionCache(SharedRedis(guard), 1_000, 60.0)
         scores = {f"{i}".encode(): 0.5 for i in range(256)}
         cache.put(scores)
         servers.nodes[1].process.send(signal.SIGSTOP)
@@ -149,5 +150,5 @@ def test_a_node_of_a_cluster_that_hangs_holds_up_one_call() -> None:
 @pytest.mark.parametrize("more", ["", "?cluster=true"])
 def test_a_url_that_is_none_is_told_at_once_and_not_shown(url: str, more: str) -> None:
     with pytest.raises(ConfigError, match="FRAUDML_REDIS_URL") as refused:
-        guarded(url + more, TIMEOUT_MS)
+        shared_redis(url + more, TIMEOUT_MS)
     assert "secret" not in str(refused.value)

@@ -13,7 +13,7 @@ import msgspec
 from fraudml.decisions.identity import unknown
 from fraudml.decisions.journal import Journal
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.recent import Recent
+from fraudml.decisions.recent import Recent, RecentDecisions
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.errors import DecisionLogError
 
@@ -22,6 +22,7 @@ MOST_PROBE_S = 10.0
 REPLAY_AT_ONCE = 2_000  # journaled decisions put into the log before the next batch: nobody waits for all of them
 MOST_JOURNALED = 500_000  # they are also held in memory, about 1 KB each; beyond, requests are refused
 SETTLE_S = 10.0
+DOUBT_S = 60.0  # after an outage of ours, how long decisions may be in the journals of other processes
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Recorder:
     works again and has taken all of them.
     """
 
-    def __init__(self, log: DecisionLog, journal: Journal | None = None) -> None:
+    def __init__(self, log: DecisionLog, journal: Journal | None = None, recent: RecentDecisions | None = None) -> None:
         self._log = log
         self._journal = journal
         self._log_gone = False  # it did not take what was written; it may still answer
@@ -50,7 +51,8 @@ class Recorder:
         self._journaled: dict[str, Decision] = {}
         if journal is not None:
             self._journaled = {decision.transaction.transaction_id: decision for decision in journal.read()}
-        self._recent = Recent()  # to answer retries while the log cannot be asked
+        self._recent = recent or Recent()  # to answer retries while the log cannot be asked
+        self._doubt_until = 0.0  # until then the log may lack what others have decided
         self._changed = threading.Condition()
         self.superseded = 0  # journaled decisions on ids that the log, when it could be asked, had decided before
 
@@ -157,7 +159,8 @@ class Recorder:
                 self._replay_some()
 
     def close(self) -> None:
-        """Close the journal; the log is its owner's."""
+        """Close the journal and what remembers decisions; the log is its owner's."""
+        self._recent.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -173,8 +176,10 @@ class Recorder:
                 logger.warning("the decision log cannot be read: %s", error)
                 self._read_at = time.monotonic() + PROBE_S
             else:
+                if self._recent.shared and (self.degraded or time.monotonic() < self._doubt_until):
+                    found.update(self._recent.find([name for name in rest if name not in found]))
                 return True
-        found.update({name: decision for name in rest if (decision := self._recent.get(name)) is not None})
+        found.update(self._recent.find(rest))
         return False
 
     def _to_log(self, batch: list[Decision]) -> tuple[dict[str, Decision], list[Decision]]:
@@ -243,6 +248,7 @@ class Recorder:
         if self._journal is not None and len(batch) == len(self._journaled):
             self._journal.clear()
         self._log_gone, self._probes, self._read_at = False, 0, 0.0
+        self._doubt_until = time.monotonic() + DOUBT_S
         for decision in batch:
             name = decision.transaction.transaction_id
             if name in have and not _is_in(have, decision):

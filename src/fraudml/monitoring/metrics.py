@@ -28,6 +28,8 @@ metric                                   labels    meaning
 ``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
 ``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
 ``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
+``fraud_recent_total``                   outcome   decisions in Redis, for retries at other processes: shared, dropped;
+                                                   looked up while the log may lack them: found, error
 ``fraud_redis_up``                                 0 while Redis does not answer: no prediction cache, decisions of
                                                    other processes and their rates unknown
 ======================================== ========= ============================================================
@@ -124,6 +126,12 @@ class Metrics:
         self._cache = Counter(
             "fraud_cache", "Look-ups in the prediction cache: hit, miss, error.", ["outcome"], registry=registry
         )
+        self._recent = Counter(
+            "fraud_recent",
+            "Decisions in Redis: shared, dropped, found, error.",
+            ["outcome"],
+            registry=registry,
+        )
         self._redis_up = Gauge("fraud_redis_up", "0 while Redis does not answer.", registry=registry)
         self._redis_up.set(1)
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
@@ -204,6 +212,10 @@ class Metrics:
     def cache(self, outcome: str, count: int) -> None:
         """So many scores were looked up in the prediction cache: hit, miss or error."""
         self._child(self._cache, outcome).inc(count)
+
+    def recent(self, outcome: str, count: int) -> None:
+        """So many decisions were shared or dropped; or looked up: found, or error."""
+        self._child(self._recent, outcome).inc(count)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""

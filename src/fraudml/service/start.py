@@ -32,13 +32,13 @@ def build_state(
     # first: what another process appends would be missing in this one's state, unless they share it
     writer = log.claim(shared=store.shared)
     journal, left = wiring.journals(settings, declared.schema)
-    recorder = Recorder(log, journal)
+    metrics = Metrics()
+    shared = wiring.shared_redis(settings)
+    recorder = Recorder(log, journal, wiring.recent_decisions(settings, declared.schema, shared, metrics.recent))
     recorder.replay()  # before state is rebuilt from the log
     for each in left:
         with closing(each):
             Recorder(log, each).replay()
-    metrics = Metrics()
-    shared = wiring.shared_redis(settings)
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
     serving = models.load(models.named())
     bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
