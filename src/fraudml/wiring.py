@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fraudml.adapters.connections.shared_redis import SharedRedis
+    from fraudml.adapters.limits.redis import RedisTokenBank
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.journal import Journal
     from fraudml.decisions.keys import KeyStore
@@ -250,6 +251,15 @@ def recent_decisions(
     return RedisRecentDecisions(
         shared, place, ttl_s=settings.recent_ttl_s, most=settings.recent_size, on_outcome=on_outcome
     )
+
+
+def token_bank(settings: Settings, shared: SharedRedis | None) -> RedisTokenBank | None:
+    """The buckets of API keys that replicas share, if they share something and there is a limit."""
+    if shared is None or not settings.rate_limit_per_s:
+        return None
+    from fraudml.adapters.limits.redis import RedisTokenBank
+
+    return RedisTokenBank(shared, namespace(settings, "rate"), settings.rate_limit_per_s)
 
 
 def namespace(settings: Settings, role: str, *parts: str) -> str:

@@ -17,8 +17,9 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.app import create_app
+from fraudml.service.limits import RateLimiter
 from fraudml.service.server import bind, server
-from fraudml.service.state import ServiceState
+from fraudml.service.state import ServiceState, Shared
 from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, ReferenceStore, bundle, row
 
@@ -28,7 +29,9 @@ LOG_TIMEOUT_MS = 50  # tests that take the log away need not wait long
 class Service:
     """One running service; ``tokens`` has a key for each scope, ``client`` sends the one for scoring."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *, shared: Shared | None = None, limit: RateLimiter | None = None, **settings: Any
+    ) -> None:
         self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA, timeout_ms=LOG_TIMEOUT_MS)
         self.tokens: dict[str, str] = {}
         for scope in Scope:
@@ -50,6 +53,8 @@ class Service:
             settings=Settings(_env_file=None, **settings),
             example=row(7),
             metrics=metrics,
+            shared=shared,
+            limit=limit,
         )
         self._server = server(create_app(self.state))
         bound = bind("127.0.0.1", 0)

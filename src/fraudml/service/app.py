@@ -12,7 +12,8 @@ from starlette.types import ASGIApp
 
 from fraudml import __version__
 from fraudml.service import batch, decisions, docs, explain, health, labels
-from fraudml.service.auth import Guard, Keyring, RateLimit
+from fraudml.service.auth import Guard, Keyring
+from fraudml.service.limits import RateLimit
 from fraudml.service.middleware import Envelope
 from fraudml.service.predict import Predict, ShortWay
 from fraudml.service.problems import add_handlers
@@ -40,7 +41,7 @@ def create_app(state: ServiceState) -> Service:
     # FastAPI's own documentation would load scripts from elsewhere: see docs.py
     app = FastAPI(title="fraudml", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = state
-    guard = Guard(Keyring(state.log.keys), RateLimit(state.settings.rate_limit_per_s))
+    guard = Guard(Keyring(state.log.keys), state.limit or RateLimit(state.settings.rate_limit_per_s))
     app.state.guard = guard
     app.state.explanations = explain.explanation_lane()
     app.state.ping = health.shared_ping(state)

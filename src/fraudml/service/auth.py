@@ -1,4 +1,4 @@
-"""API keys: who may do what, and how often."""
+"""API keys: who may do what."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi import Request
 
 from fraudml.decisions.keys import ApiKey, KeyStore, Scope, hash_token
 from fraudml.errors import DecisionLogError, FraudmlError
+from fraudml.service.limits import RateLimiter
 from fraudml.service.problems import ProblemError
 from fraudml.service.threads import SharedCall
 
@@ -74,40 +75,10 @@ class Keyring:
         self._failing = False
 
 
-class RateLimit:
-    """A token bucket per key: ``per_second`` transactions on average, up to one second's worth at once.
-
-    A batch larger than what is left is let through on credit; the next request waits until that is paid back,
-    so a limit never makes a batch size impossible.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._rate = per_second
-        self._burst = max(per_second, 1.0)
-        self._buckets: dict[str, tuple[float, float]] = {}  # key name -> (tokens, when)
-
-    def take(self, key: str, count: int) -> None:
-        """Spend ``count`` tokens, or raise a 429 that says when to come back."""
-        if not self._rate:
-            return
-        now = time.monotonic()
-        tokens, when = self._buckets.get(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - when) * self._rate)
-        if tokens < 1:
-            self._buckets[key] = (tokens, now)
-            wait = math.ceil((1 - tokens) / self._rate)
-            raise ProblemError(
-                429,
-                f"this key may score {self._rate:g} transactions a second; retry in {wait} s",
-                {"Retry-After": str(wait)},
-            )
-        self._buckets[key] = (tokens - count, now)
-
-
 class Guard:
     """Decides on every request but those for health."""
 
-    def __init__(self, keyring: Keyring, limit: RateLimit) -> None:
+    def __init__(self, keyring: Keyring, limit: RateLimiter) -> None:
         self._keyring = keyring
         self.limit = limit
 

@@ -57,7 +57,7 @@ async def batch_predict(request: Request) -> Response:
         items = await run_in_threadpool(partial(state.decoder.decode_batch, body, most=state.settings.max_batch))
     except TooManyItemsError as error:
         raise ProblemError(413, str(error)) from None
-    guard.limit.take(key.name, len(items))
+    await guard.limit.admit(key.name, len(items))
     parts = _decide(state, items)
     if NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(parts), media_type=NDJSON)

@@ -24,7 +24,7 @@ async def explain(request: Request) -> Response:
     """Explain a decision by its id, or a transaction without recording it."""
     state, guard = state_of(request), guard_of(request)
     key = await guard.require(request, Scope.score)
-    guard.limit.take(key.name, 1)
+    await guard.limit.admit(key.name, 1)
     top = _top(request)
     body = await read_body(request)
     lane: Lane = request.app.state.explanations

@@ -64,7 +64,7 @@ class Predict:
         state, facts = self._state, scope["state"]
         key = await self._guard.admit(scope["headers"], keys.Scope.score)
         facts["key"] = key.name
-        self._guard.limit.take(key.name, 1)
+        await self._guard.limit.admit(key.name, 1)
         raw = await state.bodies.read(scope, receive)
         arrived = time.perf_counter()
         try:
@@ -97,9 +97,11 @@ class ShortWay:
         arrived = time.perf_counter()
         try:
             transaction = state.decoder.decode(raw)
-            self._guard.limit.take(key.name, 1)
+            taken = self._guard.limit.take(key.name, 1)
         except Exception:
             return False  # whatever it is, the other way will find that, too, and say so
+        if not taken:
+            return False
         request_id = request_id_of(given.get(b"x-request-id"))
         facts = {"request_id": request_id, "key": key.name, "transaction_id": transaction.transaction_id}
 

@@ -15,6 +15,7 @@ from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
 from fraudml.service import refresh
+from fraudml.service.shared_limit import SharedRateLimit
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
 
@@ -43,6 +44,8 @@ def build_state(
     serving = models.load(models.named())
     bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
     spare_the_collector()
+    bank = wiring.token_bank(settings, shared)
+    deadline_s = settings.deadline_ms / 1_000
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     return ServiceState(
         schema=declared.schema,
@@ -55,6 +58,7 @@ def build_state(
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
         refiller=Refiller(store, log, history) if store.shared else None,
         shared=shared,
+        limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
 
 

@@ -18,6 +18,7 @@ from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
+from fraudml.service.limits import RateLimiter
 from fraudml.service.pipeline import Pipeline
 from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
@@ -40,7 +41,8 @@ class Shared(Protocol):
 class ServiceState:
     """Everything behind the API. ``example`` is a transaction that the schema accepts, for the documentation.
 
-    ``metrics`` should be the one whose ``stage`` the scorer was given. ``shared``: the Redis that replicas share.
+    ``metrics`` should be the one whose ``stage`` the scorer was given. ``shared``: the Redis that replicas share;
+    ``limit``: their rate limit, by default that of the settings for this process.
     """
 
     schema: Schema
@@ -53,6 +55,7 @@ class ServiceState:
     refresher: Refresher | None = None
     refiller: Refiller | None = None
     shared: Shared | None = None
+    limit: RateLimiter | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)
     fields: FieldReader = field(init=False)
@@ -81,6 +84,8 @@ class ServiceState:
             if watcher is not None:
                 watcher.stop()
         self.pipeline.close()
+        if self.limit is not None:
+            self.limit.close()
         self.scorer.recorder.close()
         self.log.close()
         if self.shared is not None:

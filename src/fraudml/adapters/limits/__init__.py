@@ -1,0 +1,1 @@
+"""Rates that processes share; see :mod:`fraudml.service.shared_limit`."""
