@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,14 +58,32 @@ def open_memory(feature_set: FeatureSet) -> OnlineStore:
     return MemoryOnlineStore(feature_set, lateness_us=DAY_US)
 
 
-OPEN: dict[str, Callable[[FeatureSet], OnlineStore]] = {"memory": open_memory}
+def open_redis(feature_set: FeatureSet, url: str) -> OnlineStore:
+    """In a namespace of its own, without history to be loaded."""
+    from fraudml.adapters.connections import redis
+    from fraudml.adapters.online.redis import RedisOnlineStore
+
+    project = f"conformance-{next(NUMBERS)}"
+    store = RedisOnlineStore(feature_set, lambda: redis.client(url, 5_000), project=project, lateness_us=DAY_US)
+    store.loaded()
+    return store
+
+
+# Each with the fixture that gives the URL of its server
+OPEN: dict[str, tuple[Callable[..., OnlineStore], str | None]] = {
+    "memory": (open_memory, None),
+    "redis": (open_redis, "redis_url"),
+}
+NUMBERS = itertools.count()
 Open = Callable[..., OnlineStore]
 
 
 @pytest.fixture(params=ADAPTERS)
 def open_store(request: pytest.FixtureRequest) -> Open:
     """Opens an empty store of the adapter for some features."""
-    return lambda *features: OPEN[request.param](FeatureSet(SCHEMA, features))
+    opened, server = OPEN[request.param]
+    url = [request.getfixturevalue(server)] if server else []
+    return lambda *features: opened(FeatureSet(SCHEMA, features), *url)
 
 
 def event(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.adapters.offline._extremes import Extremes
+from fraudml.features.moments import std_of_integers
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -163,18 +164,4 @@ def _evaluate(function: str, column: Column | None, start: Ints, end: Ints) -> I
         mean = total / count
         if function == "mean" or column.squares is None:
             return mean
-        return _std(count, total, column.squares[end] - column.squares[start], mean)
-
-
-def _std(count: Ints, total: Ints, squares: Ints, mean: Floats) -> Floats:
-    """Sample standard deviation, without cancellation.
-
-    Moments about the integer ``c`` nearest to the mean are still exact integers. For integers
-    ``sum((x - c)^2) >= |sum(x - c)|``, and ``|sum(x - c)| <= n / 2``, so the correction subtracted at the end is
-    at most half of what it is subtracted from.
-    """
-    centre = np.rint(np.where(count > 0, mean, 0.0)).astype(np.int64)
-    rest = (total - count * centre).astype(np.float64)
-    about = (squares - centre * (2 * total - count * centre)).astype(np.float64)
-    variance: Floats = (about - rest * rest / count) / (count - 1)
-    return np.where(count > 1, np.sqrt(variance), np.nan)
+        return std_of_integers(count, total, column.squares[end] - column.squares[start], mean)

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from math import inf, nan
 from typing import Any
 
+from fraudml.adapters.online._plan import ExtremePlan, Kind
 from fraudml.adapters.online.memory import lane as lanes
 from fraudml.adapters.online.memory.arena import OBJECTS, Arena, Layout, Ranked
 from fraudml.adapters.online.memory.lane import Lane, Seen
-from fraudml.adapters.online.memory.plan import ExtremePlan, Kind
 from fraudml.features.spec import Aggregation
 
 LIMIT = 2**63 - 1

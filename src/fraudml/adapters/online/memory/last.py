@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from math import nan
 from typing import Any
 
+from fraudml.adapters.online._plan import LastPlan
 from fraudml.adapters.online.memory import lane as lanes
 from fraudml.adapters.online.memory.arena import OBJECTS, Layout
 from fraudml.adapters.online.memory.lane import Lane
-from fraudml.adapters.online.memory.plan import LastPlan
 from fraudml.adapters.online.memory.table import Table
 
 

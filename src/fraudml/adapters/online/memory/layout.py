@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from fraudml.adapters.online._plan import MOMENTS, Kind, WindowPlan
 from fraudml.adapters.online.memory.arena import OBJECTS, Layout, Ranked
 from fraudml.adapters.online.memory.extremes import Distinct, Extreme, Peaks, typecode
-from fraudml.adapters.online.memory.plan import MOMENTS, Kind, WindowPlan
 from fraudml.features.spec import Aggregation
 
 

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fraudml.adapters.online._plan import Plan
+from fraudml.adapters.online._rows import check_history
 from fraudml.adapters.online.memory.lane import Lane
 from fraudml.adapters.online.memory.last import LastTable
 from fraudml.adapters.online.memory.layout import Sums
-from fraudml.adapters.online.memory.plan import Plan
-from fraudml.adapters.online.memory.rows import BOUND, BOUND_REAL
 from fraudml.adapters.online.memory.table import NEVER
 from fraudml.adapters.online.memory.windows import SCALE_STEP, WindowTable
-from fraudml.errors import OnlineStoreError
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, Schema, normal_column
 
 PRUNE_ROWS = 2_000_000  # gathered rows at which those that no read can see are first dropped
@@ -53,7 +52,7 @@ class Gathered:
         """Gather a batch; raises OnlineStoreError when it is not in the normal form, or has values out of range."""
         if not batch.num_rows:
             return
-        _check(batch, self._names, self._required)
+        check_history(batch, self._names, self._required)
         times = batch.column(EVENT_TIME).to_numpy()
         place = int(RECENT * (len(times) - 1))
         self.newest_us = max(self.newest_us, int(np.partition(times, place)[place]))
@@ -125,24 +124,6 @@ def load_last(table: LastTable, groups: Groups, keys: pa.ChunkedArray) -> None:
         first = bisect_left(times, times[before - 1]) if before else 0
         for i in range(first, len(times)):
             table.add(key, times[i], [columns[at][i] if at in columns else None for at in range(width)])
-
-
-def _check(batch: pa.RecordBatch, names: Sequence[str], required: Sequence[str]) -> None:
-    missing = [name for name in names if name not in batch.schema.names]
-    if missing:
-        raise OnlineStoreError(f"history lacks the columns {', '.join(missing)}; load the normal form")
-    for name in required:
-        if batch.column(name).null_count:
-            raise OnlineStoreError(f"history has rows without {name}; load the normal form")
-    for name in names:
-        column = batch.column(name)
-        if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
-            raise OnlineStoreError(f"history has a value of {name} that is no finite number; use null for missing")
-        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-            bound = BOUND_REAL if pa.types.is_floating(column.type) else BOUND
-            least, most = pc.min_max(column).as_py().values()
-            if least is not None and not -bound < least <= most < bound:
-                raise OnlineStoreError(f"history has a value of {name} that is out of range")
 
 
 def _lane(table: WindowTable, times: list[int], columns: dict[int, list[Any]]) -> Lane:

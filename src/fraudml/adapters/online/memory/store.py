@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fraudml.adapters.online._plan import compile_plan
+from fraudml.adapters.online._rows import Row, Rows
 from fraudml.adapters.online.memory.last import LastTable
 from fraudml.adapters.online.memory.load import Gathered, Groups, load_last, load_windows
-from fraudml.adapters.online.memory.plan import compile_plan
-from fraudml.adapters.online.memory.rows import Row, Rows
 from fraudml.adapters.online.memory.table import Table
 from fraudml.adapters.online.memory.windows import WindowTable
 from fraudml.events.label import Label

@@ -6,12 +6,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from fraudml.adapters.online._plan import WindowPlan
 from fraudml.adapters.online.memory import lane as lanes
 from fraudml.adapters.online.memory.extremes import Distinct
 from fraudml.adapters.online.memory.lane import Lane
 from fraudml.adapters.online.memory.layout import Sums, lay_out
 from fraudml.adapters.online.memory.moments import reader
-from fraudml.adapters.online.memory.plan import WindowPlan
 from fraudml.adapters.online.memory.table import NEVER, Table
 
 SCALE_STEP = 64  # bits; coarse, so that a lane is seldom rescaled

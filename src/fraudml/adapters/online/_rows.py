@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from sys import intern
 from typing import Any
 
-from fraudml.adapters.online.memory.plan import Column
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fraudml.adapters.online._plan import Column
 from fraudml.errors import OnlineStoreError
 from fraudml.events.label import Label
 from fraudml.events.schema import Schema
@@ -76,3 +79,22 @@ class Rows:
         if not -bound < value < bound:
             raise OnlineStoreError(f"transaction {event.transaction_id!r}: {column.name} is out of range")
         return value
+
+
+def check_history(batch: pa.RecordBatch, names: Sequence[str], required: Sequence[str]) -> None:
+    """Raise OnlineStoreError when a batch of history lacks columns or required values, or has any out of range."""
+    missing = [name for name in names if name not in batch.schema.names]
+    if missing:
+        raise OnlineStoreError(f"history lacks the columns {', '.join(missing)}; load the normal form")
+    for name in required:
+        if batch.column(name).null_count:
+            raise OnlineStoreError(f"history has rows without {name}; load the normal form")
+    for name in names:
+        column = batch.column(name)
+        if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
+            raise OnlineStoreError(f"history has a value of {name} that is no finite number; use null for missing")
+        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            bound = BOUND_REAL if pa.types.is_floating(column.type) else BOUND
+            least, most = pc.min_max(column).as_py().values()
+            if least is not None and not -bound < least <= most < bound:
+                raise OnlineStoreError(f"history has a value of {name} that is out of range")

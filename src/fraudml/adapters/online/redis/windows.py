@@ -1,0 +1,159 @@
+"""The windows of many transactions over the lanes that they see, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudml.adapters.online._plan import ExtremePlan, Kind, MomentPlan
+from fraudml.adapters.online.redis.lanes import FOREVER_US, Field, Lane
+from fraudml.adapters.online.redis.moments import Integers, Limbs, Moment, Presence, Reals
+from fraudml.adapters.online.redis.sight import Sight, distinct, previous, reduce, running
+from fraudml.adapters.online.redis.tiles import PAIR, as_tiles, column, distinct_values, nothing
+from fraudml.features.spec import Aggregation
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Values = NDArray[Any]
+
+
+class Records:
+    """Lanes in which nothing is folded: each record is an event. Sorted like ``sight``."""
+
+    def __init__(self, lane: Lane, sight: Sight, records: Values, number: int) -> None:
+        self._lane, self.sight, self._records, self._number = lane, sight, sight.sort(records), number
+
+    def counted(self, first: Ints, until: Ints) -> Ints:
+        """The number of events in each slice."""
+        return until - first
+
+    def moment(self, plan: MomentPlan) -> Moment:
+        """A column to be summed."""
+        values, present = column(self._lane, self._records, plan.at)
+        if values is None:
+            return Presence(present)
+        if plan.kind is Kind.real:
+            return Reals(present.astype(np.int64), np.where(present, values, 0.0), None)
+        if not plan.missing:
+            return Integers(values, None)
+        return Integers(np.where(present, values, 0), present)
+
+    def extreme(self, plan: ExtremePlan, name: str) -> Values:
+        """A column whose least or greatest value is wanted, with something for a missing one."""
+        values, present = column(self._lane, self._records, plan.at)
+        assert values is not None
+        return np.where(present, values, nothing(name, values.dtype))
+
+    def distinct(self, field: Field) -> tuple[Sight, Values]:
+        """The values of a field, and the order in which they came."""
+        values, present = distinct_values(self._records, field.name)
+        if present.all():
+            return self.sight, values
+        held = np.flatnonzero(present)
+        return Sight(self.sight.lanes[held], self.sight.times[held], self._number), values[held]
+
+
+class Tiles:
+    """Tiled lanes: tiles and, made tiles, the records that are not folded yet. ``pairs``: for each field of
+    ``lane.distinct`` the lanes and pairs of folded values."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        tiles: tuple[Ints, Values],
+        records: tuple[Ints, Values],
+        pairs: Sequence[tuple[Ints, Values]],
+        number: int,
+    ) -> None:
+        both = np.concatenate([tiles[1], as_tiles(lane, records[1])])
+        self.sight = Sight(np.concatenate([tiles[0], records[0]]), both["start"], number)
+        self._tiles = self.sight.sort(both)
+        self._records, self._pairs, self._fields, self._number = records, pairs, lane.distinct, number
+        self._counts = running(self._tiles["count"])
+
+    def counted(self, first: Ints, until: Ints) -> Ints:
+        """The number of events in each slice."""
+        return self._counts[until] - self._counts[first]
+
+    def moment(self, plan: MomentPlan) -> Moment:
+        """A column to be summed."""
+        at, names = plan.at, self._tiles.dtype.names or ()
+        present = self._tiles[f"n{at}" if f"n{at}" in names else "count"]
+        if f"sum{at}" in names:
+            scatter = self._tiles[f"m2_{at}"] if f"m2_{at}" in names else None
+            return Reals(present, self._tiles[f"sum{at}"], scatter)
+        sums = [self._tiles[f"s{i}_{at}"] for i in range(2) if f"s{i}_{at}" in names]
+        squares = [self._tiles[f"q{i}_{at}"] for i in range(3) if f"q{i}_{at}" in names]
+        return Limbs(present, sums, squares) if sums else Presence(present)
+
+    def extreme(self, plan: ExtremePlan, name: str) -> Values:
+        """A column whose least or greatest value is wanted, with something for a missing one."""
+        return self._tiles[f"{name}{plan.at}"]
+
+    def distinct(self, field: Field) -> tuple[Sight, Values]:
+        """The values of a field, and the order in which they came."""
+        lanes, pairs = self._pairs[self._fields.index(field)]
+        values, present = distinct_values(self._records[1], field.name)
+        sight = Sight(
+            np.concatenate([lanes, self._records[0][present]]),
+            np.concatenate([pairs["start"], self._records[1]["time"][present]]),
+            self._number,
+        )
+        return sight, sight.sort(np.concatenate([pairs["value"], values[present]]))
+
+
+def read(lane: Lane, source: Records | Tiles, lanes: Ints, times: Ints, out: Floats) -> None:
+    """Write the cells of ``lane.windows`` (``WindowPlan.cells``) for transactions: float64 ``[n, cells]``."""
+    plan = lane.windows
+    assert plan is not None
+    aligned = times if lane.step_us == 1 else times // lane.step_us * lane.step_us
+    sight = source.sight
+    until = sight.find(lanes, times)
+    starts = [aligned - min(length, FOREVER_US) for length in plan.lengths_us]
+    first = [sight.find(lanes, start) for start in starts]
+    first = [np.minimum(each, until) for each in first]
+    cell = 0
+    for window in plan.counted:
+        out[:, cell] = source.counted(first[window], until)
+        cell += 1
+    for moment in plan.moments:
+        summed = source.moment(moment)
+        for window in moment.windows:
+            found = summed.read(first[window], until, moment.wanted)
+            for agg in moment.wanted:
+                out[:, cell] = found[agg]
+                cell += 1
+    for extreme in plan.extremes:
+        if extreme.agg is Aggregation.nunique:
+            field = next(each for each in lane.distinct if each.at == extreme.at)
+            counts = _distinct(source, field, lanes, [starts[window] for window in extreme.windows], times)
+            out[:, cell : cell + len(extreme.windows)] = counts
+            cell += len(extreme.windows)
+            continue
+        least = extreme.agg is Aggregation.min
+        values = source.extreme(extreme, "lo" if least else "hi")
+        empty = nothing("lo" if least else "hi", values.dtype)
+        for window in extreme.windows:
+            found_extreme = reduce(np.minimum if least else np.maximum, values, first[window], until, empty)
+            out[:, cell] = np.where(found_extreme == empty, np.nan, found_extreme)
+            cell += 1
+
+
+def _distinct(source: Records | Tiles, field: Field, lanes: Ints, starts: Sequence[Ints], times: Ints) -> Floats:
+    sight, values = source.distinct(field)
+    before = previous(sight.lanes, values)
+    until = sight.find(lanes, times)
+    counts = np.empty((len(times), len(starts)))
+    for number, start in enumerate(starts):
+        first = np.minimum(sight.find(lanes, start), until)
+        counts[:, number] = distinct(before, first, until)
+    return np.where(counts > 0, counts, np.nan)
+
+
+def pairs_of(parts: Sequence[bytes]) -> tuple[Ints, Values]:
+    """Pairs of several lanes and whose they are."""
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts)) // PAIR.itemsize
+    return np.repeat(np.arange(len(parts)), lengths), np.frombuffer(b"".join(parts), PAIR)
