@@ -333,7 +333,8 @@ def test_calls_of_several_threads_are_atomic(open_store: Open) -> None:
 
     def work() -> None:
         for _ in range(50):
-            seen.extend(store.read_then_update([event(T0, customer="a"), event(T0, customer="b")]).late)
+            pair_of = [event(T0, customer=key, name=f"t{next(NUMBERS)}") for key in ("a", "b")]
+            seen.extend(store.read_then_update(pair_of).late)
             pair = store.read([event(T0 + 1, customer="a"), event(T0 + 1, customer="b")]).values
             seen.append(pair[0, 0] - pair[1, 0])
 

@@ -67,8 +67,8 @@ def group(keys: Sequence[str | None], times: Ints, *, update: bool) -> Group | N
 
 
 def newest(group: Group, held: Ints) -> Ints:
-    """For each view the newest time that came before its first transaction; ``held``: the newest in each key's lane."""
-    found = held[group.key]
+    """For each view the newest time that came before its first transaction; ``held``: the newest in its lane."""
+    found = held.copy()
     for view in np.flatnonzero(group.earlier > group.first[group.key]).tolist():
         part = group.times[group.first[group.key[view]] : group.earlier[view]]
         found[view] = max(int(found[view]), int(part.max()))
@@ -79,9 +79,8 @@ def pieces(group: Group, held: Sequence[bytes], new: bytes, width: int) -> tuple
     """The bytes that each view sees, and their lengths: ``held`` by key, ``new`` those of the batch in the group's
     order, ``width`` a record's."""
     parts: list[bytes] = []
-    for key, first, shown in zip(
-        group.key.tolist(), group.first[group.key].tolist(), group.shown.tolist(), strict=True
-    ):
+    slices = zip(group.first[group.key].tolist(), group.shown.tolist(), strict=True)
+    for key, (first, shown) in zip(group.key.tolist(), slices, strict=True):
         parts.append(held[key])
         parts.append(new[first * width : shown * width])
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))

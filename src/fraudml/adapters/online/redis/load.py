@@ -100,10 +100,11 @@ class Loader:
 
     def _send(self, events: pa.RecordBatch) -> None:
         reported = records.reported(events)
+        verdicts = reported.column(IS_FRAUD).cast(pa.uint8()).to_numpy(zero_copy_only=False)
         streams = [
             (False, events, EVENT_TIME, self._encoder.of_history(events)),
-            (True, reported, KNOWN_AT, {"fraud": reported.column(IS_FRAUD).cast(pa.uint8()).to_numpy(zero_copy_only=False)}),
-        ]  # fmt: skip
+            (True, reported, KNOWN_AT, {"fraud": verdicts}),
+        ]
         skipped = self._complete_nodes()
         for labels, rows, clock, fields in streams:
             if not rows.num_rows or not any(lane.labels is labels for own in self._layout.lanes for lane in own):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def parts(first: Ints, until: Ints) -> list[slice]:
         return [slice(0, len(first))]
     cuts = np.searchsorted(total, np.arange(CHUNK, int(total[-1]), CHUNK)) + 1
     edges = np.unique(np.concatenate([[0], cuts, [len(first)]])).tolist()
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def spread(first: Ints, until: Ints) -> tuple[Ints, Ints]:

@@ -64,18 +64,15 @@ def _count(
     }
     events: dict[tuple[int, str], float] = {}
     for first in range(0, len(names), STEP):
-        known = [
-            (tag, suffix, lanes.get((tag.partition(b":")[0], suffix))) for tag, suffix in names[first : first + STEP]
-        ]
-        asked = [
-            (b"fraudml:{%s:%s}:%s" % (layout.namespace.encode(), tag, suffix), lane) for tag, suffix, lane in known
-        ]
+        asked: list[Lane] = []
         pipe = node.pipeline(transaction=False)
-        for key, lane in asked:
+        for tag, suffix in names[first : first + STEP]:
+            lane = lanes.get((tag.partition(b":")[0], suffix))
             if lane is not None:
-                pipe.get(key) if lane.tile is not None else pipe.strlen(key)
-        answers = pipe.execute()
-        for lane, answer in zip([lane for _, lane in asked if lane is not None], answers, strict=True):
+                key = b"fraudml:{%s:%s}:%s" % (layout.namespace.encode(), tag, suffix)
+                asked.append(lane)
+                pipe.execute_command("STRLEN" if lane.tile is None else "GET", key)
+        for lane, answer in zip(asked, pipe.execute(), strict=True):
             which = (lane.entity, lane.suffix)
             events[which] = events.get(which, 0) + _events(lane, answer)
     return events

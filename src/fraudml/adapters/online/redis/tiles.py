@@ -69,7 +69,6 @@ def empty_header(lane: Lane) -> bytes:
 
 def as_tiles(lane: Lane, records: Values) -> Values:
     """A tile for each record, whose start is the event's time."""
-    assert lane.tile is not None
     tiles = np.zeros(len(records), lane.tile)
     tiles["start"] = records["time"]
     tiles["count"] = 1
@@ -83,11 +82,10 @@ def as_tiles(lane: Lane, records: Values) -> Values:
         values = np.where(present, values, 0)
         if f"sum{at}" in tiles.dtype.names:
             tiles[f"sum{at}"] = values
-        for name, whole, limbs in ((f"s{{}}_{at}", values, 2), (f"q{{}}_{at}", None, 3)):
-            if name.format(0) in tiles.dtype.names:
-                whole = squared(values) if whole is None else whole
-                for i, limb in enumerate(split(whole, limbs)):
-                    tiles[name.format(i)] = limb
+        for name, limbs in (("s", 2), ("q", 3)):
+            if f"{name}0_{at}" in tiles.dtype.names:
+                for i, limb in enumerate(split(values if name == "s" else squared(values), limbs)):
+                    tiles[f"{name}{i}_{at}"] = limb
     for name in _extremes(tiles.dtype):
         values, present = column(lane, records, int(name[2:]))
         tiles[name] = np.where(present, values, nothing(name, tiles.dtype[name]))
@@ -156,7 +154,7 @@ def _merge_scatter(tiles: Values, merged: Values, first: Ints, at: str) -> None:
     """Squared differences from the mean of all, from those from the mean of each (Chan's formula)."""
     counts, sums = tiles[f"n{at}"], tiles[f"sum{at}"]
     until = np.append(first[1:], len(tiles))
-    places, owner = spread(first, until)
+    owner = spread(first, until)[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = merged[f"sum{at}"] / merged[f"n{at}"]
         away = np.where(counts > 0, sums / counts - mean[owner], 0.0)

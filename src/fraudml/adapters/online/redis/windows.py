@@ -44,7 +44,8 @@ class Records:
     def extreme(self, plan: ExtremePlan, name: str) -> Values:
         """A column whose least or greatest value is wanted, with something for a missing one."""
         values, present = column(self._lane, self._records, plan.at)
-        assert values is not None
+        if values is None:
+            raise TypeError("a category has no least value")
         return np.where(present, values, nothing(name, values.dtype))
 
     def distinct(self, field: Field) -> tuple[Sight, Values]:
@@ -108,7 +109,8 @@ class Tiles:
 def read(lane: Lane, source: Records | Tiles, lanes: Ints, times: Ints, out: Floats) -> None:
     """Write the cells of ``lane.windows`` (``WindowPlan.cells``) for transactions: float64 ``[n, cells]``."""
     plan = lane.windows
-    assert plan is not None
+    if plan is None:
+        return
     aligned = times if lane.step_us == 1 else times // lane.step_us * lane.step_us
     sight = source.sight
     until = sight.find(lanes, times)
