@@ -15,6 +15,7 @@ NAMES = {
     "training": "Training by defaults",
     "scoring": "Scoring a file",
     "online": "In-process online store",
+    "redis_store": "Online store in Redis",
     "serving": "Serving",
     "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",

@@ -122,10 +122,25 @@ def history(settings: Settings, declared: Project, paths: Sequence[str] | None, 
 
 
 def online_store(settings: Settings, feature_set: FeatureSet) -> OnlineStore:
-    """An empty online store in this process."""
-    from fraudml.adapters.online.memory import MemoryOnlineStore
+    """The online store: shared in Redis when its URL is set, else an empty one in this process."""
+    if settings.redis_url is None:
+        from fraudml.adapters.online.memory import MemoryOnlineStore
 
-    return MemoryOnlineStore(feature_set, lateness_us=lateness_us(settings))
+        return MemoryOnlineStore(feature_set, lateness_us=lateness_us(settings))
+    from fraudml.adapters.connections import redis
+
+    url, timeout_ms = settings.redis_url.get_secret_value(), settings.redis_timeout_ms
+    connect = redis.connector(url, timeout_ms)  # first: it tells when the driver is missing
+    from fraudml.adapters.online.redis import RedisOnlineStore
+
+    return RedisOnlineStore(
+        feature_set,
+        connect,
+        project=settings.model_name,
+        lateness_us=lateness_us(settings),
+        ahead_us=int(settings.max_ahead_s * MICROSECONDS),
+        timeout_ms=timeout_ms,
+    )
 
 
 def lateness_us(settings: Settings) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -25,6 +27,19 @@ POOL = 64  # connections of this process at most
 NO_URL = "FRAUDML_REDIS_URL is no URL of Redis: write redis://host:6379/0 or rediss://..."
 
 Client = Any  # redis.Redis or redis.cluster.RedisCluster: what fraudml calls, both have
+
+
+def connector(url: str, timeout_ms: int) -> Callable[[], Client]:
+    """What makes a client of its own without retries, for callers that see to deadlines and retries themselves.
+
+    Raises what :func:`client` raises, at once; a cluster is asked for its nodes only when the client is made.
+    """
+    if Redis is None:
+        raise MissingExtra("redis")
+    if _without_cluster(url)[1]:
+        return partial(client, url, timeout_ms, retries=0)
+    made = client(url, timeout_ms, retries=0)
+    return lambda: made
 
 
 def client(url: str, timeout_ms: int, *, retries: int = RETRIES) -> Client:

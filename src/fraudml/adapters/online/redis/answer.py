@@ -47,7 +47,7 @@ class Answer:
         width = lane.record.itemsize
         held = [_without(read, key) if key in read.repeated else read.held[key] for key in range(len(read.held))]
         folded: list[Folded] | None = None
-        if lane.tile is not None:
+        if lane.tiled:
             if all(is_empty(lane, each) for each in held):
                 held = [each[lane.header_bytes :] for each in held]
             else:
@@ -96,7 +96,7 @@ class Answer:
 
 def blank(layout: Layout) -> Floats:
     """The cells of a transaction whose keys are all missing."""
-    empty = [table.blank for table in (*layout.plan.windows, *layout.plan.lasts)]
+    empty = [*(table.blank for table in layout.plan.windows), *(table.blank for table in layout.plan.lasts)]
     return np.array(list(chain.from_iterable(empty)), dtype=np.float64)
 
 
@@ -104,7 +104,7 @@ def _without(read: Read, key: int) -> bytes:
     """What a lane held, without the batch's own records: those of a batch that is sent again."""
     lane, held = read.lane, read.held[key]
     width, size, head = lane.record.itemsize, lane.id_bytes, b""
-    if lane.tile is not None:
+    if lane.tiled:
         raw = len(take_apart(lane, held).raw)
         head, held = held[: len(held) - raw], held[len(held) - raw :]
     first, until = int(read.group.first[key]), int(read.group.until[key])

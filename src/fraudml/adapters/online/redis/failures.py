@@ -6,6 +6,9 @@ from redis import exceptions
 
 from fraudml.errors import OnlineStoreError
 
+# What the driver raises.
+DRIVER = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+
 # The first word of an error that the server answered -> what it means.
 _ANSWERS = {
     "OOM": "its memory is full (maxmemory); give it more, or shorten windows or FRAUDML_LATENESS_S",

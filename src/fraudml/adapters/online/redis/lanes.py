@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fraudml.adapters.online._plan import Kind, LastPlan, Plan, WindowPlan
+from fraudml.adapters.online._plan import ExtremePlan, Kind, LastPlan, MomentPlan, Plan, WindowPlan
 from fraudml.features.spec import Aggregation, FeatureSet
 
 FORMAT = 1  # of the bytes in Redis: another one never reads these
@@ -48,7 +48,7 @@ class Lane:
     """The records of one entity and stream. ``suffix`` ends its key; ``step_us`` is its windows' resolution.
 
     ``cells``: where among all cells its windows write, and where its ``last`` features do. ``record`` and ``tile`` are
-    the layouts of the records; ``tile`` is ``None`` in an exact lane. ``distinct``: the fields whose distinct values
+    the layouts of the records; ``tile`` is empty in an exact lane. ``distinct``: the fields whose distinct values
     are counted; a tiled lane has a section for each. ``reach_us``: how far back any read can look.
     """
 
@@ -61,9 +61,14 @@ class Lane:
     cells: tuple[int, int]
     fields: tuple[Field, ...]
     record: np.dtype[Any]
-    tile: np.dtype[Any] | None
+    tile: np.dtype[Any]
     distinct: tuple[Field, ...]
     reach_us: int
+
+    @property
+    def tiled(self) -> bool:
+        """Whether old events become tiles."""
+        return bool(self.tile.names)
 
     @property
     def id_bytes(self) -> int:
@@ -73,7 +78,7 @@ class Lane:
     @property
     def header_bytes(self) -> int:
         """The length of the header; 0 in an exact lane."""
-        return HEADER.itemsize + 4 * len(self.distinct) if self.tile is not None else 0
+        return HEADER.itemsize + 4 * len(self.distinct) if self.tiled else 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _lane(
         cells=cells,
         fields=tuple(fields),
         record=record,
-        tile=_tile(windows) if tiled and windows is not None else None,
+        tile=_tile(windows) if tiled and windows is not None else np.dtype([]),
         distinct=distinct,
         reach_us=reach,
     )
@@ -170,7 +175,8 @@ def _fields(feature_set: FeatureSet, plan: Plan, windows: WindowPlan | None, las
     found: dict[str, Field] = {}
     for field in _distinct(windows):
         found[field.name] = field
-    for each in (*windows.moments, *windows.extremes) if windows is not None else ():
+    columns: list[MomentPlan | ExtremePlan] = [*windows.moments, *windows.extremes] if windows is not None else []
+    for each in columns:
         if each.kind is not Kind.presence:
             found[f"x{each.at}"] = _number(each.at, each.kind)
         elif f"h{each.at}" not in found:
@@ -223,5 +229,5 @@ def _describe(feature_set: FeatureSet, plan: Plan, lane: Lane) -> list[Any]:
     columns = [plan.row[field.at].name for field in lane.fields]
     attributes = feature_set.schema.attributes
     ranked = [attributes[plan.row[field.at].name].vocabulary for field in lane.fields if field.sort == "rank"]
-    tile = lane.tile.descr if lane.tile is not None else None
+    tile = lane.tile.descr if lane.tiled else []
     return [lane.suffix, lane.entity, lane.record.descr, tile, columns, ranked, lane.reach_us]

@@ -56,8 +56,9 @@ def read(
 
 def _values(records: Values, at: int, place: Ints, vocabulary: Vocabulary | None) -> Values:
     if vocabulary is not None:
-        return vocabulary.codes[records[f"r{at}"][place]]
-    values = records[f"x{at}"][place]
+        codes: Values = vocabulary.codes[records[f"r{at}"][place]]
+        return codes
+    values: Values = records[f"x{at}"][place]
     if values.dtype.kind == "f":
         return values
     return np.where(values == MISSING, np.nan, values)

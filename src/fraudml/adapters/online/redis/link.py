@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from redis import exceptions
 from redis.crc import key_slot
 
-from fraudml.adapters.online.redis.failures import failure
+from fraudml.adapters.online.redis.failures import DRIVER, failure
 
 ATTEMPTS = 4  # of what a broken connection, a moved slot or a forgotten script prevented
 BACKOFF_S = 0.01  # before another attempt, doubled each time and with jitter
@@ -100,7 +100,7 @@ class Link:
             for answer in answers:
                 if isinstance(answer, _BROKEN):
                     raise answer
-        except (exceptions.RedisError, OSError) as error:
+        except DRIVER as error:
             raise failure(error) from error
         return answers
 
@@ -159,15 +159,15 @@ class Link:
         for pool, places in groups.items():
             try:
                 connection = pool.get_connection()
-            except (exceptions.RedisError, OSError) as error:
+            except DRIVER as error:
                 _put(answers, places, error)
                 continue
             try:
                 words = [commands[i].words(in_full=in_full) for i in places]
-                connection.send_packed_command(connection.pack_commands(words))
+                connection.send_packed_command(connection.pack_commands(words), check_health=False)
             except BaseException as error:
                 self._drop(pool, connection)
-                if not isinstance(error, (exceptions.RedisError, OSError)):
+                if not isinstance(error, DRIVER):
                     raise
                 _put(answers, places, error)
                 continue
@@ -191,7 +191,7 @@ class Link:
                 answers[i] = connection.read_response(timeout=left)
             except exceptions.ResponseError as error:
                 answers[i] = error
-            except (exceptions.RedisError, OSError) as error:
+            except DRIVER as error:
                 connection.disconnect()
                 _put(answers, places[number:], error)
                 return
@@ -243,7 +243,7 @@ def _failures() -> Iterator[None]:
     """Turns the driver's errors into ours."""
     try:
         yield
-    except (exceptions.RedisError, OSError) as error:
+    except DRIVER as error:
         raise failure(error) from error
 
 

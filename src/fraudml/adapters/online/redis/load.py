@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fraudml.adapters.online._rows import check_history
-from fraudml.adapters.online.redis import records
+from fraudml.adapters.online.redis import records, tidy
 from fraudml.adapters.online.redis.answer import NEVER
 from fraudml.adapters.online.redis.epoch import Epoch
 from fraudml.adapters.online.redis.lanes import Lane, Layout
 from fraudml.adapters.online.redis.link import Link
 from fraudml.adapters.online.redis.post import Options, Part, Post
-from fraudml.adapters.online.redis.tidy import MOST_RAW, fold, stamp
 from fraudml.adapters.online.redis.tiles import empty_header, take_apart
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID, normal_column
 from fraudml.features.spec import FeatureSet
@@ -131,12 +130,12 @@ class Loader:
             left = [i for i, key in enumerate(keys) if self._link.node_of(key) not in skipped]
             keys, new = [keys[i] for i in left], [new[i] for i in left]
         loads = bool(self._epoch.token)
-        least = len(empty_header(lane)) + MOST_RAW * width if lane.tile is not None else 2**52
-        options = Options(self._epoch.mark if loads and lane.tile is not None else b"", least, careful=not loads)
+        least = len(empty_header(lane)) + tidy.MOST_RAW * width if lane.tiled else 2**52
+        options = Options(self._epoch.mark if loads and lane.tiled else b"", least, careful=not loads)
         newest = int(packed["time"].max(initial=0))
         for parts in _several(self._post.parts(lane, keys, new, newest, options)):
             answers = self._exchange(parts)
-            if lane.tile is None or not loads:
+            if not lane.tiled or not loads:
                 continue
             shorter = []
             for part, answer in zip(parts, answers, strict=True):
@@ -165,8 +164,8 @@ class Loader:
         before = min(self._fold_before_us, int(times.max()))
         if lane.labels:
             before = min(before, self._newest_us - self._beyond_us) // lane.step_us * lane.step_us
-        shorter = fold(lane, folded, chosen & (times < before), NEVER)
-        return [] if shorter is None else [self._post.replace(lane, key, stamp(bytes_), *shorter)]
+        shorter = tidy.fold(lane, folded, chosen & (times < before), NEVER)
+        return [] if shorter is None else [self._post.replace(lane, key, tidy.stamp(bytes_), *shorter)]
 
     def _complete_nodes(self) -> set[object]:
         """Nodes whose state is complete: a load is for the others."""

@@ -6,7 +6,7 @@ import logging
 
 from redis import exceptions
 
-from fraudml.adapters.online.redis.failures import failure
+from fraudml.adapters.online.redis.failures import DRIVER, failure
 from fraudml.adapters.online.redis.link import Link
 from fraudml.errors import OnlineStoreError
 
@@ -26,7 +26,7 @@ def check_policy(link: Link) -> None:
         except exceptions.NoPermissionError:
             logger.warning("Redis does not tell its maxmemory-policy; online state needs noeviction")
             continue
-        except (exceptions.RedisError, OSError) as error:
+        except DRIVER as error:
             raise failure(error) from error
         if policy != KEEPS:
             raise OnlineStoreError(

@@ -101,13 +101,13 @@ class Post:
         careful = b"1" if options.careful else b""
         for places in self._together(keys):
             names = [keys[i] for i in places]
-            rings = [ring(name) for name in names] if lane.tile is not None else []
+            rings = [ring(name) for name in names] if lane.tiled else []
             words = (len(names) + len(rings), *names, *rings, len(names), *fixed, careful, *(new[i] for i in places))
             yield Part(Command(names[0], words, self._lanes), places)
 
     def replace(self, lane: Lane, key: bytes, replaced: tuple[int, str], new: bytes, ids: bytes) -> Command:
         """The call that puts ``new`` in place of the first so many bytes with this SHA-1."""
-        keys = [key, ring(key)] if lane.tile is not None else [key]
+        keys = [key, ring(key)] if lane.tiled else [key]
         words = (len(keys), *keys, *replaced, new, self.keep_ms(lane, 0), ids, RING * lane.id_bytes)
         return Command(key, words, self._replace)
 

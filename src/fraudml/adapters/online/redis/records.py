@@ -89,7 +89,8 @@ class Records:
         encoded = column.dictionary_encode()
         texts = [*encoded.dictionary.to_pylist(), None]
         known = np.array(list(map(self._of_text(field), texts)), dtype=SORTS[field.sort])
-        return known[pc.fill_null(encoded.indices, len(texts) - 1).to_numpy(zero_copy_only=False)]
+        encoding: Values = known[pc.fill_null(encoded.indices, len(texts) - 1).to_numpy(zero_copy_only=False)]
+        return encoding
 
     def _of_text(self, field: Field) -> Callable[[str | None], int]:
         if field.sort == "rank":

@@ -42,7 +42,8 @@ class Sight:
             offsets = np.minimum(np.maximum(times, self._low), self._high + 1) - self._low
         else:
             offsets = np.searchsorted(self._ranks, times)
-        return np.searchsorted(self._keys, lanes * self._span + offsets)
+        places: Ints = np.searchsorted(self._keys, lanes * self._span + offsets)
+        return places
 
     def sort(self, values: Values) -> Values:
         """Values of the events, brought into this order."""

@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 import numpy as np
-from redis import exceptions
 
-from fraudml.adapters.online.redis.failures import failure
+from fraudml.adapters.online.redis.failures import DRIVER, failure
 from fraudml.adapters.online.redis.lanes import Lane, Layout
 from fraudml.adapters.online.redis.link import Client, Link
 from fraudml.adapters.online.redis.tiles import take_apart
@@ -27,7 +26,7 @@ def count(link: Link, layout: Layout, feature_set: FeatureSet) -> dict[str, Any]
         try:
             names, share = _names(node, layout.namespace)
             held = _count(node, names, layout, feature_set)
-        except (exceptions.RedisError, OSError) as error:
+        except DRIVER as error:
             raise failure(error) from error
         estimated |= share < 1
         entities += len({tag for tag, _ in names}) / share
@@ -71,7 +70,7 @@ def _count(
             if lane is not None:
                 key = b"fraudml:{%s:%s}:%s" % (layout.namespace.encode(), tag, suffix)
                 asked.append(lane)
-                pipe.execute_command("STRLEN" if lane.tile is None else "GET", key)
+                pipe.execute_command("STRLEN" if not lane.tiled else "GET", key)
         for lane, answer in zip(asked, pipe.execute(), strict=True):
             which = (lane.entity, lane.suffix)
             events[which] = events.get(which, 0) + _events(lane, answer)
@@ -79,7 +78,7 @@ def _count(
 
 
 def _events(lane: Lane, answer: Any) -> int:
-    if lane.tile is None:
+    if not lane.tiled:
         return int(answer) // lane.record.itemsize
     folded = take_apart(lane, answer or b"")
     tiles = np.frombuffer(folded.tiles, lane.tile)

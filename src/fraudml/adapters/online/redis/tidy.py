@@ -54,13 +54,13 @@ class Tidy:
         """Look at the lanes of a batch; no read before ``seal_us`` will come."""
         lane, counts = read.lane, seen.until - seen.first
         wanted = np.zeros(len(counts), np.bool_)
-        if lane.tile is not None and not lane.labels:
+        if lane.tiled and not lane.labels:
             wanted |= counts > MOST_RAW
         if seal_us > NEVER:
-            before = foldable_us(lane, seal_us) if lane.tile is not None and lane.labels else drop_us(lane, seal_us)
+            before = foldable_us(lane, seal_us) if lane.tiled and lane.labels else drop_us(lane, seal_us)
             sums = running((seen.times < before).astype(np.int64))
             old = sums[seen.until] - sums[seen.first]
-            most = MOST_RAW if lane.tile is not None and lane.labels else np.maximum(LEAST_DROPPED - 1, counts // 4)
+            most = MOST_RAW if lane.tiled and lane.labels else np.maximum(LEAST_DROPPED - 1, counts // 4)
             wanted |= old > most
         for view in np.flatnonzero(wanted).tolist():
             number = int(read.group.key[view])
@@ -82,7 +82,7 @@ def stamp(held: bytes) -> tuple[int, str]:
 
 def shorten(lane: Lane, held: bytes, seal_us: int) -> tuple[bytes, bytes] | None:
     """Shorter bytes for a lane and the ids that were folded, or ``None`` when it is not worth it."""
-    if lane.tile is None:
+    if not lane.tiled:
         records = np.frombuffer(held, lane.record)
         keep = _seen(lane, np.ascontiguousarray(records["time"]), seal_us)
         dropped = len(keep) - np.count_nonzero(keep)
@@ -146,7 +146,8 @@ def _seen(lane: Lane, times: Ints, seal_us: int) -> NDArray[np.bool_]:
         before = int(times[times < seal_us].max(initial=NEVER))
         keep_us = before if lane.windows is None else min(before, seal_us - lane.windows.horizon_us)
         keep_us = max(keep_us, drop_us(lane, seal_us))
-    return (times >= keep_us) | (times == newest)
+    keep: NDArray[np.bool_] = (times >= keep_us) | (times == newest)
+    return keep
 
 
 def _old_enough(lane: Lane, times: Ints, seal_us: int) -> NDArray[np.bool_]:

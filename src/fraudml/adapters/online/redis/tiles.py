@@ -69,21 +69,21 @@ def empty_header(lane: Lane) -> bytes:
 
 def as_tiles(lane: Lane, records: Values) -> Values:
     """A tile for each record, whose start is the event's time."""
-    tiles = np.zeros(len(records), lane.tile)
+    tiles, names = np.zeros(len(records), lane.tile), lane.tile.names or ()
     tiles["start"] = records["time"]
     tiles["count"] = 1
     for moment in lane.windows.moments if lane.windows is not None else ():
         at = moment.at
         values, present = column(lane, records, at)
-        if f"n{at}" in tiles.dtype.names:
+        if f"n{at}" in names:
             tiles[f"n{at}"] = present
         if values is None:
             continue
         values = np.where(present, values, 0)
-        if f"sum{at}" in tiles.dtype.names:
+        if f"sum{at}" in names:
             tiles[f"sum{at}"] = values
         for name, limbs in (("s", 2), ("q", 3)):
-            if f"{name}0_{at}" in tiles.dtype.names:
+            if f"{name}0_{at}" in names:
                 for i, limb in enumerate(split(values if name == "s" else squared(values), limbs)):
                     tiles[f"{name}{i}_{at}"] = limb
     for name in _extremes(tiles.dtype):
