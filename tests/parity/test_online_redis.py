@@ -126,7 +126,7 @@ def test_a_batch_that_is_sent_again_gets_the_same_answer_and_adds_nothing(
 @given(histories(max_transactions=30), st.data())
 def test_a_load_while_others_add_is_a_replay(server: Server, history: History, data: st.DataObject) -> None:
     """Some events are loaded, some added meanwhile, some both, in any order; two processes, and perhaps one more that
-    began to load before and died."""
+    began to load before and died: the load goes on where that one was, or begins anew."""
     history = distinct_labels(history)
     loading = server.store(history)
     adding = RedisOnlineStore(
@@ -137,14 +137,13 @@ def test_a_load_while_others_add_is_a_replay(server: Server, history: History, d
     ways = [data.draw(st.sampled_from(["load", "add", "both"])) for _ in events]
     loaded = [event for event, way in zip(events, ways, strict=True) if way != "add"]
     added = [event for event, way in zip(events, ways, strict=True) if way != "load"]
+    marked = None
     if data.draw(st.booleans()):
-        died = RedisOnlineStore(history.feature_set, loading._link.client, project=_project(loading))
-        assert died.claim_load()
-        died.load(record_batch(history.feature_set.schema, loaded[: len(loaded) // 2], history.first_labels))
-        died._loader.flush()
-        loading._link.client().delete(died._epoch._lock)
+        marked = _begin(history, loading, loaded, data)
+        loaded = loaded[int(marked or 0) :]
     assert loading.lost()
     assert loading.claim_load()
+    assert loading.mark() == marked
     assert not adding.claim_load()
     while loaded or added:
         size = data.draw(st.integers(1, 4))
@@ -162,6 +161,21 @@ def test_a_load_while_others_add_is_a_replay(server: Server, history: History, d
     check(history, adding.read(events), events, [events] * len(events), same)
     late = [msgspec.structs.replace(event, transaction_id=f"{event.transaction_id} again") for event in events]
     check(history, adding.read_then_update(late[:1]), late[:1], [events], same)
+
+
+def _begin(history: History, store: RedisOnlineStore, events: list[Transaction], data: st.DataObject) -> str | None:
+    """A process loads some events and dies; it may have noted how far it had come."""
+    died = RedisOnlineStore(history.feature_set, store._link.client, project=_project(store), lateness_us=2 * DAY_US)
+    assert died.claim_load()
+    cut = data.draw(st.integers(0, len(events)))
+    marked = str(cut) if data.draw(st.booleans()) else None
+    for first, until in ((0, cut), (cut, data.draw(st.integers(cut, len(events))))):
+        died.load(record_batch(history.feature_set.schema, events[first:until], history.first_labels))
+        died._loader.flush()
+        if marked and not first:
+            died.set_mark(marked)
+    store._link.client().delete(died._epoch._lock)  # its time is over
+    return marked
 
 
 def _project(store: RedisOnlineStore) -> str:

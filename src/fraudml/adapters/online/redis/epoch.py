@@ -15,6 +15,7 @@ from fraudml.adapters.online.redis.link import Command, Link, Script
 from fraudml.errors import StateLost
 
 READY = b"ready"
+LOADING = b"loading:"
 MARKS = 1024  # in a cluster
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
 LOCK_MS = 300_000  # a process that loads says so more often
@@ -30,6 +31,7 @@ class Epoch:
         self._link = link
         self._namespace = namespace
         self._lock = f"fraudml:{{{namespace}:load}}".encode()
+        self._note = f"fraudml:{{{namespace}:load}}:mark".encode()
         self._replace = Script.read("epoch.lua")
         self._keys: list[bytes] = []
         self._owners: dict[object, list[bytes]] = {}
@@ -37,7 +39,7 @@ class Epoch:
         self.token = b""  # of this process's load
 
     @property
-    def mark(self) -> bytes:
+    def stamp(self) -> bytes:
         """Four bytes that tell this load from others; none without a load."""
         return bytes.fromhex(self.token.decode())[:4]
 
@@ -78,9 +80,25 @@ class Epoch:
             return False
         owners = self._link.primaries(self._every())
         lost = [key for node, keys in owners.items() if not ready.get(node, False) for key in keys]
-        self._link.exchange([Command(key, ("SET", key, b"loading:" + token)) for key in lost])
+        noted, *marks = self._link.exchange([Command(key, ("GET", key)) for key in (self._note, *lost)])
+        before = (noted or b"").partition(b":")[0]
+        if before and set(marks) == {LOADING + before}:  # a load that was interrupted, and nothing of it is lost
+            self.token = before
+            return True
+        begun = [Command(key, ("SET", key, LOADING + token)) for key in lost]
+        self._link.exchange([Command(self._note, ("DEL", self._note)), *begun])
         self.token = token
         return True
+
+    def set_mark(self, text: str) -> None:
+        """Note how far this process's load has come."""
+        self._link.exchange([Command(self._note, ("SET", self._note, self.token + b":" + text.encode()))])
+
+    def mark(self) -> str | None:
+        """What was noted of this process's load, or of the one that it goes on with."""
+        noted = self._link.exchange([Command(self._note, ("GET", self._note))])[0] or b""
+        token, colon, text = noted.partition(b":")
+        return text.decode() if colon and token == self.token else None
 
     def renewal(self) -> Command:
         """Says that this process still loads."""
@@ -88,7 +106,7 @@ class Epoch:
 
     def check_load(self, marks: Sequence[object]) -> None:
         """Raise StateLost when answers to :meth:`asked` say that the load is not this process's any more."""
-        if any(mark not in (READY, b"loading:" + self.token) for mark in marks):
+        if any(mark not in (READY, LOADING + self.token) for mark in marks):
             self.token = b""
             raise StateLost(TAKEN_OVER)
 
@@ -98,8 +116,8 @@ class Epoch:
         if not self.token:
             self._link.exchange([Command(key, ("SET", key, READY)) for key in every])
             return
-        expected, self.token = b"loading:" + self.token, b""
+        expected, self.token = LOADING + self.token, b""
         answers = self._link.exchange([Command(key, (1, key, expected, READY), self._replace) for key in every])
-        self._link.exchange([Command(self._lock, ("DEL", self._lock))])
+        self._link.exchange([Command(key, ("DEL", key)) for key in (self._lock, self._note)])
         if not all(answers):
             raise StateLost(TAKEN_OVER)

@@ -51,12 +51,13 @@ class Loader:
         self._reach_us = beyond_us + max((lane.reach_us for lane in lanes), default=0)
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
+        self._mark: str | None = None  # of what was gathered
         self._newest_us = NEVER
         self._fold_before_us = NEVER
 
     def begin(self) -> None:
         """A load was claimed."""
-        self._batches, self._rows, self._newest_us = [], 0, NEVER
+        self._batches, self._rows, self._newest_us, self._mark = [], 0, NEVER, None
         self._fold_before_us = time.time_ns() // 1_000 - FRESH_US
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -78,6 +79,12 @@ class Loader:
             if self._rows >= ROWS // 2:
                 self.flush()
 
+    def note(self, mark: str) -> None:
+        """A mark for all that was added so far: it is set when that was sent."""
+        self._mark = mark
+        if not self._batches:
+            self._set_mark()
+
     def flush(self) -> None:
         """Send what was gathered."""
         if not self._batches:
@@ -88,6 +95,12 @@ class Loader:
         self._batches, self._rows = [], 0
         for batch in events:
             self._send(batch)
+        self._set_mark()
+
+    def _set_mark(self) -> None:
+        if self._mark is not None:
+            self._epoch.set_mark(self._mark)
+            self._mark = None
 
     def _prune(self) -> None:
         """Forget rows that no read can see."""
@@ -131,7 +144,7 @@ class Loader:
             keys, new = [keys[i] for i in left], [new[i] for i in left]
         loads = bool(self._epoch.token)
         least = len(empty_header(lane)) + tidy.MOST_RAW * width if lane.tiled else 2**52
-        options = Options(self._epoch.mark if loads and lane.tiled else b"", least, careful=not loads)
+        options = Options(self._epoch.stamp if loads and lane.tiled else b"", least, careful=not loads)
         newest = int(packed["time"].max(initial=0))
         for parts in _several(self._post.parts(lane, keys, new, newest, options)):
             answers = self._exchange(parts)
@@ -157,7 +170,7 @@ class Loader:
         """Fold what was just loaded, but for the newest: others' events must stay as they are, to be left out."""
         bytes_ = (held or empty_header(lane)) + new
         folded = take_apart(lane, bytes_)
-        folded = replace(folded, head=self._epoch.mark + folded.head[4:])
+        folded = replace(folded, head=self._epoch.stamp + folded.head[4:])
         raw = np.frombuffer(folded.raw, lane.record)
         times = raw["time"]
         chosen = np.arange(len(raw)) >= len(raw) - len(new) // lane.record.itemsize
@@ -165,7 +178,10 @@ class Loader:
         if lane.labels:
             before = min(before, self._newest_us - self._beyond_us) // lane.step_us * lane.step_us
         shorter = tidy.fold(lane, folded, chosen & (times < before), NEVER)
-        return [] if shorter is None else [self._post.replace(lane, key, tidy.stamp(bytes_), *shorter)]
+        if shorter is None:
+            return []
+        # all ids: a load that is interrupted and goes on sends these rows once more
+        return [self._post.replace(lane, key, tidy.stamp(bytes_), *shorter, beside=len(shorter[1]))]
 
     def _complete_nodes(self) -> set[object]:
         """Nodes whose state is complete: a load is for the others."""

@@ -105,10 +105,13 @@ class Post:
             words = (len(names) + len(rings), *names, *rings, len(names), *fixed, careful, *(new[i] for i in places))
             yield Part(Command(names[0], words, self._lanes), places)
 
-    def replace(self, lane: Lane, key: bytes, replaced: tuple[int, str], new: bytes, ids: bytes) -> Command:
-        """The call that puts ``new`` in place of the first so many bytes with this SHA-1."""
+    def replace(
+        self, lane: Lane, key: bytes, replaced: tuple[int, str], new: bytes, ids: bytes, beside: int = 0
+    ) -> Command:
+        """The call that puts ``new`` in place of the first so many bytes with this SHA-1. The lane remembers ``ids``,
+        and of those before :data:`RING` without as many bytes as ``beside``."""
         keys = [key, ring(key)] if lane.tiled else [key]
-        words = (len(keys), *keys, *replaced, new, self.keep_ms(lane, 0), ids, RING * lane.id_bytes)
+        words = (len(keys), *keys, *replaced, new, self.keep_ms(lane, 0), ids, RING * lane.id_bytes + beside)
         return Command(key, words, self._replace)
 
     def keep_ms(self, lane: Lane, newest_us: int) -> int:

@@ -109,6 +109,17 @@ class RedisOnlineStore:
             self._loader.flush()
             self._epoch.finish()
 
+    def set_mark(self, text: str) -> None:
+        """See ``OnlineStore``."""
+        with self._loading:
+            self._loader.note(text)
+
+    def mark(self) -> str | None:
+        """See ``OnlineStore``: of the load that this process has claimed."""
+        self._check()
+        with self._loading:
+            return self._epoch.mark()
+
     def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
         """See ``OnlineStore``."""
         rows = self._rows.of(transactions)
