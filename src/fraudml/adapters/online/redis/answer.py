@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from redis import exceptions
 
 from fraudml.adapters.online._plan import Plan
 from fraudml.adapters.online.redis import last, windows
+from fraudml.adapters.online.redis.failures import failure
 from fraudml.adapters.online.redis.groups import Group, newest, pieces
 from fraudml.adapters.online.redis.lanes import Lane, Layout
 from fraudml.adapters.online.redis.post import Read
@@ -43,6 +46,12 @@ class Answer:
 
     def of(self, read: Read, cells: Floats, late: NDArray[np.bool_]) -> Seen:
         """Write the cells of a lane's features, and which transactions are late."""
+        try:
+            return self._of(read, cells, late)
+        except (ValueError, struct.error) as error:
+            raise failure(exceptions.ResponseError(f"WRONGTYPE {error}")) from error
+
+    def _of(self, read: Read, cells: Floats, late: NDArray[np.bool_]) -> Seen:
         lane, group = read.lane, read.group
         width = lane.record.itemsize
         held = [_without(read, key) if key in read.repeated else read.held[key] for key in range(len(read.held))]
