@@ -52,8 +52,9 @@ def run() -> str:
         rows += _measured("Redis", shared)
         fill(memory, CARDS, EVENTS, declared)
         rows += _measured("in this process", memory)
-        rows.append(["Redis", *_bytes(running, store, declared)])
         rows += _bulk("Redis", running, store, declared)
+    with server() as empty:
+        rows.append(["Redis", *_bytes(empty, partial(redis_store, empty), declared)])
     table = common.table(["store", "what", "measured"], rows)
     told = (
         f"2 entities x 4 windows x (count, sum, std), {CARDS:,} keys each, {EVENTS} events of each key within 30 days, "
@@ -157,7 +158,6 @@ def _bytes(running: RedisServer, store: Callable[..., RedisOnlineStore], declare
     features = [f for f in declared.feature_set.features if getattr(f, "over", "") == "customer"]
     cards = store(FeatureSet(declared.schema, features))
     with running.client() as client:
-        client.flushdb()
         before = int(client.info("memory")["used_memory"])
         fill(cards, CARDS, EVENTS, declared)
         taken = (int(client.info("memory")["used_memory"]) - before) / CARDS

@@ -107,51 +107,56 @@ class Tiles:
 
 
 def read(lane: Lane, source: Records | Tiles, lanes: Ints, times: Ints, out: Floats) -> None:
-    """Write the cells of ``lane.windows`` (``WindowPlan.cells``) for transactions: float64 ``[n, cells]``."""
+    """Write the cells of ``lane.windows`` (``WindowPlan.cells``) for transactions: float64 ``[n, cells]``.
+
+    All windows of a column are one call of NumPy: for a single transaction the calls are what takes time.
+    """
     plan = lane.windows
     if plan is None:
         return
     aligned = times if lane.step_us == 1 else times // lane.step_us * lane.step_us
-    sight = source.sight
-    until = sight.find(lanes, times)
-    starts = [aligned - min(length, FOREVER_US) for length in plan.lengths_us]
-    first = [sight.find(lanes, start) for start in starts]
-    first = [np.minimum(each, until) for each in first]
+    lengths = np.array([min(length, FOREVER_US) for length in plan.lengths_us], dtype=np.int64)
+    starts = aligned - lengths[:, None]
+    until = source.sight.find(lanes, times)
+    first = np.minimum(source.sight.find(lanes, starts), until)
     cell = 0
-    for window in plan.counted:
-        out[:, cell] = source.counted(first[window], until)
-        cell += 1
+
+    def put(windows: Sequence[int], found: Sequence[Values]) -> None:
+        """Values of each window, one after the other, for each of some aggregations."""
+        nonlocal cell
+        width = len(windows) * len(found)
+        for number, values in enumerate(found):
+            out[:, cell + number : cell + width : len(found)] = values.reshape(len(windows), -1).T
+        cell += width
+
+    def slices(windows: Sequence[int]) -> tuple[Ints, Ints]:
+        chosen = first if len(windows) == len(first) else first[list(windows)]
+        return chosen.reshape(-1), until[None].repeat(len(windows), axis=0).reshape(-1)
+
+    if plan.counted:
+        put(plan.counted, [source.counted(*slices(plan.counted))])
     for moment in plan.moments:
-        summed = source.moment(moment)
-        for window in moment.windows:
-            found = summed.read(first[window], until, moment.wanted)
-            for agg in moment.wanted:
-                out[:, cell] = found[agg]
-                cell += 1
+        answers = source.moment(moment).read(*slices(moment.windows), moment.wanted)
+        put(moment.windows, [answers[agg] for agg in moment.wanted])
     for extreme in plan.extremes:
         if extreme.agg is Aggregation.nunique:
             field = next(each for each in lane.distinct if each.at == extreme.at)
-            counts = _distinct(source, field, lanes, [starts[window] for window in extreme.windows], times)
-            out[:, cell : cell + len(extreme.windows)] = counts
-            cell += len(extreme.windows)
+            put(extreme.windows, [_distinct(source, field, lanes, starts[list(extreme.windows)], times)])
             continue
-        least = extreme.agg is Aggregation.min
-        values = source.extreme(extreme, "lo" if least else "hi")
-        empty = nothing("lo" if least else "hi", values.dtype)
-        for window in extreme.windows:
-            found_extreme = reduce(np.minimum if least else np.maximum, values, first[window], until, empty)
-            out[:, cell] = np.where(found_extreme == empty, np.nan, found_extreme)
-            cell += 1
+        name, function = ("lo", np.minimum) if extreme.agg is Aggregation.min else ("hi", np.maximum)
+        values = source.extreme(extreme, name)
+        empty = nothing(name, values.dtype)
+        found = reduce(function, values, *slices(extreme.windows), empty)
+        put(extreme.windows, [np.where(found == empty, np.nan, found)])
 
 
-def _distinct(source: Records | Tiles, field: Field, lanes: Ints, starts: Sequence[Ints], times: Ints) -> Floats:
+def _distinct(source: Records | Tiles, field: Field, lanes: Ints, starts: Ints, times: Ints) -> Floats:
     sight, values = source.distinct(field)
-    before = previous(sight.lanes, values)
     until = sight.find(lanes, times)
-    counts = np.empty((len(times), len(starts)))
-    for number, start in enumerate(starts):
-        first = np.minimum(sight.find(lanes, start), until)
-        counts[:, number] = distinct(before, first, until)
+    first = np.minimum(sight.find(lanes, starts), until)
+    counts = distinct(
+        previous(sight.lanes, values), first.reshape(-1), until[None].repeat(len(starts), axis=0).reshape(-1)
+    )
     return np.where(counts > 0, counts, np.nan)
 
 
