@@ -21,7 +21,7 @@ from fraudml.features.spec import Aggregation, FeatureSet, LabelAggregation, Lab
 from tests.parity.strategies import record_batch
 from tests.support.scoring import SCHEMA, T0, transaction
 from tests.support.servers.redis import RedisServer
-from tests.support.servers.redis_cluster import RedisCluster, move_slot
+from tests.support.servers.redis_cluster import RedisClusterServers, move_slot
 
 TIMEOUT_MS = 1_000
 FEATURES = FeatureSet(
@@ -37,8 +37,8 @@ FEATURES = FeatureSet(
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[RedisCluster]:
-    cluster = RedisCluster()
+def made() -> Iterator[RedisClusterServers]:
+    cluster = RedisClusterServers()
     try:
         yield cluster
     finally:
@@ -46,7 +46,7 @@ def made() -> Iterator[RedisCluster]:
 
 
 @pytest.fixture
-def cluster(made: RedisCluster) -> RedisCluster:
+def cluster(made: RedisClusterServers) -> RedisClusterServers:
     """All nodes up and empty."""
     for node in made.nodes:
         with node.client() as client:
@@ -55,7 +55,7 @@ def cluster(made: RedisCluster) -> RedisCluster:
     return made
 
 
-def open_store(cluster: RedisCluster, *, ready: bool = True, **options: Any) -> RedisOnlineStore:
+def open_store(cluster: RedisClusterServers, *, ready: bool = True, **options: Any) -> RedisOnlineStore:
     store = RedisOnlineStore(FEATURES, redis.connector(cluster.url, TIMEOUT_MS), timeout_ms=TIMEOUT_MS, **options)
     if ready:
         store.loaded()
@@ -84,7 +84,7 @@ def holds(node: RedisServer) -> int:
         return len(list(client.scan_iter(match="*:customer:*", count=1_000)))
 
 
-def test_keys_lie_on_all_nodes_and_values_are_the_reference(cluster: RedisCluster) -> None:
+def test_keys_lie_on_all_nodes_and_values_are_the_reference(cluster: RedisClusterServers) -> None:
     store = open_store(cluster)
     decided = events(*range(200))
     for first in range(0, 200, 40):
@@ -99,7 +99,7 @@ def test_keys_lie_on_all_nodes_and_values_are_the_reference(cluster: RedisCluste
 
 
 def test_one_node_emptied_is_noticed_and_only_it_is_loaded_again(
-    cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+    cluster: RedisClusterServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tidy, "MOST_RAW", 10)
     monkeypatch.setattr(tidy, "KEPT_RAW", 4)
@@ -122,7 +122,7 @@ def test_one_node_emptied_is_noticed_and_only_it_is_loaded_again(
     check(store, events(*range(180)))
 
 
-def test_a_slot_that_moves_takes_its_state_along(cluster: RedisCluster) -> None:
+def test_a_slot_that_moves_takes_its_state_along(cluster: RedisClusterServers) -> None:
     store = open_store(cluster)
     store.read_then_update(events(*range(60)))
     lane = f"fraudml:{{{store._layout.namespace}:terminal:term-1}}:l".encode()
@@ -144,7 +144,7 @@ def test_a_slot_that_moves_takes_its_state_along(cluster: RedisCluster) -> None:
     move_slot(slot, target, source)
 
 
-def test_a_node_that_hangs_costs_a_deadline_and_what_it_missed_is_added_later(cluster: RedisCluster) -> None:
+def test_a_node_that_hangs_costs_a_deadline_and_what_it_missed_is_added_later(cluster: RedisClusterServers) -> None:
     store = open_store(cluster)
     store.read_then_update(events(*range(30)))
     cluster.nodes[2].process.send(signal.SIGSTOP)
@@ -160,7 +160,7 @@ def test_a_node_that_hangs_costs_a_deadline_and_what_it_missed_is_added_later(cl
     check(store, events(*range(90)))
 
 
-def test_a_node_that_was_killed_and_comes_back_empty(cluster: RedisCluster) -> None:
+def test_a_node_that_was_killed_and_comes_back_empty(cluster: RedisClusterServers) -> None:
     store = open_store(cluster)
     store.read_then_update(events(*range(30)))
     cluster.nodes[0].process.kill()
@@ -188,6 +188,6 @@ def test_a_single_server_is_no_cluster(redis_url: str) -> None:
         store.lost()
 
 
-def _slots(cluster: RedisCluster, node: RedisServer) -> range:
+def _slots(cluster: RedisClusterServers, node: RedisServer) -> range:
     number, most = cluster.nodes.index(node), len(cluster.nodes)
     return range(16_384 * number // most, 16_384 * (number + 1) // most)

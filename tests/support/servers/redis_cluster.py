@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import redis
+
 from tests.support.servers.process import LOOPBACK, START_S, free_port
 from tests.support.servers.redis import RedisServer
 
@@ -23,6 +25,10 @@ class RedisClusterServers:
             with node.client() as client:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
                 client.execute_command("CLUSTER MEET", LOOPBACK, self.nodes[0].port, buses[0])
+        self.wait()
+
+    def wait(self) -> None:
+        """Until each node knows all others and serves."""
         until = time.monotonic() + START_S
         while not all(self._is_whole(node) for node in self.nodes):
             assert time.monotonic() < until, "the nodes do not find each other"
@@ -47,3 +53,22 @@ class RedisClusterServers:
         with node.client() as client:
             knows = client.execute_command("CLUSTER NODES")
             return len(knows) == NODES and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+
+
+def move_slot(slot: int, source: RedisServer, target: RedisServer, *, finish: bool = True) -> None:
+    """Move a slot with its keys; without ``finish`` it is under way, half of its keys moved."""
+    with source.client() as old, target.client() as new:
+        ids = [_id(old), _id(new)]
+        new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        keys = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 1_000)
+        for key in keys if finish else keys[: len(keys) // 2]:
+            old.execute_command("MIGRATE", LOOPBACK, target.port, key, 0, 5_000)
+        if finish:
+            for client in (new, old):
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
+
+
+def _id(client: redis.Redis) -> str:
+    told = client.execute_command("CLUSTER MYID")
+    return told.decode() if isinstance(told, bytes) else str(told)
