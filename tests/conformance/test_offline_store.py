@@ -43,13 +43,23 @@ SCHEMA = Schema(
 Row = tuple[str, int, str | None, str | None, int | None, str | None, bool | None, int | None]
 
 
-def open_duckdb(folder: Path) -> OfflineStore:
+def open_duckdb(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(threads=2, memory_limit="500MB", temp_directory=folder)
 
 
-OPEN: dict[str, Callable[[Path], OfflineStore]] = {"duckdb": open_duckdb}
+def open_postgres(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    from fraudml.adapters.connections.postgres_session import connector
+    from fraudml.adapters.offline.postgres import PostgresOfflineStore
+
+    return PostgresOfflineStore(connector(request.getfixturevalue("postgres_url"), "FRAUDML_OFFLINE_URL"))
+
+
+OPEN: dict[str, Callable[[Path, pytest.FixtureRequest], OfflineStore]] = {
+    "duckdb": open_duckdb,
+    "postgres": open_postgres,
+}
 
 
 def row(name: str, time_us: int, **values: Any) -> Row:
@@ -83,7 +93,7 @@ def values(store: OfflineStore, *features: Any, **arguments: Any) -> dict[str, A
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OfflineStore]:
     importlib.import_module(f"fraudml.adapters.offline.{request.param}")
     assert request.param in OPEN, f"say in OPEN how to open adapters/offline/{request.param}.py"
-    store = OPEN[request.param](tmp_path)
+    store = OPEN[request.param](tmp_path, request)
     yield store
     store.close()
 
