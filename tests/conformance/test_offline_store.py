@@ -25,6 +25,7 @@ from fraudml.features.spec import (
     WindowFeature,
 )
 from fraudml.features.stores import OfflineStore
+from tests.support.offline import open_postgres, open_snowflake
 
 ADAPTERS = sorted(
     path.stem for path in Path(fraudml.adapters.offline.__path__[0]).glob("*.py") if not path.name.startswith("_")
@@ -49,16 +50,18 @@ def open_duckdb(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
     return DuckDBOfflineStore(threads=2, memory_limit="500MB", temp_directory=folder)
 
 
-def open_postgres(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
-    from fraudml.adapters.connections.postgres_session import connector
-    from fraudml.adapters.offline.postgres import PostgresOfflineStore
+def open_in_postgres(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_postgres(request.getfixturevalue("postgres_url"))
 
-    return PostgresOfflineStore(connector(request.getfixturevalue("postgres_url"), "FRAUDML_OFFLINE_URL"))
+
+def open_in_snowflake(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_snowflake(request.getfixturevalue("snowflake_url"))
 
 
 OPEN: dict[str, Callable[[Path, pytest.FixtureRequest], OfflineStore]] = {
     "duckdb": open_duckdb,
-    "postgres": open_postgres,
+    "postgres": open_in_postgres,
+    "snowflake": open_in_snowflake,
 }
 
 
@@ -229,8 +232,11 @@ def test_a_label_without_entities_has_those_of_its_transaction(store: OfflineSto
         store.put_labels([Label("a", True, T0 + 1, ("c",))])
 
 
-def test_sums_beyond_64_bits_are_exact(store: OfflineStore) -> None:
+def test_sums_beyond_64_bits_are_exact(store: OfflineStore, request: pytest.FixtureRequest) -> None:
     """The squares of 10^12 need 80 bits, and the deviation is one part in 10^12."""
+    if type(store).__name__ == "SnowflakeOfflineStore":
+        gap = "fakesnow computes NUMBER(38, 0), which has 38 digits in Snowflake, in 64 bits"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=OfflineStoreError, reason=gap))
     amounts = [10**12, 10**12 - 1, 10**12 - 2]
     store.put(reader([row(f"{i}", T0 + i, amount=amount) for i, amount in enumerate([*amounts, 0])]))
     std = WindowFeature(name="std", over="customer", agg=Aggregation.std, of="amount", length="1h")
