@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.support.servers.bigquery import BigQueryServer
     from tests.support.servers.snowflake import SnowflakeServer
 
 # Two xdist workers that each start one thread per core only slow each other down.
@@ -67,6 +68,16 @@ def snowflake_server() -> Iterator[SnowflakeServer]:
 def snowflake_url(snowflake_server: SnowflakeServer) -> str:
     """The URL of a fresh, empty schema of the emulator."""
     return snowflake_server.new_database()
+
+
+@pytest.fixture
+def bigquery_server() -> Iterator[BigQueryServer]:
+    """An emulator of BigQuery with an empty data set."""
+    from tests.support.servers import bigquery
+
+    server = bigquery.BigQueryServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from fraudml.features.spec import (
     WindowFeature,
 )
 from fraudml.features.stores import OfflineStore
-from tests.support.offline import open_postgres, open_snowflake
+from tests.support.offline import open_bigquery, open_postgres, open_snowflake
 
 ADAPTERS = sorted(
     path.stem for path in Path(fraudml.adapters.offline.__path__[0]).glob("*.py") if not path.name.startswith("_")
@@ -58,7 +58,12 @@ def open_in_snowflake(folder: Path, request: pytest.FixtureRequest) -> OfflineSt
     return open_snowflake(request.getfixturevalue("snowflake_url"))
 
 
+def open_in_bigquery(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_bigquery(request.getfixturevalue("bigquery_server").url)
+
+
 OPEN: dict[str, Callable[[Path, pytest.FixtureRequest], OfflineStore]] = {
+    "bigquery": open_in_bigquery,
     "duckdb": open_duckdb,
     "postgres": open_in_postgres,
     "snowflake": open_in_snowflake,

@@ -19,8 +19,9 @@ from fraudml.features.sql import DIALECTS, Dialect, state_features_sql
 from fraudml.features.stores import OfflineStore
 from tests.parity.compare import agrees
 from tests.parity.strategies import TIMES, History, histories
-from tests.support.offline import open_postgres, open_snowflake
+from tests.support.offline import open_bigquery, open_postgres, open_snowflake
 from tests.support.servers import postgres
+from tests.support.servers.bigquery import BigQueryServer
 from tests.support.servers.snowflake import SnowflakeServer
 
 # What every engine can run: DuckDB without the abilities that only it has.
@@ -43,6 +44,14 @@ def postgres_database(postgres_server: str) -> str:
 def snowflake_schema(snowflake_server: SnowflakeServer) -> str:
     """One for all examples."""
     return snowflake_server.new_database()
+
+
+@pytest.fixture(scope="module")
+def bigquery_url() -> Iterator[str]:
+    """One data set for all examples."""
+    server = BigQueryServer()
+    yield server.url
+    server.close()
 
 
 def check(history: History, table: pa.Table, wanted: list[Transaction]) -> None:
@@ -135,10 +144,17 @@ def test_a_slice_of_postgres(
 
 
 # The emulator computes what has 38 digits in Snowflake in 64 bits, and answers slowly.
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(history=histories(limit=10**5), since_us=st.none() | TIMES, until_us=st.none() | TIMES)
 def test_snowflake(snowflake_schema: str, history: History, since_us: int | None, until_us: int | None) -> None:
     table = by_store(open_snowflake(snowflake_schema), history, since_us, until_us)
+    check(history, table, within(history, since_us, until_us))
+
+
+@settings(max_examples=30)
+@given(history=histories(), since_us=st.none() | TIMES, until_us=st.none() | TIMES)
+def test_bigquery(bigquery_url: str, history: History, since_us: int | None, until_us: int | None) -> None:
+    table = by_store(open_bigquery(bigquery_url), history, since_us, until_us)
     check(history, table, within(history, since_us, until_us))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraudml.adapters.connections import postgres_session, snowflake
+from fraudml.adapters.connections import bigquery, postgres_session, snowflake
 from fraudml.features.stores import OfflineStore
 
 SETTING = "FRAUDML_OFFLINE_URL"
@@ -20,3 +20,10 @@ def open_snowflake(url: str) -> OfflineStore:
     from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
 
     return SnowflakeOfflineStore(snowflake.connector(url, SETTING))
+
+
+def open_bigquery(url: str) -> OfflineStore:
+    """A store in a data set of BigQuery."""
+    from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
+
+    return BigQueryOfflineStore(bigquery.connector(url, SETTING))

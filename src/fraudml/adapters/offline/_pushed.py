@@ -204,3 +204,15 @@ def resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, batch_size: i
         whole = pa.RecordBatch.from_arrays(columns, schema=schema)
         for start in range(0, whole.num_rows, batch_size):
             yield whole.slice(start, batch_size)
+
+
+def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The batches in tables of about so many rows."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= rows:
+            yield pa.Table.from_batches(held)
+            held = []
+    if any(map(len, held)):
+        yield pa.Table.from_batches(held)

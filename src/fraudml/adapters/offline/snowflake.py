@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import snowflake.connector.errors as driver
 
-from fraudml.adapters.offline._pushed import PushedDownStore, resliced
+from fraudml.adapters.offline._pushed import PushedDownStore, gathered, resliced
 from fraudml.errors import OfflineStoreError
 
 FILE_ROWS = 500_000  # of history in one file
@@ -108,15 +108,3 @@ class SnowflakeOfflineStore(PushedDownStore):
             hint = _HINTS.get(error.errno or 0)
             told = f"{said}; {hint}" if hint else said
             raise OfflineStoreError(f"Snowflake failed while {doing}: {told}") from error
-
-
-def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches in tables of about so many rows."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= rows:
-            yield pa.Table.from_batches(held)
-            held = []
-    if any(map(len, held)):
-        yield pa.Table.from_batches(held)
