@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.servers.bigquery import BigQueryServer
+    from tests.support.servers.snowflake import SnowflakeServer
 
 # Two xdist workers that each start one thread per core only slow each other down.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -48,6 +53,31 @@ def postgres_url(postgres_server: str) -> str:
     from tests.support.servers import postgres
 
     return postgres.new_database(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def snowflake_server() -> Iterator[SnowflakeServer]:
+    """An emulator of Snowflake that lives as long as this process's tests."""
+    from tests.support.servers import snowflake
+
+    with snowflake.server() as made:
+        yield made
+
+
+@pytest.fixture
+def snowflake_url(snowflake_server: SnowflakeServer) -> str:
+    """The URL of a fresh, empty schema of the emulator."""
+    return snowflake_server.new_database()
+
+
+@pytest.fixture
+def bigquery_server() -> Iterator[BigQueryServer]:
+    """An emulator of BigQuery with an empty data set."""
+    from tests.support.servers import bigquery
+
+    server = bigquery.BigQueryServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

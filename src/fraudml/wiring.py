@@ -90,12 +90,42 @@ def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Pa
 
 
 def offline_store(settings: Settings) -> OfflineStore:
-    """An empty offline store; its temporary files live in the home directory."""
+    """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
+    if settings.offline_url is not None:
+        return _offline_server(settings.offline_url.get_secret_value())
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(
         threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
     )
+
+
+def _offline_server(url: str) -> OfflineStore:
+    """The offline store that a URL names; nothing heavy is imported for the others."""
+    name = "FRAUDML_OFFLINE_URL"
+    match url.partition(":")[0].lower():
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            from fraudml.adapters.connections import postgres_session
+
+            connect = postgres_session.connector(url, name)
+            from fraudml.adapters.offline.postgres import PostgresOfflineStore
+
+            return PostgresOfflineStore(connect)
+        case "snowflake":
+            from fraudml.adapters.connections import snowflake
+
+            open_session = snowflake.connector(url, name)
+            from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
+
+            return SnowflakeOfflineStore(open_session)
+        case "bigquery":
+            from fraudml.adapters.connections import bigquery
+
+            open_clients = bigquery.connector(url, name)
+            from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
+
+            return BigQueryOfflineStore(open_clients)
+    raise ConfigError(f"{name} must start with postgresql:, snowflake: or bigquery:; unset it for DuckDB")
 
 
 class History(NamedTuple):

@@ -25,6 +25,7 @@ from fraudml.features.spec import (
     WindowFeature,
 )
 from fraudml.features.stores import OfflineStore
+from tests.support.offline import open_bigquery, open_postgres, open_snowflake
 
 ADAPTERS = sorted(
     path.stem for path in Path(fraudml.adapters.offline.__path__[0]).glob("*.py") if not path.name.startswith("_")
@@ -43,13 +44,30 @@ SCHEMA = Schema(
 Row = tuple[str, int, str | None, str | None, int | None, str | None, bool | None, int | None]
 
 
-def open_duckdb(folder: Path) -> OfflineStore:
+def open_duckdb(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(threads=2, memory_limit="500MB", temp_directory=folder)
 
 
-OPEN: dict[str, Callable[[Path], OfflineStore]] = {"duckdb": open_duckdb}
+def open_in_postgres(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_postgres(request.getfixturevalue("postgres_url"))
+
+
+def open_in_snowflake(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_snowflake(request.getfixturevalue("snowflake_url"))
+
+
+def open_in_bigquery(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    return open_bigquery(request.getfixturevalue("bigquery_server").url)
+
+
+OPEN: dict[str, Callable[[Path, pytest.FixtureRequest], OfflineStore]] = {
+    "bigquery": open_in_bigquery,
+    "duckdb": open_duckdb,
+    "postgres": open_in_postgres,
+    "snowflake": open_in_snowflake,
+}
 
 
 def row(name: str, time_us: int, **values: Any) -> Row:
@@ -83,7 +101,7 @@ def values(store: OfflineStore, *features: Any, **arguments: Any) -> dict[str, A
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OfflineStore]:
     importlib.import_module(f"fraudml.adapters.offline.{request.param}")
     assert request.param in OPEN, f"say in OPEN how to open adapters/offline/{request.param}.py"
-    store = OPEN[request.param](tmp_path)
+    store = OPEN[request.param](tmp_path, request)
     yield store
     store.close()
 
@@ -219,8 +237,11 @@ def test_a_label_without_entities_has_those_of_its_transaction(store: OfflineSto
         store.put_labels([Label("a", True, T0 + 1, ("c",))])
 
 
-def test_sums_beyond_64_bits_are_exact(store: OfflineStore) -> None:
+def test_sums_beyond_64_bits_are_exact(store: OfflineStore, request: pytest.FixtureRequest) -> None:
     """The squares of 10^12 need 80 bits, and the deviation is one part in 10^12."""
+    if type(store).__name__ == "SnowflakeOfflineStore":
+        gap = "fakesnow computes NUMBER(38, 0), which has 38 digits in Snowflake, in 64 bits"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=OfflineStoreError, reason=gap))
     amounts = [10**12, 10**12 - 1, 10**12 - 2]
     store.put(reader([row(f"{i}", T0 + i, amount=amount) for i, amount in enumerate([*amounts, 0])]))
     std = WindowFeature(name="std", over="customer", agg=Aggregation.std, of="amount", length="1h")

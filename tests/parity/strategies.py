@@ -53,11 +53,15 @@ ENTITIES = {"customer": "cust_no", "merchant": "merch_no"}
 
 KEYS = st.sampled_from(["k1"] * 6 + ["k2", None])
 TEXTS = st.sampled_from(["DE", "FR", "é", "Z", "a", "DE ", "\U0001f600", "\uffee"])
-INTEGERS = st.one_of(
-    st.sampled_from([0, 1, -1, INTEGER_LIMIT, -INTEGER_LIMIT, INTEGER_LIMIT - 1]),
-    st.integers(-1_000, 1_000),
-    st.integers(-INTEGER_LIMIT, INTEGER_LIMIT),
-)
+
+
+def integers(limit: int = INTEGER_LIMIT) -> st.SearchStrategy[int]:
+    """Whole numbers within a limit, often at it."""
+    return st.one_of(
+        st.sampled_from([0, 1, -1, limit, -limit, limit - 1]), st.integers(-1_000, 1_000), st.integers(-limit, limit)
+    )
+
+
 NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 0.1, -0.1, 1e-300, 1e16, 1e16 + 2, NUMBER_LIMIT, -NUMBER_LIMIT]),
     st.floats(-1e6, 1e6),
@@ -66,7 +70,7 @@ NUMBERS = st.one_of(
 VALUES: dict[AttributeType, st.SearchStrategy[str | int | float]] = {
     AttributeType.category: TEXTS,
     AttributeType.number: NUMBERS,
-    AttributeType.integer: INTEGERS,
+    AttributeType.integer: integers(),
     AttributeType.boolean: st.integers(0, 1),
     AttributeType.time: st.sampled_from([0, 1, START_US - 1, START_US, 7 * 10**15]),
 }
@@ -180,16 +184,20 @@ def feature_sets(draw: st.DrawFn, schema: Schema | None = None, max_features: in
 
 
 @st.composite
-def transaction_lists(draw: st.DrawFn, schema: Schema, max_size: int = 14) -> tuple[Transaction, ...]:
-    """Transactions out of order, with ties, null keys and null values; ids unique."""
+def transaction_lists(
+    draw: st.DrawFn, schema: Schema, max_size: int = 14, limit: int = INTEGER_LIMIT
+) -> tuple[Transaction, ...]:
+    """Transactions out of order, with ties, null keys and null values; ids unique. Integers are within ``limit``."""
+    whole = integers(limit)
 
     def values(kind: AttributeType) -> st.SearchStrategy[str | int | float | None]:
-        return st.one_of(VALUES[kind], VALUES[kind], VALUES[kind], st.none())
+        usual = whole if kind is AttributeType.integer else VALUES[kind]
+        return st.one_of(usual, usual, usual, st.none())
 
     row = st.tuples(
         TIMES,
         st.tuples(*(KEYS for _ in schema.entity_names)),
-        st.one_of(INTEGERS, INTEGERS, INTEGERS, st.none()) if schema.amount else st.none(),
+        st.one_of(whole, whole, whole, st.none()) if schema.amount else st.none(),
         st.tuples(*(values(attribute.type) for attribute in schema.attributes.values())),
     )
     rows = draw(st.lists(row, min_size=draw(st.sampled_from([1, max_size // 2])), max_size=max_size))
@@ -207,8 +215,10 @@ def label_lists(draw: st.DrawFn, transactions: tuple[Transaction, ...]) -> tuple
 
 
 @st.composite
-def histories(draw: st.DrawFn, max_features: int = 8, max_transactions: int = 14) -> History:
+def histories(
+    draw: st.DrawFn, max_features: int = 8, max_transactions: int = 14, limit: int = INTEGER_LIMIT
+) -> History:
     """A whole case: FeatureSet, transactions, labels."""
     feature_set = draw(feature_sets(max_features=max_features))
-    transactions = draw(transaction_lists(feature_set.schema, max_size=max_transactions))
+    transactions = draw(transaction_lists(feature_set.schema, max_size=max_transactions, limit=limit))
     return History(feature_set, transactions, draw(label_lists(transactions)))

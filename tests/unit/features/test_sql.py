@@ -97,9 +97,17 @@ def test_every_name_is_quoted(dialect: str) -> None:
 def test_only_duckdb_moves_frames_or_counts_distinct_values_in_them(dialect: str) -> None:
     parsed = sqlglot.parse_one(state_features_sql(EVERYTHING, dialect), dialect=dialect)
     for frame in parsed.find_all(exp.WindowSpec):
-        assert isinstance(frame.args["start"], exp.Literal)
+        assert frame.args["start"] == "UNBOUNDED" or isinstance(frame.args["start"], exp.Literal)
     for over in parsed.find_all(exp.Window):
         assert not list(over.this.find_all(exp.Distinct))
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_no_event_is_joined_with_those_in_its_window(dialect: str) -> None:
+    """Each join is one of equal keys and times, so its result is as long as the history."""
+    parsed = sqlglot.parse_one(state_features_sql(EVERYTHING, dialect), dialect=dialect)
+    for join in parsed.find_all(exp.Join):
+        assert not list(join.args["on"].find_all(exp.GT, exp.GTE, exp.LT, exp.LTE))
 
 
 def test_equal_aggregates_are_computed_once() -> None:

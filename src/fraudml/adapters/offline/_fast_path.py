@@ -34,7 +34,7 @@ from fraudml.features.spec import (
     StateFeature,
     WindowFeature,
 )
-from fraudml.features.sql.frames import is_exact
+from fraudml.features.sql.tables import is_exact
 
 _EXTREMES = {Aggregation.min, Aggregation.max}
 _SUMMING = {Aggregation.sum, Aggregation.mean, Aggregation.std}

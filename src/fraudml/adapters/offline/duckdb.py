@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,19 @@ from msgspec.structs import replace
 
 from fraudml.adapters.offline._fast_path import FastPath, quote
 from fraudml.adapters.offline._prefix_sums import Floats
+from fraudml.adapters.offline._shared import (
+    BARE,
+    EMPTY,
+    PUT_BEFORE,
+    entity_names,
+    label_table,
+    noting,
+    result_schema,
+)
 from fraudml.errors import FraudmlError, OfflineStoreError
 from fraudml.events.label import Label
-from fraudml.events.schema import AMOUNT, AttributeType
 from fraudml.events.source import Progress, arrow_schema
-from fraudml.features.spec import FeatureSet, LastFeature, StateFeature
+from fraudml.features.spec import FeatureSet
 from fraudml.features.sql import state_features_sql
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -67,15 +75,14 @@ class DuckDBOfflineStore:
     def put(self, transactions: pa.RecordBatchReader) -> int:
         """Take in history; see the port. ``transaction_id`` must be unique."""
         if self._entities is not None:
-            raise OfflineStoreError("history was put before; use one store per history")
-        names = transactions.schema.names
+            raise OfflineStoreError(PUT_BEFORE)
         failures: list[FraudmlError] = []
-        reader = pa.RecordBatchReader.from_batches(transactions.schema, _noting(transactions, failures))
+        reader = pa.RecordBatchReader.from_batches(transactions.schema, noting(transactions, failures))
         with _driver_errors(failures):
             self._connection.register("incoming", reader)
             self._run("CREATE TABLE history AS SELECT * FROM incoming ORDER BY event_time_us, transaction_id")
             self._connection.unregister("incoming")
-            self._entities = names[2 : names.index(AMOUNT)]
+            self._entities = entity_names(transactions.schema)
             keys = "".join(f", {quote(name)}" for name in self._entities)
             self._run(
                 f"CREATE TABLE reports AS SELECT transaction_id, is_fraud, known_at_us{keys} FROM history "
@@ -86,24 +93,13 @@ class DuckDBOfflineStore:
     def put_labels(self, labels: Sequence[Label]) -> None:
         """Further label reports; the entities of a label that has none are its transaction's."""
         entities = self._put_entities()
-        if wrong := next((x for x in labels if len(x.entities) not in (0, len(entities))), None):
-            raise OfflineStoreError(
-                f"label of {wrong.transaction_id!r} has {len(wrong.entities)} entities, not {len(entities)}"
-            )
-        rows = [label.entities or (None,) * len(entities) for label in labels]
-        columns = {
-            "transaction_id": pa.array([label.transaction_id for label in labels], pa.string()),
-            "is_fraud": pa.array([label.is_fraud for label in labels], pa.bool_()),
-            "known_at_us": pa.array([label.known_at_us for label in labels], pa.int64()),
-            **{name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(entities)},
-            "__bare": pa.array([not label.entities for label in labels], pa.bool_()),
-        }
-        keys = "".join(f", CASE WHEN __bare THEN h.{quote(e)} ELSE n.{quote(e)} END" for e in entities)
+        incoming = label_table(labels, entities)
+        keys = "".join(f", CASE WHEN {BARE} THEN h.{quote(e)} ELSE n.{quote(e)} END" for e in entities)
         with _driver_errors():
-            self._connection.register("incoming", pa.table(columns))
+            self._connection.register("incoming", incoming)
             self._run(
                 f"INSERT INTO reports SELECT n.transaction_id, n.is_fraud, n.known_at_us{keys} "
-                "FROM incoming n LEFT JOIN history h ON __bare AND h.transaction_id = n.transaction_id"
+                f"FROM incoming n LEFT JOIN history h ON {BARE} AND h.transaction_id = n.transaction_id"
             )
             self._connection.unregister("incoming")
 
@@ -175,7 +171,7 @@ class DuckDBOfflineStore:
             inner = state_features_sql(wanted, "duckdb", transactions="seen", labels="known")
             query = f"SELECT * FROM ({inner}) WHERE {since} ORDER BY event_time_us, transaction_id"
         place = {feature.name: i for i, feature in enumerate(rest, len(fields))}
-        schema = pa.schema([*fields, *(pa.field(f.name, _type(feature_set, f)) for f in computed)])
+        schema = result_schema(feature_set)
         with self._connection.cursor() as cursor:
             for whole in cursor.sql(query).to_arrow_reader(batch_size):
                 for start in range(0, whole.num_rows, batch_size):
@@ -193,7 +189,7 @@ class DuckDBOfflineStore:
 
     def _put_entities(self) -> list[str]:
         if self._entities is None:
-            raise OfflineStoreError("the store is empty; put history first")
+            raise OfflineStoreError(EMPTY)
         return self._entities
 
     def _scalar(self, query: str) -> Any:
@@ -212,21 +208,6 @@ def parse_bytes(text: str) -> int:
     """
     number, unit = text.split()
     return int(float(number) * _UNITS[unit])
-
-
-def _type(feature_set: FeatureSet, feature: StateFeature) -> pa.DataType:
-    """float64, but text for a category read by ``last``."""
-    kind = feature_set.schema.input_type(feature.of) if isinstance(feature, LastFeature) else None
-    return pa.string() if kind is AttributeType.category else pa.float64()
-
-
-def _noting(batches: Iterable[pa.RecordBatch], failures: list[FraudmlError]) -> Iterator[pa.RecordBatch]:
-    """The same batches; a failure of the source is kept, since on its way through the engine it loses its type."""
-    try:
-        yield from batches
-    except FraudmlError as error:
-        failures.append(error)
-        raise
 
 
 @contextmanager

@@ -12,14 +12,17 @@ class Dialect:
     """What the generator has to know about an engine beyond SQLGlot's own translation.
 
     ``wide``: a type that holds integers of at least 38 digits, for sums of squares.
+    ``wide_sums``: the sum of 64-bit integers has such a type by itself.
     ``moving_frames``: a RANGE frame's offset may depend on the row, as a coarse resolution needs.
     ``distinct_windows``: ``COUNT(DISTINCT x)`` works over a sliding frame.
     ``collation``: the collation that orders text by code point, where that is not the default.
-    What an engine lacks is computed by joining every event with those in its window.
+    What an engine lacks is computed by other windows (frames.py, distinct.py), never by joining every event with those
+    in its window.
     """
 
     name: str
     wide: str
+    wide_sums: bool = False
     moving_frames: bool = False
     distinct_windows: bool = False
     collation: str | None = None
@@ -28,8 +31,8 @@ class Dialect:
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        Dialect("duckdb", "HUGEINT", moving_frames=True, distinct_windows=True),
-        Dialect("postgres", "NUMERIC", collation="C"),
+        Dialect("duckdb", "HUGEINT", wide_sums=True, moving_frames=True, distinct_windows=True),
+        Dialect("postgres", "NUMERIC", wide_sums=True, collation="C"),
         Dialect("spark", "DECIMAL(38, 0)"),
         Dialect("snowflake", "DECIMAL(38, 0)"),
         Dialect("bigquery", "BIGNUMERIC"),

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TIME_INPUT, AttributeType
-from fraudml.events.units import format_duration
 from fraudml.features.spec import (
     LABEL_INPUT,
     Aggregation,
@@ -19,24 +18,29 @@ from fraudml.features.spec import (
     WindowFeature,
 )
 from fraudml.features.sql.dialects import Dialect, find_dialect
+from fraudml.features.sql.distinct import distinct_values
 from fraudml.features.sql.frames import (
-    PREVIOUS_TIME,
-    PROBE,
     Aggregate,
     Frame,
+    Part,
+    label_windows,
+    previous_events,
+    transaction_windows,
+)
+from fraudml.features.sql.tables import (
+    PREVIOUS_TIME,
+    PROBE,
     Stream,
     Tables,
     cast,
     column,
     integer,
     is_exact,
-    joined_windows,
-    label_windows,
     named,
-    previous_events,
+    or_zero,
     quoted,
-    transaction_windows,
 )
+from fraudml.features.sql.tiles import combined
 
 WINDOWS = "windows"  # the CTE that holds the transactions themselves
 
@@ -77,27 +81,27 @@ class _Query:
         while any(name.casefold().startswith(self.prefix) for name in self.columns):
             self.prefix = f"_{self.prefix}"
         self.aggregates: dict[Frame, dict[Aggregate, str]] = {}
+        self.distinct: dict[tuple[str, str, int, int], str] = {}  # (entity, column, length, resolution) -> its name
         self.previous: dict[str, dict[str, str]] = {}  # entity -> column read by `last` -> its name here
         self.names = 0
 
     def build(self) -> exp.Select:
         """The whole query."""
         values = [named(self._value(feature), feature.name) for feature in self.feature_set.state_features]
-        sliding = {frame: found for frame, found in self.aggregates.items() if not frame.joined}
-        own = {frame: found for frame, found in sliding.items() if frame.stream is Stream.transactions}
+        own = {frame: found for frame, found in self.aggregates.items() if frame.stream is Stream.transactions}
+        reports = {frame: found for frame, found in self.aggregates.items() if frame.stream is Stream.labels}
         query = exp.select(*(column(name, WINDOWS) for name in self.columns), *values)
         query = query.from_(quoted(WINDOWS))
         query = query.with_(quoted(WINDOWS), as_=transaction_windows(self.tables, self.columns, own))
-        for over in dict.fromkeys(f.over for f in sliding if f.stream is Stream.labels):
-            of_entity = {f: a for f, a in sliding.items() if f.stream is Stream.labels and f.over == over}
-            name = _source(next(iter(of_entity)))
+        for over in dict.fromkeys(frame.over for frame in reports):
+            of_entity = {frame: found for frame, found in reports.items() if frame.over == over}
+            name = _source(Stream.labels, over)
             query = query.with_(quoted(name), as_=label_windows(self.tables, over, of_entity))
-            query = _attach(query, name, over, exp.EQ(this=column(PROBE, name), expression=integer(1)))
-        for frame, found in self.aggregates.items():
-            if frame.joined:
-                name = _source(frame)
-                query = query.with_(quoted(name), as_=joined_windows(self.tables, frame, found))
-                query = _attach(query, name, frame.over)
+            query = _attach(query, name, over, probe=True)
+        for (over, of, length, resolution), name in self.distinct.items():
+            numbers = distinct_values(self.tables, over, of, name, length_us=length, resolution_us=resolution)
+            query = query.with_(quoted(_distinct_source(name)), as_=numbers)
+            query = _attach(query, _distinct_source(name), over, probe=True)
         for over, found_values in self.previous.items():
             name = f"previous_{over}"
             query = query.with_(quoted(name), as_=previous_events(self.tables, over, found_values))
@@ -112,15 +116,16 @@ class _Query:
         return self._window(feature)
 
     def _window(self, feature: WindowFeature) -> exp.Expr:
-        distinct = feature.agg is Aggregation.nunique
-        get = self._getter(Stream.transactions, feature, distinct=distinct)
+        get = self._getter(Stream.transactions, feature)
         if feature.agg is Aggregation.count:
-            return self._double(_or_zero(get("count", feature.of)))
+            return self._double(or_zero(get("count", feature.of)))
         of = feature.of or ""
         if feature.agg is Aggregation.sum:
-            return self._double(_or_zero(get("sum", of)))
-        if distinct:
-            return self._double(exp.Nullif(this=get("nunique", of), expression=integer(0)))
+            return self._double(or_zero(get("sum", of)))
+        if feature.agg is Aggregation.nunique:
+            native = self.tables.dialect.distinct_windows
+            number = get("nunique", of) if native else self._distinct(feature, of)
+            return self._double(exp.Nullif(this=number, expression=integer(0)))
         if feature.agg in (Aggregation.mean, Aggregation.std) and is_exact(self.feature_set.schema, of):
             count, total = get("count", of), get("sum", of)
             if feature.agg is Aggregation.mean:
@@ -131,9 +136,9 @@ class _Query:
     def _label(self, feature: LabelWindowFeature) -> exp.Expr:
         get = self._getter(Stream.labels, feature)
         if feature.agg is LabelAggregation.label_count:
-            return self._double(_or_zero(get("count", LABEL_INPUT)))
+            return self._double(or_zero(get("count", LABEL_INPUT)))
         if feature.agg is LabelAggregation.fraud_count:
-            return self._double(_or_zero(get("sum", LABEL_INPUT)))
+            return self._double(or_zero(get("sum", LABEL_INPUT)))
         count = exp.Nullif(this=get("count", LABEL_INPUT), expression=integer(0))
         return self._divide(get("sum", LABEL_INPUT), count)
 
@@ -169,22 +174,33 @@ class _Query:
         return exp.Case().when(exp.GT(this=count.copy(), expression=integer(1)), root)
 
     def _getter(
-        self, stream: Stream, feature: WindowFeature | LabelWindowFeature, *, distinct: bool = False
+        self, stream: Stream, feature: WindowFeature | LabelWindowFeature
     ) -> Callable[[str, str | None], exp.Expr]:
-        """A function that asks for an aggregate over the feature's frame and gives the column that holds it."""
-        dialect = self.tables.dialect
-        moving = feature.resolution_us > 1
-        joined = (moving and not dialect.moving_frames) or (distinct and not dialect.distinct_windows)
-        frame = Frame(stream, feature.over, feature.length_us, feature.resolution_us, joined)
+        """A function that asks for an aggregate over the feature's window and gives what has its value."""
+        frame = Frame(stream, feature.over, feature.length_us, feature.resolution_us)
+        if feature.resolution_us == 1 or self.tables.dialect.moving_frames:
+            return self._asker(frame)
+        tiles = self._asker(frame._replace(part=Part.tiles))
+        open_tile = self._asker(frame._replace(length_us=feature.resolution_us, part=Part.open_tile))
+        return lambda function, of: combined(function, of, tiles, open_tile)
 
-        def get(function: str, of: str | None) -> exp.Expr:
+    def _asker(self, frame: Frame) -> Callable[[str, str | None], exp.Expr]:
+        """A function that asks for an aggregate over a frame and gives the column that holds it."""
+
+        def ask(function: str, of: str | None) -> exp.Expr:
             found = self.aggregates.setdefault(frame, {})
             aggregate = Aggregate(function, of)
             if aggregate not in found:
                 found[aggregate] = self._new_name()
-            return column(found[aggregate], _source(frame))
+            return column(found[aggregate], _source(frame.stream, frame.over))
 
-        return get
+        return ask
+
+    def _distinct(self, feature: WindowFeature, of: str) -> exp.Expr:
+        key = (feature.over, of, feature.length_us, feature.resolution_us)
+        if key not in self.distinct:
+            self.distinct[key] = self._new_name()
+        return column(self.distinct[key], _distinct_source(self.distinct[key]))
 
     def _new_name(self) -> str:
         self.names += 1
@@ -197,19 +213,19 @@ class _Query:
         return exp.Div(this=self._double(top), expression=self._double(bottom))
 
 
-def _or_zero(value: exp.Expr) -> exp.Expr:
-    return exp.Coalesce(this=value, expressions=[integer(0)])
+def _source(stream: Stream, over: str) -> str:
+    """The CTE that holds aggregates of a stream."""
+    return WINDOWS if stream is Stream.transactions else f"labels_{over}"
 
 
-def _source(frame: Frame) -> str:
-    """The CTE that holds a frame's aggregates."""
-    if frame.joined:
-        step = "" if frame.resolution_us == 1 else f"_by_{format_duration(frame.resolution_us)}"
-        return f"{frame.stream}_{frame.over}_{format_duration(frame.length_us)}{step}"
-    return WINDOWS if frame.stream is Stream.transactions else f"labels_{frame.over}"
+def _distinct_source(name: str) -> str:
+    """The CTE that holds a number of distinct values."""
+    return f"distinct_{name}"
 
 
-def _attach(query: exp.Select, name: str, over: str, *conditions: exp.Expr) -> exp.Select:
-    """Left join a CTE that has one row per (entity, time)."""
-    keys = [exp.EQ(this=column(key, name), expression=column(key, WINDOWS)) for key in (over, EVENT_TIME)]
-    return query.join(quoted(name), on=exp.and_(*conditions, *keys), join_type="left")
+def _attach(query: exp.Select, name: str, over: str, *, probe: bool = False) -> exp.Select:
+    """Left join a CTE that has one row per (entity, time), or one ``PROBE`` among others."""
+    conditions = [exp.EQ(this=column(key, name), expression=column(key, WINDOWS)) for key in (over, EVENT_TIME)]
+    if probe:
+        conditions.insert(0, exp.EQ(this=column(PROBE, name), expression=integer(1)))
+    return query.join(quoted(name), on=exp.and_(*conditions), join_type="left")

@@ -27,7 +27,7 @@ WITH "windows" AS (
     END AS "agg_2",
     CASE
       WHEN NOT "customer" IS NULL
-      THEN SUM(CAST("amount_minor" AS INT128)) OVER (
+      THEN SUM("amount_minor") OVER (
         PARTITION BY "customer"
         ORDER BY "event_time_us"
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
