@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -25,30 +26,71 @@ from tests.support.scoring import FEATURES, SCHEMA, T0, ReferenceStore, decision
 Open = Callable[[], DecisionLog]
 
 
-def _sqlite(folder: Path) -> DecisionLog:
-    from fraudml.adapters.log.sqlite import SqliteDecisionLog
+class Sqlite:
+    """A file."""
 
-    return SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
+    shared = False  # whether several processes may append
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._folder: Path = request.getfixturevalue("tmp_path")
+
+    def open(self) -> DecisionLog:
+        from fraudml.adapters.log.sqlite import SqliteDecisionLog
+
+        return SqliteDecisionLog(f"sqlite:///{self._folder / 'log.db'}", SCHEMA)
+
+    def stored(self) -> bytes:
+        """All that is kept."""
+        return b"".join(path.read_bytes() for path in self._folder.iterdir())
 
 
-ADAPTERS: dict[str, Callable[[Path], DecisionLog]] = {"sqlite": _sqlite}
+class Postgres:
+    """A database of a server."""
+
+    shared = True
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._url: str = request.getfixturevalue("postgres_url")
+
+    def open(self) -> DecisionLog:
+        from fraudml.adapters.connections.postgres import engine
+        from fraudml.adapters.log.postgres import PostgresDecisionLog
+
+        return PostgresDecisionLog(engine(self._url), SCHEMA, place="the test's database", timeout_ms=10_000)
+
+    def stored(self) -> bytes:
+        from tests.support.servers.postgres import execute
+
+        names = [name for (name,) in execute(self._url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        assert "api_keys" in names
+        return b"".join(repr(execute(self._url, f"SELECT * FROM {name}")).encode() for name in names)
+
+
+Backend = Sqlite | Postgres
+ADAPTERS: dict[str, type[Backend]] = {"sqlite": Sqlite, "postgres": Postgres}
 
 
 def test_every_adapter_is_here() -> None:
     folder = Path(fraudml.adapters.log.__path__[0])
-    files = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")}
-    assert files - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
+    modules = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
+    assert modules - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Where a test's decisions are kept."""
+    return ADAPTERS[request.param](request)
+
+
+@pytest.fixture
+def reopen(backend: Backend) -> Iterator[Open]:
     """Opens the same log again, as after a restart."""
     opened: list[DecisionLog] = []
 
     def open_log() -> DecisionLog:
         for log in opened:
             log.close()
-        opened.append(ADAPTERS[request.param](tmp_path))
+        opened.append(backend.open())
         return opened[-1]
 
     yield open_log
@@ -290,11 +332,11 @@ def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> N
     assert len(log.find([f"t{i}" for i in range(60)])) == 60
 
 
-def test_one_process_appends_until_it_ends(reopen: Open, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_one_process_appends_until_it_ends(reopen: Open, backend: Backend) -> None:
     log = reopen()
     log.claim()
     log.claim()  # it has it
-    other = ADAPTERS[request.node.callspec.params["reopen"]](tmp_path)
+    other = backend.open()
     with pytest.raises(ConfigError, match="another fraudml process"):
         other.claim()
     assert other.find(["t1"]) == {}  # others may read, and make keys
@@ -309,12 +351,13 @@ def test_ping(log: DecisionLog) -> None:
     log.ping()
 
 
-def test_keys_are_kept_without_their_token(reopen: Open, tmp_path: Path) -> None:
+def test_keys_are_kept_without_their_token(reopen: Open, backend: Backend) -> None:
     token, key = new_key("laptop", [Scope.read, Scope.score])
     log = reopen()
     log.keys.add(key)
     log.close()
-    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    stored = backend.stored()
+    assert key.name.encode() in stored
     assert token.encode() not in stored
     assert token.removeprefix("fml_").encode() not in stored
     assert reopen().keys.all() == [key]

@@ -13,7 +13,7 @@ from fraudml import __version__
 from fraudml.errors import FraudmlError
 
 # One module per command (or group of them), each adding itself to an app through ``add(app)``.
-COMMANDS = ("init", "train", "score", "serve", "features", "models", "keys", "simulate", "demo", "bench")
+COMMANDS = ("init", "train", "score", "serve", "features", "models", "keys", "db", "simulate", "demo", "bench")
 
 
 class Commands(TyperGroup):
