@@ -54,9 +54,7 @@ class Settings(BaseSettings):
         "process", description="What a decision survives: the end of the process, or also a power cut."
     )
     log_timeout_ms: int = Field(
-        1_000,
-        gt=0,
-        description="How long a call of the decision log may wait: for another writer's lock, or a server; milliseconds.",
+        1_000, gt=0, description="How long a call of the decision log waits, for a lock or a server; milliseconds."
     )
     registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")

@@ -63,7 +63,7 @@ class Postgres:
 
         names = [name for (name,) in execute(self._url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
         assert "api_keys" in names
-        return b"".join(repr(execute(self._url, f"SELECT * FROM {name}")).encode() for name in names)
+        return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
 
 
 Backend = Sqlite | Postgres

@@ -23,9 +23,8 @@ STREAM_S = 900.0  # for the next rows of a stream: the first ones may take a sor
 # Of the transaction of a stream: who reads it may take as long as he likes between two batches.
 _AT_LEISURE = (
     f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = '{STREAM_S:.0f}s'; "
-    "SET LOCAL idle_in_transaction_session_timeout = 0"
+    "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
 )
-
 Made = TypeVar("Made")
 
 
@@ -87,14 +86,14 @@ class PostgresDecisionLog:
 
     def transaction_ids(self) -> Iterator[str]:
         """The ids, streamed."""
-        for names in self._stream(statements.IDS, (), 50_000, lambda rows: [row[0] for row in rows]):
+        for names in self._stream(statements.IDS, None, 50_000, lambda rows: [row[0] for row in rows]):
             yield from names
-        for long in self._stream(statements.LONG_IDS, (), 1_000, lambda rows: [row[0].decode() for row in rows]):
+        for long in self._stream(statements.LONG_IDS, None, 1_000, lambda rows: [row[0].decode() for row in rows]):
             yield from long
 
     def replay(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """History for an online store, streamed."""
-        yield from self._stream(statements.REPLAY, (after,), batch_size, self._rows.history)
+        yield from self._stream(statements.REPLAY, after, batch_size, self._rows.history)
 
     def later_labels(self) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
@@ -102,16 +101,16 @@ class PostgresDecisionLog:
         def made(rows: Sequence[Row]) -> list[Label]:
             return [self._rows.label((row[0].decode(), *row[1:])) for row in rows]
 
-        for found in self._stream(statements.LATER_LABELS, (), 50_000, made):
+        for found in self._stream(statements.LATER_LABELS, None, 50_000, made):
             yield from found
 
     def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
-        yield from self._stream(statements.AUDIT, (after,), batch_size, self._rows.audit)
+        yield from self._stream(statements.AUDIT, after, batch_size, self._rows.audit)
 
     def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
-        yield from self._stream(statements.AUDIT_LABELS, (after,), batch_size, audit_labels)
+        yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels)
 
     def ping(self) -> None:
         """Read one row."""
@@ -124,7 +123,7 @@ class PostgresDecisionLog:
         self._engine.dispose()
 
     def _stream(
-        self, text: str, parameters: Sequence[int], batch_size: int, made: Callable[[Sequence[Row]], Made]
+        self, text: str, after: int | None, batch_size: int, made: Callable[[Sequence[Row]], Made]
     ) -> Iterator[Made]:
         """What is made of the rows, batch by batch. They stay on the server until then."""
         with failures("reading"), self._engine.connect() as connection:
@@ -132,8 +131,10 @@ class PostgresDecisionLog:
             patience, driver.patience_s = driver.patience_s, STREAM_S
             try:
                 driver.execute(_AT_LEISURE)
+                if text is not statements.IDS:
+                    driver.execute(statements.BY_INDEX.format("LOCAL"))
                 with driver.cursor("fraudml_stream") as cursor:
-                    cursor.execute(text, parameters, binary=True)
+                    cursor.execute(text, None if after is None else (after,), binary=True)
                     while rows := cursor.fetchmany(batch_size):
                         yield made(rows)
             finally:

@@ -30,20 +30,19 @@ def upgrade() -> None:
     op.create_table(
         "transactions",
         sa.Column("arrival", sa.BigInteger, nullable=False),
-        sa.Column("transaction_id", Id, primary_key=True),
         sa.Column("event_time_us", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("transaction_id", Id, primary_key=True),
         sa.Column("amount_minor", sa.BigInteger),
         sa.Column("entities", JSON, nullable=False),
         sa.Column("attributes", JSON, nullable=False),
         sa.Column("original_id", sa.LargeBinary),
         sa.Column("event_time", sa.DateTime(timezone=True), sa.Computed(MOMENT, persisted=True)),
     )
-    op.create_index("transactions_arrival_idx", "transactions", ["arrival"])
     op.create_table(
         "decisions",
         sa.Column("arrival", sa.BigInteger, nullable=False),
-        sa.Column("transaction_id", Id, primary_key=True),
         sa.Column("event_time_us", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("transaction_id", Id, primary_key=True),
         sa.Column("vector", sa.LargeBinary, nullable=False),
         sa.Column("score", sa.Double),
         sa.Column("action", sa.Text, nullable=False),
@@ -55,7 +54,6 @@ def upgrade() -> None:
         sa.Column("decided_at_us", sa.BigInteger, nullable=False),
         sa.Column("timings", JSON, nullable=False),
     )
-    op.create_index("decisions_arrival_idx", "decisions", ["arrival"])
     op.create_table(
         "labels",
         sa.Column("arrival", sa.BigInteger, primary_key=True, autoincrement=False),
