@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import fraudml.adapters.log
 from fraudml.decisions.keys import Scope, hash_token, new_key
-from fraudml.decisions.log import AUDIT_LABELS, DecisionLog, audit_schema
-from fraudml.decisions.record import Action, Degradation, LabelReport
+from fraudml.decisions.log import AUDIT_LABELS, WRITERS, Arrivals, DecisionLog, audit_schema
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
 from fraudml.errors import ConfigError, ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.source import arrow_schema
@@ -345,6 +345,100 @@ def test_one_process_appends_until_it_ends(reopen: Open, backend: Backend) -> No
     other.claim()
     other.close()
     reopen().claim()
+
+
+@pytest.fixture
+def several(backend: Backend) -> Iterator[list[DecisionLog]]:
+    """The same log, opened by several processes that may all append; empty where only one may."""
+    logs = [backend.open() for _ in range(4)] if backend.shared else []
+    yield logs
+    for log in logs:
+        log.close()
+
+
+def test_a_log_of_one_process_is_not_shared(backend: Backend) -> None:
+    if not backend.shared:
+        log = backend.open()
+        with pytest.raises(ConfigError, match="one process"):
+            log.claim(shared=True)
+        log.close()
+
+
+def test_each_process_has_a_number_of_its_own(several: list[DecisionLog]) -> None:
+    numbers = [log.claim(shared=True) for log in several]
+    assert len(set(numbers)) == len(numbers)
+    assert all(0 <= number < WRITERS for number in numbers)
+    assert [log.claim(shared=True) for log in several] == numbers
+
+
+def test_of_one_id_decided_by_several_processes_one_decision_stands(several: list[DecisionLog]) -> None:
+    """Each appends the same ids, in an order of its own; all are told the same."""
+    rounds, ids = 15, 30
+    together = threading.Barrier(max(len(several), 1))
+    stands: list[dict[str, Decision]] = [{} for _ in several]
+    failures: list[Exception] = []
+
+    def append(number: int) -> None:
+        arrivals = Arrivals(0, several[number].claim(shared=True))
+        order = random.Random(number)
+        try:
+            for turn in range(rounds):
+                numbers = [turn * ids + i for i in range(ids)]
+                order.shuffle(numbers)
+                made = [decision(transaction(n), arrivals.take(1)[0]) for n in numbers]
+                together.wait(30)
+                others = several[number].append(made)
+                stands[number] |= {d.transaction.transaction_id: d for d in made} | others
+        except Exception as error:
+            failures.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(len(several))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for log, told in zip(several, stands, strict=True):
+        assert len(told) == rounds * ids
+        assert log.find([*told]) == told
+    if several:
+        assert len({d.arrival % WRITERS for d in stands[0].values()}) > 1  # each was faster now and then
+        arrivals = [a for batch in several[0].audit_batches() for a in batch.column("arrival").to_pylist()]
+        assert arrivals == sorted(d.arrival for d in stands[0].values())
+
+
+def test_a_label_reported_by_several_processes_is_one_report(several: list[DecisionLog]) -> None:
+    if several:
+        several[0].append([decision(transaction(n), n + 1) for n in range(200)])
+    together = threading.Barrier(max(len(several), 1))
+    news: list[list[LabelReport]] = [[] for _ in several]
+    failures: list[Exception] = []
+
+    def tell(number: int) -> None:
+        try:
+            for turn in range(20):
+                numbers = random.Random(number + turn).sample(range(turn * 10, turn * 10 + 10), 10)
+                reports = [report(n, 1_000 + n * 8 + number, fraud=bool((n + number) % 2)) for n in numbers]
+                together.wait(30)
+                news[number] += several[number].append_labels(reports)
+        except Exception as error:
+            failures.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=tell, args=(number,)) for number in range(len(several))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for n in range(200 if several else 0):
+        history = several[0].label_history(f"t{n}")
+        told = [each.label.is_fraud for each in history]
+        assert len(told) == 2
+        assert told[0] is not told[1]  # both verdicts, each once, whoever was first
+        reported = [each.arrival for found in news for each in found if each.label.transaction_id == f"t{n}"]
+        assert sorted(each.arrival for each in history) == sorted(reported)
 
 
 def test_ping(log: DecisionLog) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from psycopg import OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import TransactionStatus
 
 from fraudml.adapters.log.postgres.failures import failures
@@ -82,6 +83,9 @@ class Line:
                     yield session
                 except NoAnswer:
                     self._patience.hangs()
+                    raise
+                except ReadOnlySqlTransaction:  # no primary any more; a fresh connection may find the one that is
+                    self._drop()
                     raise
                 finally:
                     if session.broken or session.driver.pgconn.transaction_status != TransactionStatus.IDLE:
