@@ -32,6 +32,14 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="Decision log, labels and API keys: sqlite or postgresql. Default: SQLite file in home."
     )
+    db_pool_size: int = Field(5, ge=4, description="Connections to PostgreSQL that a process keeps; two are its own.")
+    db_pool_overflow: int = Field(5, ge=0, description="Connections to PostgreSQL opened beyond these for a while.")
+    db_pool_recycle_s: float = Field(
+        1_800.0, gt=0, description="Age at which an idle connection to PostgreSQL is replaced; seconds."
+    )
+    db_pool_timeout_ms: int = Field(
+        5_000, gt=0, description="How long to wait for a connection to PostgreSQL when all are in use; milliseconds."
+    )
     redis_url: SecretStr | None = Field(
         None, description="Redis for state, prediction cache, recent decisions and rate limits. Default: this process."
     )
@@ -46,7 +54,7 @@ class Settings(BaseSettings):
         "process", description="What a decision survives: the end of the process, or also a power cut."
     )
     log_timeout_ms: int = Field(
-        1_000, gt=0, description="How long a batch waits for another writer's lock on the decision log; milliseconds."
+        1_000, gt=0, description="How long a call of the decision log waits, for a lock or a server; milliseconds."
     )
     registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 import fraudml.adapters.log
 from fraudml.decisions.keys import Scope, hash_token, new_key
-from fraudml.decisions.log import AUDIT_LABELS, DecisionLog, audit_schema
-from fraudml.decisions.record import Action, Degradation, LabelReport
+from fraudml.decisions.log import AUDIT_LABELS, WRITERS, Arrivals, DecisionLog, audit_schema
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
 from fraudml.errors import ConfigError, ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.source import arrow_schema
@@ -26,30 +27,71 @@ Open = Callable[[], DecisionLog]
 BLIND = (Degradation.online_store,)
 
 
-def _sqlite(folder: Path) -> DecisionLog:
-    from fraudml.adapters.log.sqlite import SqliteDecisionLog
+class Sqlite:
+    """A file."""
 
-    return SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
+    shared = False  # whether several processes may append
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._folder: Path = request.getfixturevalue("tmp_path")
+
+    def open(self) -> DecisionLog:
+        from fraudml.adapters.log.sqlite import SqliteDecisionLog
+
+        return SqliteDecisionLog(f"sqlite:///{self._folder / 'log.db'}", SCHEMA)
+
+    def stored(self) -> bytes:
+        """All that is kept."""
+        return b"".join(path.read_bytes() for path in self._folder.iterdir())
 
 
-ADAPTERS: dict[str, Callable[[Path], DecisionLog]] = {"sqlite": _sqlite}
+class Postgres:
+    """A database of a server."""
+
+    shared = True
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._url: str = request.getfixturevalue("postgres_url")
+
+    def open(self) -> DecisionLog:
+        from fraudml.adapters.connections.postgres import engine
+        from fraudml.adapters.log.postgres import PostgresDecisionLog
+
+        return PostgresDecisionLog(engine(self._url), SCHEMA, place="the test's database", timeout_ms=10_000)
+
+    def stored(self) -> bytes:
+        from tests.support.servers.postgres import execute
+
+        names = [name for (name,) in execute(self._url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        assert "api_keys" in names
+        return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
+
+
+Backend = Sqlite | Postgres
+ADAPTERS: dict[str, type[Backend]] = {"sqlite": Sqlite, "postgres": Postgres}
 
 
 def test_every_adapter_is_here() -> None:
     folder = Path(fraudml.adapters.log.__path__[0])
-    files = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")}
-    assert files - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
+    modules = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
+    assert modules - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
-def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Where a test's decisions are kept."""
+    return ADAPTERS[request.param](request)
+
+
+@pytest.fixture
+def reopen(backend: Backend) -> Iterator[Open]:
     """Opens the same log again, as after a restart."""
     opened: list[DecisionLog] = []
 
     def open_log() -> DecisionLog:
         for log in opened:
             log.close()
-        opened.append(ADAPTERS[request.param](tmp_path))
+        opened.append(backend.open())
         return opened[-1]
 
     yield open_log
@@ -317,11 +359,11 @@ def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> N
     assert len(log.find([f"t{i}" for i in range(60)])) == 60
 
 
-def test_one_process_appends_until_it_ends(reopen: Open, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_one_process_appends_until_it_ends(reopen: Open, backend: Backend) -> None:
     log = reopen()
     log.claim()
     log.claim()  # it has it
-    other = ADAPTERS[request.node.callspec.params["reopen"]](tmp_path)
+    other = backend.open()
     with pytest.raises(ConfigError, match="another fraudml process"):
         other.claim()
     assert other.find(["t1"]) == {}  # others may read, and make keys
@@ -332,16 +374,111 @@ def test_one_process_appends_until_it_ends(reopen: Open, tmp_path: Path, request
     reopen().claim()
 
 
+@pytest.fixture
+def several(backend: Backend) -> Iterator[list[DecisionLog]]:
+    """The same log, opened by several processes that may all append; empty where only one may."""
+    logs = [backend.open() for _ in range(4)] if backend.shared else []
+    yield logs
+    for log in logs:
+        log.close()
+
+
+def test_a_log_of_one_process_is_not_shared(backend: Backend) -> None:
+    if not backend.shared:
+        log = backend.open()
+        with pytest.raises(ConfigError, match="one process"):
+            log.claim(shared=True)
+        log.close()
+
+
+def test_each_process_has_a_number_of_its_own(several: list[DecisionLog]) -> None:
+    numbers = [log.claim(shared=True) for log in several]
+    assert len(set(numbers)) == len(numbers)
+    assert all(0 <= number < WRITERS for number in numbers)
+    assert [log.claim(shared=True) for log in several] == numbers
+
+
+def test_of_one_id_decided_by_several_processes_one_decision_stands(several: list[DecisionLog]) -> None:
+    """Each appends the same ids, in an order of its own; all are told the same."""
+    rounds, ids = 15, 30
+    together = threading.Barrier(max(len(several), 1))
+    stands: list[dict[str, Decision]] = [{} for _ in several]
+    failures: list[Exception] = []
+
+    def append(number: int) -> None:
+        arrivals = Arrivals(0, several[number].claim(shared=True))
+        order = random.Random(number)
+        try:
+            for turn in range(rounds):
+                numbers = [turn * ids + i for i in range(ids)]
+                order.shuffle(numbers)
+                made = [decision(transaction(n), arrivals.take(1)[0]) for n in numbers]
+                together.wait(30)
+                others = several[number].append(made)
+                stands[number] |= {d.transaction.transaction_id: d for d in made} | others
+        except Exception as error:
+            failures.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(len(several))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for log, told in zip(several, stands, strict=True):
+        assert len(told) == rounds * ids
+        assert log.find([*told]) == told
+    if several:
+        assert len({d.arrival % WRITERS for d in stands[0].values()}) > 1  # each was faster now and then
+        arrivals = [a for batch in several[0].audit_batches() for a in batch.column("arrival").to_pylist()]
+        assert arrivals == sorted(d.arrival for d in stands[0].values())
+
+
+def test_a_label_reported_by_several_processes_is_one_report(several: list[DecisionLog]) -> None:
+    if several:
+        several[0].append([decision(transaction(n), n + 1) for n in range(200)])
+    together = threading.Barrier(max(len(several), 1))
+    news: list[list[LabelReport]] = [[] for _ in several]
+    failures: list[Exception] = []
+
+    def tell(number: int) -> None:
+        try:
+            for turn in range(20):
+                numbers = random.Random(number + turn).sample(range(turn * 10, turn * 10 + 10), 10)
+                reports = [report(n, 1_000 + n * 8 + number, fraud=bool((n + number) % 2)) for n in numbers]
+                together.wait(30)
+                news[number] += several[number].append_labels(reports)
+        except Exception as error:
+            failures.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=tell, args=(number,)) for number in range(len(several))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for n in range(200 if several else 0):
+        history = several[0].label_history(f"t{n}")
+        told = [each.label.is_fraud for each in history]
+        assert len(told) == 2
+        assert told[0] is not told[1]  # both verdicts, each once, whoever was first
+        reported = [each.arrival for found in news for each in found if each.label.transaction_id == f"t{n}"]
+        assert sorted(each.arrival for each in history) == sorted(reported)
+
+
 def test_ping(log: DecisionLog) -> None:
     log.ping()
 
 
-def test_keys_are_kept_without_their_token(reopen: Open, tmp_path: Path) -> None:
+def test_keys_are_kept_without_their_token(reopen: Open, backend: Backend) -> None:
     token, key = new_key("laptop", [Scope.read, Scope.score])
     log = reopen()
     log.keys.add(key)
     log.close()
-    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    stored = backend.stored()
+    assert key.name.encode() in stored
     assert token.encode() not in stored
     assert token.removeprefix("fml_").encode() not in stored
     assert reopen().keys.all() == [key]

@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.commands import refused, well
 from tests.support.hammer import Hammer
+from tests.support.servers.postgres import PostgresServer, execute
 from tests.support.serving import an_example, serving
 
 KILLS = int(os.environ.get("FRAUDML_TEST_KILLS", "1"))  # `make soak` does twenty
@@ -66,15 +67,31 @@ def probe(client: httpx.Client, example: dict[str, Any], kill: int) -> list[Any]
     return [answer.json() for answer in answers]
 
 
-def logged_ids(home: Path) -> list[str]:
-    """The ids of all decisions in the log."""
-    with closing(sqlite3.connect(home / ".fraudml" / "fraudml.db")) as log:
-        return [
-            name for (name,) in log.execute("SELECT transaction_id FROM transactions JOIN decisions USING (arrival)")
-        ]
+# The process of the server that the service appends by.
+WRITER = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
+LOGGED = "SELECT transactions.transaction_id FROM transactions JOIN decisions USING (arrival)"
 
 
-def test_kill_9_under_full_load_loses_nothing_that_was_acknowledged(home: Path) -> None:
+def in_sqlite(file: Path) -> list[str]:
+    """The ids of all decisions in a log."""
+    with closing(sqlite3.connect(file)) as log:
+        return [name for (name,) in log.execute(LOGGED)]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def logged_ids(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The ids of all decisions in a log of its own, of either kind."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        monkeypatch.setenv("FRAUDML_DATABASE_URL", url)
+        return lambda: [str(name) for (name,) in execute(url, LOGGED)]
+    monkeypatch.setenv("FRAUDML_DATABASE_URL", f"sqlite:///{home / 'killed.db'}")
+    return lambda: in_sqlite(home / "killed.db")
+
+
+def test_kill_9_under_full_load_loses_nothing_that_was_acknowledged(
+    home: Path, logged_ids: Callable[[], list[str]]
+) -> None:
     key = well("keys", "create", "load", "--scope", "admin", cwd=home).out.strip()
     acknowledged: dict[str, bytes] = {}
     sent: dict[str, dict[str, Any]] = {}
@@ -103,7 +120,7 @@ def test_kill_9_under_full_load_loses_nothing_that_was_acknowledged(home: Path) 
             assert "another fraudml process serves" in refused("serve", "--port", "0", cwd=home)
             service.process.terminate()
             assert service.process.wait(30) == -signal.SIGTERM  # by the signal, as is custom, but in order
-    logged = logged_ids(home)
+    logged = logged_ids()
     assert len(logged) == len(set(logged))
     assert set(acknowledged) <= set(logged) <= set(sent) | {f"after-{k}-{n}" for k in range(KILLS) for n in range(20)}
     audit = well("features", "audit", "--json", cwd=home, within_s=AUDIT_S).json
@@ -130,9 +147,43 @@ def test_a_kill_while_the_log_is_gone_loses_nothing_either(home: Path) -> None:
         assert client.get("/health/ready").json()["degraded"] == []
         for name in [*hammer.acknowledged][-50:]:
             assert client.post("/v1/predict", json=hammer.sent[name]).content == hammer.acknowledged[name]
-    assert set(hammer.acknowledged) <= set(logged_ids(home))
+    assert set(hammer.acknowledged) <= set(in_sqlite(home / ".fraudml" / "fraudml.db"))
     audit = well("features", "audit", "--json", cwd=home, within_s=AUDIT_S).json
     assert audit["differing"] == 0, audit["examples"]
+
+
+def test_kill_9_of_postgresql_and_then_of_the_service_loses_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that waits for its disk, as outside of tests; one of its processes dies, so it ends all and recovers."""
+    server = PostgresServer()
+    try:
+        url = server.new_database()
+        monkeypatch.setenv("FRAUDML_DATABASE_URL", url)
+        key = well("keys", "create", "load", "--scope", "admin", cwd=home).out.strip()
+        with serving(home) as service, service.client(key) as client:
+            example = an_example(client)
+            hammer = Hammer(service.port, key, rows(example, KILLS + 4), ENOUGH // 2)
+            with ThreadPoolExecutor(1) as pool:
+                load = pool.submit(hammer.run, CONNECTIONS)
+                assert hammer.enough.wait(120)
+                ((writer,),) = execute(url, WRITER)
+                os.kill(int(str(writer)), signal.SIGKILL)
+                hammer.wait_for(ENOUGH // 2)
+                service.process.send_signal(signal.SIGKILL)
+                load.result(60)
+        assert hammer.refused == []
+        with serving(home) as service, service.client(key) as client:
+            assert client.get("/health/ready").json()["degraded"] == []
+            again = [client.post("/v1/predict", json=hammer.sent[name]) for name in [*hammer.acknowledged][-50:]]
+            assert [answer.content for answer in again] == [*hammer.acknowledged.values()][-50:]
+        logged = [name for (name,) in execute(url, LOGGED)]
+        assert len(logged) == len(set(logged))
+        assert set(hammer.acknowledged) <= set(logged) <= set(hammer.sent)
+        audit = well("features", "audit", "--json", cwd=home, within_s=AUDIT_S).json
+        assert audit["differing"] == 0, audit["examples"]
+    finally:
+        server.close()
 
 
 def test_sigterm_finishes_what_it_was_asked(home: Path) -> None:

@@ -21,6 +21,7 @@ COMMANDS = (
     "features",
     "models",
     "keys",
+    "db",
     "migrate",
     "simulate",
     "demo",

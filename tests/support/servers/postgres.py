@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,13 @@ class PostgresServer:
     def new_database(self) -> str:
         """The URL of a fresh, empty database."""
         return new_database(self.url())
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """Send a signal to the server's processes, those of its connections too."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            os.kill(each, number)
 
     def close(self) -> None:
         """End it and remove its data."""

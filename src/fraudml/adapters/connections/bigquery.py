@@ -74,7 +74,7 @@ def parameters(url: str, setting: str) -> tuple[str, str, dict[str, str]]:
 
 def _storage(credentials: Any) -> Any:
     try:
-        from google.cloud import bigquery_storage
+        from google.cloud.bigquery_storage import BigQueryReadClient
     except ImportError:
         return None
-    return bigquery_storage.BigQueryReadClient(credentials=credentials)
+    return BigQueryReadClient(credentials=credentials)

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from fraudml.adapters.log._migrate import upgrade
+from fraudml.adapters.log import _migrate
+from fraudml.adapters.log._migrate import Tables, compared, upgrade
 from fraudml.decisions.log import Durability
 from fraudml.errors import ConfigError, DecisionLogError
 
@@ -60,6 +62,20 @@ def connect(url: str, durability: Durability = Durability.process) -> sa.Engine:
         with engine.execution_options(immediate=True).begin() as connection:
             upgrade(connection)
     return engine
+
+
+def tables(url: str) -> Tables:
+    """Which tables the file has; it is not made, nor changed."""
+    path = database_file(url)
+    with failures("opening"):
+        if not path.exists():
+            return compared(None)
+        engine = sa.create_engine(f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true")
+        try:
+            with engine.connect() as connection:
+                return _migrate.tables(connection)
+        finally:
+            engine.dispose()
 
 
 def database_file(url: str) -> Path:

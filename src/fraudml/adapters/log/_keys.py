@@ -1,22 +1,27 @@
-"""The API keys, beside the decision log."""
+"""The API keys, beside the decision log, in any database."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from fraudml.adapters.log._connection import failures
 from fraudml.adapters.log._tables import api_keys
 from fraudml.decisions.keys import ApiKey, Scope
 from fraudml.errors import ConflictError, NotFoundError
 
 
-class SqliteKeyStore:
-    """:class:`fraudml.decisions.keys.KeyStore` in the file that ``engine`` is connected to."""
+class SqlKeyStore:
+    """:class:`fraudml.decisions.keys.KeyStore` in the database that ``engine`` is connected to.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    ``failures`` turns the driver's errors into ``DecisionLogError``; it is told what was being done.
+    """
+
+    def __init__(self, engine: sa.Engine, failures: Callable[[str], AbstractContextManager[None]]) -> None:
+        self._failures = failures
         self._engine = engine
         self._writer = engine.execution_options(immediate=True)
 
@@ -29,7 +34,7 @@ class SqliteKeyStore:
             "created_at_us": key.created_at_us,
             "revoked_at_us": key.revoked_at_us,
         }
-        with failures("writing keys"), self._writer.begin() as connection:
+        with self._failures("writing keys"), self._writer.begin() as connection:
             try:
                 connection.execute(api_keys.insert(), row)
             except IntegrityError:
@@ -37,7 +42,7 @@ class SqliteKeyStore:
 
     def all(self) -> list[ApiKey]:
         """Every key."""
-        with failures("reading keys"), self._engine.connect() as connection:
+        with self._failures("reading keys"), self._engine.connect() as connection:
             rows = connection.execute(sa.select(api_keys).order_by(api_keys.c.created_at_us, api_keys.c.name)).all()
             return [ApiKey(r.name, r.token_hash, tuple(Scope(s) for s in r.scopes.split()), *r[3:]) for r in rows]
 
@@ -48,6 +53,6 @@ class SqliteKeyStore:
             .where(api_keys.c.name == name)
             .values(revoked_at_us=sa.func.coalesce(api_keys.c.revoked_at_us, time.time_ns() // 1_000))
         )
-        with failures("writing keys"), self._writer.begin() as connection:
+        with self._failures("writing keys"), self._writer.begin() as connection:
             if connection.execute(change).rowcount == 0:
                 raise NotFoundError(f"there is no key named {name!r}")

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fraudml.decisions.log import audit_schema
+from fraudml.decisions.log import AUDIT_LABELS, audit_schema
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
 from fraudml.errors import DecisionLogError
 from fraudml.events.label import Label
@@ -74,6 +74,14 @@ class RowCodec:
                 timed,
             )
         return first, second
+
+    def entities(self, event: Transaction) -> bytes:
+        """The JSON object of its entities."""
+        return _encode(self._entities_object(*event.entities))
+
+    def attributes(self, event: Transaction) -> bytes:
+        """The JSON object of its attributes."""
+        return _encode(self._attributes_object(*event.attributes))
 
     def decision(self, row: Row) -> Decision:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
@@ -146,6 +154,12 @@ def report(row: Row) -> LabelReport:
     """From a row (transaction_id, is_fraud, known_at_us, arrival)."""
     transaction_id, is_fraud, known_at_us, arrival = row
     return LabelReport(Label(transaction_id, bool(is_fraud), known_at_us), arrival)
+
+
+def audit_labels(rows: Sequence[Row]) -> pa.RecordBatch:
+    """From rows in the order of ``AUDIT_LABELS``."""
+    ids, times, frauds, known, arrivals = zip(*rows, strict=True)
+    return _batch([ids, times, [bool(fraud) for fraud in frauds], known, arrivals], AUDIT_LABELS)
 
 
 def _json_object(names: Sequence[str]) -> type[msgspec.Struct]:

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 
 from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
-from fraudml.adapters.log._keys import SqliteKeyStore
+from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._lock import FileLock
-from fraudml.adapters.log._rows import Row, RowCodec
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels
 from fraudml.adapters.log._tables import decisions, transactions
 from fraudml.adapters.log._tables import labels as reports
-from fraudml.decisions.log import AUDIT_LABELS, Durability
+from fraudml.decisions.log import Durability
 from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.label import Label
@@ -58,7 +58,7 @@ class SqliteDecisionLog:
         self._engine = connect(url, durability)
         self._rows = RowCodec(schema)
         self._hot = HotPath(self._engine, self._rows, timeout_ms)
-        self.keys = SqliteKeyStore(self._engine)
+        self.keys = SqlKeyStore(self._engine, failures)
         self._claim = FileLock(Path(f"{self._engine.url.database}.lock"))
 
     @property
@@ -174,7 +174,7 @@ class SqliteDecisionLog:
             .where(reports.c.arrival > after)
             .order_by(reports.c.arrival)
         )
-        yield from self._stream(query, batch_size, _audit_labels)
+        yield from self._stream(query, batch_size, audit_labels)
 
     def ping(self) -> None:
         """Read one row."""
@@ -206,11 +206,3 @@ class SqliteDecisionLog:
                     yield made(rows)
             finally:
                 cursor.close()
-
-
-def _audit_labels(rows: Sequence[Row]) -> pa.RecordBatch:
-    """From rows in the order of ``AUDIT_LABELS``."""
-    ids, times, frauds, known, arrivals = zip(*rows, strict=True)
-    columns = [ids, times, [bool(fraud) for fraud in frauds], known, arrivals]
-    arrays = [pa.array(c, field.type) for c, field in zip(columns, AUDIT_LABELS, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=AUDIT_LABELS)

@@ -1,0 +1,138 @@
+"""The calls of every batch: find, append, append_labels. Each is one round trip, but for COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from psycopg.errors import DeadlockDetected, UniqueViolation
+
+from fraudml.adapters.log._rows import RowCodec, report
+from fraudml.adapters.log.postgres import cells, statements
+from fraudml.adapters.log.postgres.claim import Claim
+from fraudml.adapters.log.postgres.failures import failures
+from fraudml.adapters.log.postgres.keys import key_of
+from fraudml.adapters.log.postgres.line import Line, Patience
+from fraudml.adapters.log.postgres.session import Session
+from fraudml.decisions.log import is_news
+from fraudml.decisions.record import Decision, LabelReport
+from fraudml.errors import DecisionLogError
+
+# From so many decisions on COPY is faster than one INSERT of arrays: per row it takes a few microseconds less, and it
+# costs three more round trips (docs/concepts/durability-and-idempotency.md has the figures).
+COPY_FROM = 128
+MOST_IDS = 10_000  # asked for at once
+MOST_TRIES = 20  # of reports that other processes report about, too
+
+
+class HotPath:
+    """The calls of every batch. Reading has a connection of its own, so that it does not wait for a commit."""
+
+    def __init__(self, engine: sa.Engine, codec: RowCodec, timeout_ms: int, place: str) -> None:
+        self._codec = codec
+        self._claim = Claim(place)
+        patience = Patience(timeout_ms)
+        self._reader = Line(engine, patience)
+        self._writer = Line(engine, patience, self._claim.renew)
+
+    def claim(self, *, shared: bool) -> int:
+        """Become one that appends."""
+        with self._writer.turn("claiming it") as session:
+            return self._claim.take(session.driver, shared=shared)
+
+    def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
+        """The known ones among the ids."""
+        found: dict[str, Decision] = {}
+        for start in range(0, len(transaction_ids), MOST_IDS):
+            with failures("reading"):
+                keys = cells.key_array(transaction_ids[start : start + MOST_IDS])
+            with self._reader.turn("reading") as session:
+                rows = session.rows(statements.FIND, [keys], statements.FOUND)
+            with failures("reading"):  # outside the turn: others may read meanwhile
+                for arrival, name, *rest in rows:
+                    transaction_id = name.decode()
+                    found[transaction_id] = self._codec.decision((arrival, transaction_id, *rest))
+        return found
+
+    def append(self, batch: Sequence[Decision]) -> dict[str, Decision]:
+        """One commit for all that are new; the decisions that stand for the others."""
+        stands: dict[str, Decision] = {}
+        # by id: two processes with the same ids then wait for each other's commit, but never in a circle
+        rest = sorted(batch, key=lambda decision: decision.transaction.transaction_id)
+        while rest:
+            try:
+                self._append(rest)
+                break
+            except DecisionLogError as error:
+                if not isinstance(error.__cause__, (UniqueViolation, DeadlockDetected)):
+                    raise
+                known = self.find([decision.transaction.transaction_id for decision in rest])
+                if not known:
+                    raise
+                stands |= known
+                rest = [decision for decision in rest if decision.transaction.transaction_id not in known]
+        return stands
+
+    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+        """What is news, in one commit."""
+        with self._writer.turn("writing labels") as session:
+            for tried in range(1, MOST_TRIES + 1):
+                news, numbered = _news(reports, self._histories(session, reports))
+                if not news:
+                    break
+                try:
+                    session.run(statements.APPEND_LABELS, cells.label_arrays(numbered))
+                    break
+                except UniqueViolation:  # another process has reported about one of them meanwhile
+                    if tried == MOST_TRIES:
+                        raise
+        return news
+
+    def label_history(self, transaction_id: str) -> list[LabelReport]:
+        """The reports about one transaction."""
+        with self._reader.turn("reading") as session:
+            rows = session.rows(statements.HISTORY, [cells.key_array([transaction_id])], statements.REPORTED)
+        return [report((transaction_id, *row[1:])) for row in rows]
+
+    def close(self) -> None:
+        """Close both connections; other calls must have ended."""
+        try:
+            with self._writer.turn("closing") as session:
+                self._claim.release(session.driver)
+        except DecisionLogError:
+            pass  # its locks end with its connection
+        self._writer.close()
+        self._reader.close()
+
+    def _append(self, batch: Sequence[Decision]) -> None:
+        with failures("writing decisions"):
+            rows = cells.rows(batch, self._codec)
+        with self._writer.turn("writing decisions") as session:
+            if len(batch) < COPY_FROM:
+                arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
+                session.run(statements.APPEND, arrays)
+            else:
+                session.copy(statements.COPY, statements.copied(rows))
+
+    def _histories(self, session: Session, reports: Sequence[LabelReport]) -> dict[bytes, list[LabelReport]]:
+        """By key."""
+        keys = cells.key_array([*{item.label.transaction_id for item in reports}])
+        histories: dict[bytes, list[LabelReport]] = {}
+        for row in session.rows(statements.HISTORY, [keys], statements.REPORTED):
+            histories.setdefault(row[0].encode(), []).append(report(row))
+        return histories
+
+
+def _news(
+    reports: Sequence[LabelReport], histories: dict[bytes, list[LabelReport]]
+) -> tuple[list[LabelReport], list[tuple[LabelReport, int]]]:
+    """Those that are news, in their order; and by id, each with its number for its transaction."""
+    news = []
+    numbered = []
+    for item in reports:
+        history = histories.setdefault(key_of(item.label.transaction_id)[0], [])
+        if is_news(history, item.label):
+            history.append(item)
+            news.append(item)
+            numbered.append((item, len(history)))
+    return news, sorted(numbered, key=lambda each: (each[0].label.transaction_id, each[1]))

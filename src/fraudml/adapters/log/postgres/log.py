@@ -1,0 +1,157 @@
+"""The decision log and the API keys in a PostgreSQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from fraudml.adapters.log._keys import SqlKeyStore
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels
+from fraudml.adapters.log.postgres import statements, upgrade
+from fraudml.adapters.log.postgres.failures import failures
+from fraudml.adapters.log.postgres.hot import HotPath
+from fraudml.decisions.record import Decision, LabelReport
+from fraudml.errors import NotFoundError
+from fraudml.events.label import Label
+from fraudml.events.schema import Schema
+
+STREAM_S = 900.0  # for the next rows of a stream: the first ones may take a sort
+
+# Of the transaction of a stream: who reads it may take as long as he likes between two batches.
+_AT_LEISURE = (
+    f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = '{STREAM_S:.0f}s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
+)
+Made = TypeVar("Made")
+
+
+class PostgresDecisionLog:
+    """:class:`fraudml.decisions.log.DecisionLog` in the database of an engine, which is closed with it.
+
+    A commit waits for the server's disk. ``timeout_ms``: how long a call of the hot path waits for the server, and for
+    another call. ``place``: the database's name in messages. An empty database gets its tables; one with tables of
+    another version is refused: see :mod:`upgrade`.
+    """
+
+    def __init__(self, engine: sa.Engine, schema: Schema, *, place: str, timeout_ms: int = 1_000) -> None:
+        self._engine = engine
+        self._rows = RowCodec(schema)
+        try:
+            upgrade.ready(engine, place)
+            self._hot = HotPath(engine, self._rows, timeout_ms, place)
+        except BaseException:
+            engine.dispose()
+            raise
+        self.keys = SqlKeyStore(engine, failures)
+
+    @property
+    def waits(self) -> bool:
+        """For the network and the server's disk."""
+        return True
+
+    def claim(self, *, shared: bool = False) -> int:
+        """Hold locks of the server, which end with the connection."""
+        return self._hot.claim(shared=shared)
+
+    def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
+        """The known ones among the ids."""
+        return self._hot.find(transaction_ids) if transaction_ids else {}
+
+    def decision(self, transaction_id: str) -> Decision:
+        """One decision."""
+        found = self.find([transaction_id])
+        if not found:
+            raise NotFoundError(f"transaction {transaction_id!r} has not been scored here")
+        return found[transaction_id]
+
+    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
+        """One commit for all."""
+        return self._hot.append(decisions) if decisions else {}
+
+    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+        """What is news, in one commit."""
+        return self._hot.append_labels(reports) if reports else []
+
+    def label_history(self, transaction_id: str) -> list[LabelReport]:
+        """The reports about one transaction."""
+        return self._hot.label_history(transaction_id)
+
+    def last_arrival(self, *, labels: bool = True) -> int:
+        """The greatest arrival number."""
+        with failures("reading"), self._engine.connect() as connection:
+            text = statements.LAST_ARRIVAL if labels else statements.LAST_DECISION
+            return int(connection.exec_driver_sql(text).scalar_one())
+
+    def decisions(self, batch_size: int = 1_000, after: int = 0) -> Iterator[list[Decision]]:
+        """Decisions, streamed."""
+
+        def made(rows: Sequence[Row]) -> list[Decision]:
+            return [self._rows.decision((arrival, name.decode(), *rest)) for arrival, name, *rest in rows]
+
+        yield from self._stream(statements.DECISIONS, after, batch_size, made)
+
+    def transaction_ids(self) -> Iterator[str]:
+        """The ids, streamed."""
+        for names in self._stream(statements.IDS, None, 50_000, lambda rows: [row[0] for row in rows]):
+            yield from names
+        for long in self._stream(statements.LONG_IDS, None, 1_000, lambda rows: [row[0].decode() for row in rows]):
+            yield from long
+
+    def replay(self, batch_size: int = 50_000, after: int = 0, *, blind: bool = False) -> Iterator[pa.RecordBatch]:
+        """History for an online store, streamed."""
+        text = statements.REPLAY_BLIND if blind else statements.REPLAY
+        yield from self._stream(text, after, batch_size, self._rows.history)
+
+    def later_labels(self) -> Iterator[Label]:
+        """The reports that ``replay`` has no place for."""
+        return self._labels(statements.LATER_LABELS, 0)
+
+    def labels(self, after: int = 0) -> Iterator[Label]:
+        """Reports with their entities, streamed."""
+        return self._labels(statements.LABELS, after)
+
+    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+        """Decisions with their logged vectors, streamed."""
+        yield from self._stream(statements.AUDIT, after, batch_size, self._rows.audit)
+
+    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+        """Label reports, streamed."""
+        yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels)
+
+    def ping(self) -> None:
+        """Read one row."""
+        with failures("reading"), self._engine.connect() as connection:
+            connection.exec_driver_sql(statements.PING).all()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._hot.close()
+        self._engine.dispose()
+
+    def _labels(self, text: str, after: int) -> Iterator[Label]:
+        def made(rows: Sequence[Row]) -> list[Label]:
+            return [self._rows.label((row[0].decode(), *row[1:])) for row in rows]
+
+        for found in self._stream(text, after, 50_000, made):
+            yield from found
+
+    def _stream(
+        self, text: str, after: int | None, batch_size: int, made: Callable[[Sequence[Row]], Made]
+    ) -> Iterator[Made]:
+        """What is made of the rows, batch by batch. They stay on the server until then."""
+        with failures("reading"), self._engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            patience, driver.patience_s = driver.patience_s, STREAM_S
+            try:
+                driver.execute(_AT_LEISURE)
+                if text is not statements.IDS:
+                    driver.execute(statements.BY_INDEX.format("LOCAL"))
+                with driver.cursor("fraudml_stream") as cursor:
+                    cursor.execute(text, None if after is None else (after,), binary=True)
+                    while rows := cursor.fetchmany(batch_size):
+                        yield made(rows)
+            finally:
+                driver.patience_s = patience

@@ -1,0 +1,171 @@
+"""The statements of the hot path and of streams, as text. Names are our own, values are parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fraudml.adapters.log.postgres import cells
+from fraudml.adapters.log.postgres.cells import ARRAY_OF, BIGINT, BOOL, BYTEA, FLOAT, INT, TEXT, Rows
+from fraudml.adapters.log.postgres.tables import BLIND
+
+# Row by row, by indexes, whatever the statistics say. Left alone the planner takes id and time for independent of each
+# other, so it expects one row where all have both, and reads a whole table for each row of another; and a plan made for
+# an empty table and kept would read all of a large one.
+BY_INDEX = "; ".join(
+    f"SET {{0}} enable_{way} = off" for way in ("seqscan", "hashjoin", "mergejoin", "material", "sort")
+)
+
+
+class Statement(NamedTuple):
+    """A statement that is prepared once for each connection; ``types``: OIDs of its parameters."""
+
+    name: bytes
+    text: bytes
+    types: tuple[int, ...]
+
+
+GIVEN = {
+    "transaction_id": TEXT,
+    "event_time_us": BIGINT,
+    "arrival": BIGINT,
+    "amount_minor": BIGINT,
+    "entities": TEXT,
+    "attributes": TEXT,
+    "original_id": BYTEA,
+    "vector": BYTEA,
+    "score": FLOAT,
+    "action": TEXT,
+    "model_version": TEXT,
+    "fingerprint": TEXT,
+    "arm": TEXT,
+    "late": BOOL,
+    "degraded": TEXT,
+    "decided_at_us": BIGINT,
+    "timings": TEXT,
+}
+# The columns of each table that are written, in the order in which the tables are.
+INTO = {
+    "transaction_ids": ("transaction_id", "event_time_us", "arrival"),
+    "transactions": (
+        *("transaction_id", "event_time_us", "arrival"),
+        *("amount_minor", "entities", "attributes", "original_id"),
+    ),
+    "decisions": (
+        *("transaction_id", "event_time_us", "arrival"),
+        *("vector", "score", "action", "model_version", "fingerprint", "arm"),
+        *("late", "degraded", "decided_at_us", "timings"),
+    ),
+}
+_JSON = {"entities", "attributes", "timings"}
+
+
+def _insert(table: str) -> str:
+    values = ", ".join(f"{name}::json" if name in _JSON else name for name in INTO[table])
+    return f"INSERT INTO {table} ({', '.join(INTO[table])}) SELECT {values} FROM given"  # noqa: S608 - our own names
+
+
+def _append() -> str:
+    """All three tables by one statement, so by one round trip and one commit."""
+    parameters = ", ".join(f"${number}" for number in range(1, len(GIVEN) + 1))
+    return (
+        f"WITH given AS MATERIALIZED (SELECT * FROM unnest({parameters}) AS given ({', '.join(GIVEN)})), "  # noqa: S608
+        f"ids AS ({_insert('transaction_ids')}), events AS ({_insert('transactions')}) {_insert('decisions')}"
+    )
+
+
+def _copy() -> str:
+    """Several statements sent as one are one transaction, and its commit."""
+    return ";".join(f"COPY {table} ({', '.join(names)}) FROM STDIN (FORMAT binary)" for table, names in INTO.items())
+
+
+def copied(rows: Rows) -> list[bytes]:
+    """What each of the COPY statements reads."""
+    return [cells.copied([getattr(rows, name) for name in names]) for names in INTO.values()]
+
+
+APPEND = Statement(b"append", _append().encode(), tuple(ARRAY_OF[kind] for kind in GIVEN.values()))
+COPY = _copy().encode()
+
+# An id as it came; a key that is a digest of it stays inside.
+ID = "coalesce(t.original_id, convert_to(t.transaction_id, 'UTF8'))"
+_OF_DECISION = (
+    *("d.vector", "d.score", "d.action", "d.model_version", "d.fingerprint", "d.arm"),
+    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text"),
+)
+_PLACE = "USING (transaction_id, event_time_us)"
+
+# Row of RowCodec.decision.
+FIND = Statement(
+    b"find",
+    (
+        f"SELECT t.arrival, {ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text, "  # noqa: S608
+        f"{', '.join(_OF_DECISION)} FROM transaction_ids JOIN transactions AS t {_PLACE} JOIN decisions AS d {_PLACE} "
+        "WHERE transaction_ids.transaction_id = ANY($1)"
+    ).encode(),
+    (ARRAY_OF[TEXT],),
+)
+FOUND = (
+    *(BIGINT, BYTEA, BIGINT, BIGINT, TEXT, TEXT),
+    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT),
+)
+
+HISTORY = Statement(
+    b"history",
+    b"SELECT transaction_id, is_fraud, known_at_us, arrival FROM labels WHERE transaction_id = ANY($1) "
+    b"ORDER BY arrival",
+    (ARRAY_OF[TEXT],),
+)
+REPORTED = (TEXT, BOOL, BIGINT, BIGINT)
+
+# An unknown transaction is refused by the foreign key.
+APPEND_LABELS = Statement(
+    b"append_labels",
+    b"INSERT INTO labels (arrival, transaction_id, nth, is_fraud, known_at_us, event_time_us) "
+    b"SELECT given.*, i.event_time_us FROM unnest($1, $2, $3, $4, $5) "
+    b"AS given (arrival, transaction_id, nth, is_fraud, known_at_us) LEFT JOIN transaction_ids AS i USING "
+    b"(transaction_id)",
+    tuple(ARRAY_OF[kind] for kind in (BIGINT, TEXT, INT, BOOL, BIGINT)),
+)
+
+_EVENT = f"{ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text"
+LAST_DECISION = "SELECT coalesce(max(arrival), 0) FROM transaction_ids"
+LAST_ARRIVAL = f"SELECT greatest(({LAST_DECISION}), (SELECT coalesce(max(arrival), 0) FROM labels))"  # noqa: S608
+PING = "SELECT arrival FROM transaction_ids LIMIT 1"
+_IS_DIGEST = r"({0} >= E'\x1a' AND {0} < E'\x1b')"  # begins with keys.MARK: a range of the index
+IDS = f"SELECT transaction_id FROM transaction_ids WHERE NOT {_IS_DIGEST.format('transaction_id')}"  # noqa: S608
+LONG_IDS = (
+    f"SELECT t.original_id FROM transaction_ids AS i JOIN transactions AS t {_PLACE} "  # noqa: S608
+    f"WHERE {_IS_DIGEST.format('i.transaction_id')}"
+)
+_IN_ORDER = f"FROM transaction_ids AS i JOIN transactions AS t {_PLACE}"
+REPLAY = (
+    f"SELECT {_EVENT}, l.is_fraud, l.known_at_us {_IN_ORDER} LEFT JOIN labels AS l "
+    "ON l.transaction_id = i.transaction_id AND l.nth = 1 WHERE i.arrival > %s ORDER BY i.arrival"
+)
+# Those decided without the online store have an index of their own, `decisions_blind`.
+REPLAY_BLIND = (
+    f"SELECT {_EVENT}, l.is_fraud, l.known_at_us FROM decisions AS d JOIN transactions AS t {_PLACE} "  # noqa: S608
+    "LEFT JOIN labels AS l ON l.transaction_id = d.transaction_id AND l.nth = 1 "
+    f"WHERE d.arrival > %s AND d.degraded LIKE '{BLIND.replace('%', '%%')}' ORDER BY d.arrival"
+)
+DECISIONS = (
+    f"SELECT t.arrival, {ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text, "
+    f"{', '.join(_OF_DECISION)} {_IN_ORDER} JOIN decisions AS d {_PLACE} WHERE i.arrival > %s ORDER BY i.arrival"
+)
+LABELS = (
+    f"SELECT {ID}, l.is_fraud, l.known_at_us, l.arrival, t.entities::text {_IN_ORDER} "
+    "JOIN labels AS l ON l.transaction_id = i.transaction_id WHERE l.arrival > %s ORDER BY l.arrival"
+)
+LATER_LABELS = LABELS.replace("WHERE l.arrival > %s", "WHERE l.arrival > %s AND l.nth > 1")
+AUDIT = (
+    f"SELECT {_EVENT}, i.arrival, d.decided_at_us, d.score, d.action, d.model_version, d.arm, d.fingerprint, "
+    f"d.late, d.degraded, d.vector {_IN_ORDER} JOIN decisions AS d {_PLACE} WHERE i.arrival > %s ORDER BY i.arrival"
+)
+# The transactions themselves are asked for long ids only.
+AUDIT_LABELS = (
+    f"SELECT {ID.replace('t.transaction_id', 'l.transaction_id')}, "  # noqa: S608
+    "i.event_time_us, l.is_fraud, l.known_at_us, l.arrival "
+    "FROM labels AS l JOIN transaction_ids AS i USING (transaction_id) LEFT JOIN transactions AS t "
+    "ON t.transaction_id = i.transaction_id AND t.event_time_us = i.event_time_us "
+    rf"AND {_IS_DIGEST.format('t.transaction_id')} WHERE l.arrival > %s ORDER BY l.arrival"
+)
