@@ -13,7 +13,7 @@ import pytest
 
 from fraudml.adapters.connections import redis
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
-from fraudml.adapters.online.redis import RedisOnlineStore
+from fraudml.adapters.online.redis import RedisOnlineStore, load
 from fraudml.decisions import rebuild
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import bring_up
@@ -162,6 +162,22 @@ def test_a_load_that_the_server_lost_half_of_is_not_taken_for_complete(world: Wo
         world.store.loaded()
     assert world.store.lost()
     Refiller(world.store, world.log, lambda: iter(())).check()
+    world.check_all()
+
+
+def test_a_load_that_fails_is_begun_again_by_the_same_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "TIMEOUT_S", 0.3)
+    world.score(*range(1, 20))
+    with world.server.client() as client:
+        client.flushall()
+    assert world.store.claim_load()
+    world.server.process.send(signal.SIGSTOP)
+    history = list(world.log.replay())
+    with pytest.raises(OnlineStoreError):
+        world.store.load(history[0])
+    world.server.process.send(signal.SIGCONT)
+    Refiller(world.store, world.log, lambda: iter(())).check()
+    assert not world.store.lost()
     world.check_all()
 
 

@@ -36,6 +36,7 @@ class Epoch:
         self._keys: list[bytes] = []
         self._owners: dict[object, list[bytes]] = {}
         self._looked = -FRESH_S
+        self._holds = b""  # what the lock says while this process has it
         self.token = b""  # of this process's load
 
     @property
@@ -71,9 +72,15 @@ class Epoch:
     def claim(self) -> bool:
         """Become the process that loads; false when another one is, or nothing is missing."""
         token = secrets.token_hex(8).encode()
-        taken = self._link.exchange([Command(self._lock, ("SET", self._lock, token, "NX", "PX", LOCK_MS))])[0]
-        if not taken:
+        taken, holder = self._link.exchange(
+            [
+                Command(self._lock, ("SET", self._lock, token, "NX", "PX", LOCK_MS)),
+                Command(self._lock, ("GET", self._lock)),
+            ]
+        )
+        if not taken and holder != self._holds:  # else this process's load failed: it may begin another one
             return False
+        self._holds = holder
         ready = self.ready_nodes()
         if all(ready.values()):
             self._link.exchange([Command(self._lock, ("DEL", self._lock))])

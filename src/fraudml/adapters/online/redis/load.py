@@ -24,8 +24,8 @@ from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.features.spec import FeatureSet
 
 ROWS = 2_000_000  # gathered rows that are pruned and, if still as many, sent
-CALLS = 25  # of the script in one round trip
-TIMEOUT_S = 30.0  # of one round trip; nobody waits for it
+CALLS = 10  # of the script in one round trip
+TIMEOUT_S = 10.0  # of one round trip; nobody waits for it
 RECENT = 0.95  # the share of rows of a batch that lie before what counts as its newest time
 FRESH_US = 600_000_000  # events so new when the load began may come again: they are not folded
 
