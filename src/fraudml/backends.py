@@ -7,6 +7,8 @@ from contextlib import suppress
 from importlib import import_module
 
 from fraudml.decisions.servers import ServerFacts, Tables, Trouble
+from fraudml.errors import OnlineStoreError
+from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
@@ -72,6 +74,16 @@ def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
     from fraudml.adapters.connections import redis_facts
 
     return redis_facts.facts(settings.redis_url.get_secret_value(), int(timeout_s * 1_000), clock)
+
+
+def history_missing(settings: Settings, feature_set: FeatureSet) -> bool | None:
+    """Whether online state in Redis lacks history; ``None`` where that cannot be told."""
+    from fraudml import wiring
+
+    try:
+        return wiring.online_store(settings, feature_set).lost()
+    except OnlineStoreError:  # what is wrong with Redis has been said
+        return None
 
 
 def engine(url: str | None, setting: str, timeout_s: float, clock: Clock) -> Facts:

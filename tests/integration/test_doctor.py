@@ -27,7 +27,7 @@ from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.errors import ConfigError, MissingExtra
 from fraudml.operations.doctor import servers
 from fraudml.operations.doctor.findings import Finding, Status
-from tests.support.commands import Done, fraudml
+from tests.support.commands import Done, fraudml, well
 from tests.support.scoring import SCHEMA
 from tests.support.servers.postgres import PASSWORD, PostgresServer, execute
 from tests.support.servers.redis import RedisServer
@@ -94,9 +94,9 @@ def test_redis_that_evicts_and_is_full() -> None:
         with server.client() as client:
             for number in range(300):
                 client.set(f"k{number}", b"x" * 20_000)
-        warned = said(servers.judge("Redis", good(redis_facts.facts(server.url, WITHIN_MS))), Status.warning)
-        assert "maxmemory-policy is allkeys-lru" in warned
-        assert "evicted" in warned
+        found = list(servers.judge("Redis", redis_facts.facts(server.url, WITHIN_MS)))
+        assert "maxmemory-policy is allkeys-lru" in said(iter(found), Status.failure)
+        assert "evicted" in said(iter(found), Status.warning)
         with server.client() as client:
             client.config_set("maxmemory-policy", "noeviction")
             client.config_set("maxmemory", 1)
@@ -160,6 +160,7 @@ def test_a_cluster_and_one_of_its_nodes_that_hangs() -> None:
         facts = good(redis_facts.facts(nodes.url, WITHIN_MS))
         assert (facts.details["cluster_state"], facts.details["nodes"]) == ("ok", "3")
         assert not problems(facts)
+        assert "?cluster=true" in bad(redis_facts.facts(nodes.nodes[0].url, WITHIN_MS)).do
         nodes.nodes[2].process.send(signal.SIGSTOP)
         bad(redis_facts.facts(nodes.url, 200))
     finally:
@@ -444,3 +445,14 @@ def test_mistakes(here: Surroundings) -> None:
     assert here.doctor("--timeout", "0").code == 2
     here.set(port="none")
     assert "setting FRAUDML_PORT is wrong" in here.doctor().err
+
+
+def test_it_knows_whether_redis_has_the_history_of_the_project(here: Surroundings, redis: RedisServer) -> None:
+    (here.folder / "fraudml.yaml").write_text(
+        "schema: {event_time: {column: time}, entities: {customer: cust}}\n"
+        "features: [{name: n_1d, kind: window, over: customer, agg: count, length: 1d}]\n"
+    )
+    here.set(redis_url=redis.url)
+    assert "history has not been loaded" in here.doctor().out
+    well("features", "materialize", "--history", "", cwd=here.folder)
+    assert "all history is loaded" in here.doctor().out

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
     "wiring": {"project", "settings", "adapters.*"} | CORE,
-    "backends": {"settings", "adapters.*"} | CORE,
+    "backends": {"wiring", "settings", "adapters.*"} | CORE,
     "service": FRONT,
     "worker": FRONT,
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that

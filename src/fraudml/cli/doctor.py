@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fraudml.operations.doctor.findings import Check, Finding, Report
     from fraudml.operations.doctor.tiers import Chosen
+    from fraudml.project import Project
 
 WARNED, FAILED = 1, 2  # exit codes
 PART = 0.8  # of the time is a driver's own: what it says is better than that time is over
@@ -81,8 +82,13 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
         facts = backends.log(current, timeout_s, time.time)
         yield from servers.judge_log(facts, lambda: backends.tables(current, timeout_s))
 
+    declared = _read(project_path)
+
     def redis() -> Iterable[Finding]:
-        return servers.judge_redis(backends.redis(current, timeout_s, time.time))
+        def lost() -> bool | None:
+            return None if isinstance(declared, str) else backends.history_missing(current, declared.feature_set)
+
+        return servers.judge_redis(backends.redis(current, timeout_s, time.time), lost)
 
     def engine(check: str, url: SecretStr | None, setting: str) -> Iterable[Finding]:
         secret = None if url is None else url.get_secret_value()
@@ -93,7 +99,7 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
 
     found = [
         Check("settings", lambda: tiers.judge(_chosen(current))),
-        Check("project", lambda: places.judge_project(project_path, _problem(project_path))),
+        Check("project", lambda: places.judge_project(project_path, declared if isinstance(declared, str) else None)),
         Check("home", lambda: places.judge_home(current.home, own_hash_key=current.hash_key is None)),
         Check("decision log", log),
         Check("Redis", redis),
@@ -123,12 +129,12 @@ def _chosen(current: Settings) -> Chosen:
     )
 
 
-def _problem(path: Path) -> str | None:
+def _read(path: Path) -> Project | str:
+    """The project, or why it cannot be used."""
     try:
-        project.read(path)
+        return project.read(path)
     except ConfigError as error:
         return str(error)
-    return None
 
 
 def _show(report: Report, *, quiet: bool, strict: bool) -> None:

@@ -93,7 +93,7 @@ def test_a_server_that_is_well_needs_nothing() -> None:
         (changed(POSTGRES, details={"connections": "81"}), Status.warning, "81 of 100"),
         (changed(POSTGRES, details={"timescaledb": "2.17"}), Status.ok, "TimescaleDB 2.17"),
         (changed(REDIS, details={"role": "slave"}), Status.failure, "replica"),
-        (changed(REDIS, details={"maxmemory_policy": "allkeys-lru"}), Status.warning, "allkeys-lru"),
+        (changed(REDIS, details={"maxmemory_policy": "volatile-lru"}), Status.failure, "volatile-lru"),
         (changed(REDIS, details={"evicted_keys": "3"}), Status.warning, "evicted 3 keys"),
         (changed(REDIS, details={"used_memory": str(2**30 - 1)}), Status.warning, "1,024.0 MiB of 1,024.0 MiB"),
         (changed(REDIS, details={"maxmemory": "0"}), Status.note, "no limit"),
@@ -124,6 +124,17 @@ def test_what_is_wrong_is_said(facts: ServerFacts | Trouble, status: Status, tex
 )
 def test_tables_of_another_version(tables: Tables, by_itself: bool, status: Status) -> None:
     assert worst(servers.judge_tables("x", tables, by_itself=by_itself))[0] == status
+
+
+def test_history_that_redis_lacks_is_worth_knowing() -> None:
+    def text(lost: bool | None, facts: ServerFacts | Trouble | None = REDIS) -> str:
+        return "; ".join(finding.text for finding in servers.judge_redis(facts, lambda: lost))
+
+    assert "has not been loaded" in text(True)
+    assert "all history is loaded" in text(False)
+    assert "loaded" not in text(None)
+    assert "loaded" not in text(True, Trouble("gone", "start it"))
+    assert "not used" in text(True, None)
 
 
 def test_a_registry_without_a_champion_keeps_the_service_from_starting() -> None:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import sha1
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from fraudml.adapters.connections._pings import Pings, ping
 from fraudml.adapters.connections.redis import client
 from fraudml.decisions.servers import ServerFacts, Trial, Trouble
 
+_SCRIPT = "redis.call('TIME') return redis.call('GET', KEYS[1])"
 TTL_MS = 10_000  # of keys that a trial leaves behind if it is cut off
 INFO = ["maxmemory", "maxmemory_policy", "used_memory", "evicted_keys", "aof_enabled", "role"]
 INFO += ["aof_last_write_status", "rdb_last_bgsave_status"]
@@ -33,7 +35,7 @@ def facts(url: str, timeout_ms: int, clock: Callable[[], float] = time.time) -> 
         return _trouble(error, place)
 
 
-def _facts(opened: Any, place: str, clock: Callable[[], float]) -> ServerFacts:
+def _facts(opened: Any, place: str, clock: Callable[[], float]) -> ServerFacts | Trouble:
     details: dict[str, str] = {}
     nodes = [opened]
     if hasattr(opened, "get_primaries"):
@@ -50,6 +52,8 @@ def _facts(opened: Any, place: str, clock: Callable[[], float]) -> ServerFacts:
         except exceptions.ResponseError as error:
             trials.append(Trial("ask INFO", str(error)))
             continue
+        if str(info.get("cluster_enabled")) == "1" and not details:
+            return Trouble(f"{place} is a node of a cluster", "add ?cluster=true to FRAUDML_REDIS_URL")
         if "valkey_version" in info:
             product, version = "Valkey", str(info["valkey_version"])
         else:
@@ -93,29 +97,32 @@ def _trials(opened: Any, nodes: int) -> list[Trial]:
     token = secrets.token_hex(8)
     keys = [f"fraudml:doctor:{{{token}{number}}}" for number in range(8 * nodes if nodes > 1 else 1)]
 
-    def write() -> None:
-        for key in keys:
-            opened.set(key, b"1", px=TTL_MS)
+    def write(key: str) -> None:
+        opened.set(key, b"1", px=TTL_MS)
+        opened.append(key, b"2")
+        opened.pexpire(key, TTL_MS)
 
-    def read() -> None:
-        for key in keys:
-            opened.get(key)
+    def read(key: str) -> None:
+        opened.get(key)
+        opened.mget([key])
+        opened.pttl(key)
+        opened.strlen(key)
 
-    def script() -> None:
-        for key in keys:
-            opened.eval("return redis.call('GET', KEYS[1])", 1, key)
+    def script(key: str) -> None:
+        opened.eval(_SCRIPT, 1, key)
+        opened.evalsha(sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest(), 1, key)
 
-    def delete() -> None:
-        for key in keys:
-            opened.delete(key)
+    def delete(key: str) -> None:
+        opened.delete(key)
 
-    tried = {"write keys": write, "read keys": read, "run scripts": script, "delete keys": delete}
-    return [Trial(what, _problem(act)) for what, act in tried.items()]
+    acts = {"write keys": write, "read keys": read, "run scripts": script, "delete keys": delete}
+    return [Trial(what, _problem(act, keys)) for what, act in acts.items()]
 
 
-def _problem(act: Callable[[], None]) -> str | None:
+def _problem(act: Callable[[str], None], keys: list[str]) -> str | None:
     try:
-        act()
+        for key in keys:
+            act(key)
     except exceptions.ResponseError as error:
         return str(error)
     return None

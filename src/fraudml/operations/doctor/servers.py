@@ -63,12 +63,22 @@ def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables |
         yield from judge_tables(check, found, by_itself=is_file)
 
 
-def judge_redis(facts: ServerFacts | Trouble | None) -> Iterator[Finding]:
-    """Redis; ``None`` where there is none."""
+def judge_redis(facts: ServerFacts | Trouble | None, lost: Callable[[], bool | None]) -> Iterator[Finding]:
+    """Redis; ``None`` where there is none. ``lost``: whether history has to be loaded, ``None`` where that is not
+    known; only asked where Redis can be."""
+    check = "Redis"
     if facts is None:
-        yield Finding("Redis", Status.ok, "not used: features, cache and limits are in each process")
-    else:
-        yield from judge("Redis", facts)
+        yield Finding(check, Status.ok, "not used: features, cache and limits are in each process")
+        return
+    yield from judge(check, facts)
+    if isinstance(facts, Trouble):
+        return
+    missing = lost()
+    if missing:
+        do = "the first service loads it; to do that before: fraudml features materialize"
+        yield Finding(check, Status.note, "history has not been loaded for the features of this project", do)
+    elif missing is not None:
+        yield Finding(check, Status.ok, "all history is loaded for the features of this project")
 
 
 def judge_registry(facts: ServerFacts | Trouble | None, is_set: bool) -> Iterator[Finding]:
@@ -178,8 +188,8 @@ def _redis(check: str, facts: ServerFacts) -> Iterator[Finding]:
 def _redis_memory(check: str, details: dict[str, str]) -> Iterator[Finding]:
     policy, most, used = (details.get(name) for name in ("maxmemory_policy", "maxmemory", "used_memory"))
     if policy is not None and policy != "noeviction":
-        text = f"maxmemory-policy is {policy}: when memory is full, features lose events and become wrong silently"
-        yield Finding(check, Status.warning, text, "CONFIG SET maxmemory-policy noeviction, and in its configuration")
+        text = f"maxmemory-policy is {policy}: it would forget online state, so services refuse it"
+        yield Finding(check, Status.failure, text, "CONFIG SET maxmemory-policy noeviction, and in its configuration")
     if int(details.get("evicted_keys", "0")) > 0:
         text = f"it has evicted {details['evicted_keys']} keys since its start"
         do = "give it more memory; if features are in it, empty it, so that they are built anew"
