@@ -35,11 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
     "wiring": {"project", "settings", "adapters.*"} | CORE,
+    "backends": {"wiring", "settings", "adapters.*"} | CORE,
     "service": FRONT,
     "worker": FRONT,
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
     # `serve` starts.
-    "cli": FRONT | {"service", "training", "operations", "simulation", "inference", "features", "models"},
+    "cli": FRONT | {"service", "backends", "training", "operations", "simulation", "inference", "features", "models"},
     "inference": {"events", "features"},
     "fraudml": set(),
     "__main__": {"cli"},

@@ -23,6 +23,7 @@ COMMANDS = (
     "keys",
     "db",
     "migrate",
+    "doctor",
     "simulate",
     "demo",
     "bench",

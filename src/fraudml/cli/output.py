@@ -45,7 +45,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
         numbers = bool(rows) and all(row[i][:1].isdigit() or row[i][:1] == "-" for row in rows)
         grid.add_column(column, justify="right" if numbers else "left")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))  # not markup: a column of somebody's file may be called [/b]
+        # not markup: a column of somebody's file may be called [/b]; what is too long goes on in the next line
+        grid.add_row(*(Text(cell, overflow="fold") for cell in row))
     results.print(grid)
 
 

@@ -1,0 +1,106 @@
+"""Facts about the backends behind the settings, whatever their kind: for ``fraudml doctor``. None is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+
+from fraudml.decisions.servers import ServerFacts, Tables, Trouble
+from fraudml.errors import OnlineStoreError
+from fraudml.features.spec import FeatureSet
+from fraudml.settings import Settings
+
+CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
+
+Facts = ServerFacts | Trouble
+Clock = Callable[[], float]
+
+
+def kind(url: str) -> str:
+    """The kind of backend that a URL names.
+
+    >>> kind("postgresql+psycopg://host/db"), kind("postgres://host/db"), kind("spark:local[2]")
+    ('postgresql', 'postgresql', 'spark')
+    """
+    scheme = url.partition(":")[0].partition("+")[0].lower()
+    return "postgresql" if scheme == "postgres" else scheme
+
+
+def load(settings: Settings) -> None:
+    """Import what the other functions need: done at the same time as something is measured it would spoil that."""
+    urls = (settings.database_url, settings.offline_url, settings.warehouse_url)
+    kinds = {kind(url.get_secret_value()) for url in urls if url is not None}
+    modules = ["log._facts", "offline._facts", "registry._facts"]
+    if "postgresql" in kinds:
+        modules.append("connections.postgres_facts")
+    if settings.redis_url is not None:
+        modules.append("connections.redis_facts")
+    if settings.offline_url is None:
+        modules.append("offline.duckdb")
+    for module in modules:
+        with suppress(ImportError):  # a missing extra is told where it is missed
+            import_module(f"fraudml.adapters.{module}")
+
+
+def log(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
+    """The decision log's; ``None`` where its file is not there yet."""
+    url = settings.log_url()
+    if kind(url) == "postgresql":
+        from fraudml.adapters.connections import postgres_facts
+        from fraudml.adapters.log._tables import metadata
+
+        use = postgres_facts.Use(tuple(metadata.tables), CHANGED)
+        return postgres_facts.facts(url, timeout_s, use, clock=clock)
+    from fraudml.adapters.log import _facts
+
+    return _facts.facts(url, timeout_s)
+
+
+def tables(settings: Settings, timeout_s: float) -> Tables | None:
+    """The revision of the decision log's tables; ``None`` where its file is not there yet."""
+    url = settings.log_url()
+    if kind(url) == "postgresql":
+        return None
+    from fraudml.adapters.log import _facts
+
+    return _facts.tables(url, timeout_s)
+
+
+def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
+    """Redis'; ``None`` where there is none."""
+    if settings.redis_url is None:
+        return None
+    from fraudml.adapters.connections import redis_facts
+
+    return redis_facts.facts(settings.redis_url.get_secret_value(), int(timeout_s * 1_000), clock)
+
+
+def history_missing(settings: Settings, feature_set: FeatureSet) -> bool | None:
+    """Whether online state in Redis lacks history; ``None`` where that cannot be told."""
+    from fraudml import wiring
+
+    try:
+        return wiring.online_store(settings, feature_set).lost()
+    except OnlineStoreError:  # what is wrong with Redis has been said
+        return None
+
+
+def engine(url: str | None, setting: str, timeout_s: float, clock: Clock) -> Facts:
+    """An engine's that computes over history: ``None`` is DuckDB."""
+    from fraudml.adapters.offline import _facts
+
+    if url is None:
+        return _facts.duckdb_facts()
+    if kind(url) == "postgresql":
+        from fraudml.adapters.connections import postgres_facts
+
+        return postgres_facts.facts(url, timeout_s, setting=setting, clock=clock)
+    return _facts.engine_facts(url, timeout_s)
+
+
+def registry(settings: Settings, timeout_s: float) -> Facts | None:
+    """The model registry's; ``None`` where none was made yet, or only MLflow itself can ask it."""
+    from fraudml.adapters.registry import _facts
+
+    return _facts.facts(settings.registry_url, settings.home, settings.model_name, timeout_s)
