@@ -15,6 +15,7 @@ NAMES = {
     "training": "Training by defaults",
     "scoring": "Scoring a file",
     "online": "In-process online store",
+    "log": "Decision log: PostgreSQL and SQLite",
     "serving": "Serving",
     "cache": "Prediction cache",
 }
