@@ -10,7 +10,12 @@ from fraudml.errors import FraudmlError, OfflineStoreError
 # What a failure's text may contain -> what it means and what to do. The first that fits counts.
 _MEANINGS = (
     (
-        ("No module named 'fraudml", "No module named 'pyarrow", "No module named 'onnxruntime", "No module named 'xgb"),
+        (
+            "No module named 'fraudml",
+            "No module named 'pyarrow",
+            "No module named 'onnxruntime",
+            "No module named 'xgb",
+        ),
         "Spark's executors lack a Python package that fraudml needs: install fraudml on them "
         "(or in the image or archive that they run), in the version of this machine",
     ),

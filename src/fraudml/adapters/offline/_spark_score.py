@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from fraudml.decisions import history
 from fraudml.errors import BundleError
-from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT
+from fraudml.events.schema import IS_FRAUD, KNOWN_AT
 from fraudml.features.derive import Deriver, to_model
 from fraudml.models import bundle as bundles
 from fraudml.models.bundle import Bundle

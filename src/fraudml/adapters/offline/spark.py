@@ -191,7 +191,9 @@ class SparkOfflineStore:
         _between(reports, start, until_us, KNOWN_AT).createOrReplaceTempView(self._known)
 
     def _further_reports(self, entities: list[str]) -> DataFrame:
-        keys = "".join(f", CASE WHEN n.{BARE} THEN h.{_quote(e)} ELSE n.{_quote(e)} END AS {_quote(e)}" for e in entities)
+        keys = "".join(
+            f", CASE WHEN n.{BARE} THEN h.{_quote(e)} ELSE n.{_quote(e)} END AS {_quote(e)}" for e in entities
+        )
         put = self._read("labels", _label_schema(entities))
         put.createOrReplaceTempView(self._known)
         query = (
