@@ -110,7 +110,7 @@ def _start_java(conf: SparkConf, log: Path) -> Any:
     if SparkContext._gateway is not None:  # a session was stopped before; its Java still runs
         return SparkContext._gateway
     with log.open("ab") as out:
-        return launch_gateway(conf, {"stdout": out, "stderr": out})
+        return launch_gateway(conf, {"stdout": out, "stderr": out})  # type: ignore[no-untyped-call]
 
 
 def _connect(kind: type[SparkSession], address: str, options: dict[str, str]) -> SparkSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,14 @@ def spark_errors() -> Iterator[None]:
         if not _is_sparks(error):
             raise
         raise OfflineStoreError(meaning(error)) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without PySpark's remarks on versions of packages that it uses."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def meaning(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from fraudml.adapters.offline._spark_errors import quiet
 from fraudml.decisions import history
 from fraudml.errors import BundleError
 from fraudml.events.schema import IS_FRAUD, KNOWN_AT
@@ -81,7 +82,8 @@ def write_decisions(frame: DataFrame, bundle: Bundle, output: str, *, by_day: bo
     schema = bundle.feature_set.schema
     unread = [IS_FRAUD, KNOWN_AT, *schema.entity_names]  # by the model; each would cross to Python and back
     fields = from_arrow_schema(history.output_schema(schema.id_column))
-    decided = frame.drop(*unread).mapInArrow(Scoring(ship(bundle)), fields)
+    with quiet():
+        decided = frame.drop(*unread).mapInArrow(Scoring(ship(bundle)), fields)
     with published(frame.sparkSession, output) as draft:
         if by_day:
             # one task for each day, or for a part of one that is large

@@ -19,7 +19,8 @@ import pyarrow as pa
 from fraudml.adapters.offline._spark_errors import spark_errors
 from fraudml.adapters.offline._spark_files import open_files
 from fraudml.adapters.offline._spark_score import write_decisions
-from fraudml.errors import OfflineStoreError
+from fraudml.adapters.offline._spark_vectors import SparkVectors, input_columns, vectors_of
+from fraudml.errors import OfflineStoreError, TrainingError
 from fraudml.events.label import Label
 from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID, AttributeType
 from fraudml.events.source import Progress, arrow_schema
@@ -165,6 +166,15 @@ class SparkOfflineStore:
         with spark_errors():
             frame = self.frame(bundle.feature_set)
             return write_decisions(frame, bundle, output, by_day=by_day)
+
+    def vectors(self, feature_set: FeatureSet) -> SparkVectors:
+        """Compute the model's inputs of all transactions and keep them with the cluster, for training there."""
+        if not self._put_history().rows:
+            raise TrainingError("there are no transactions in the period to train on")
+        with spark_errors():
+            vectors_of(self.frame(feature_set), feature_set).write.parquet(self._files.path("vectors"))
+            frame = self._session.read.parquet(self._files.path("vectors"))
+        return SparkVectors(frame, input_columns(feature_set), self.stream)
 
     def close(self) -> None:
         """Remove the temporary files, and stop the session if it is this store's own."""
