@@ -123,7 +123,8 @@ def _grow(
     if stop:
         booster = booster[: booster.best_iteration + 1]
     booster.feature_names = booster.feature_types = None  # those of the frame's columns
-    return booster
+    grown: xgboost.Booster = booster
+    return grown
 
 
 def _thinned(frame: DataFrame, frauds: int, total: int, params: dict[str, Any], seed: int) -> DataFrame:

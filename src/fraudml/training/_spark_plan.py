@@ -88,7 +88,12 @@ def _of_all(frame: DataFrame, periods: Periods) -> dict[str, Period]:
 
 
 def _figures(name: str, condition: str) -> list[str]:
-    parts = {"rows": "count(*)", "frauds": "count_if(y = 1)", "since": f"min({EVENT_TIME})", "until": f"max({EVENT_TIME})"}
+    parts = {
+        "rows": "count(*)",
+        "frauds": "count_if(y = 1)",
+        "since": f"min({EVENT_TIME})",
+        "until": f"max({EVENT_TIME})",
+    }
     return [f"{sql} FILTER (WHERE {condition}) AS {name}_{part}" for part, sql in parts.items()]
 
 

@@ -1,9 +1,10 @@
 """XGBoost trained where the rows are, by the tasks of a Spark cluster, into candidates like those of ``train.py``.
 
 Periods, thinning, settings, calibration, thresholds, figures and export are the same. What differs is where things
-happen. Inputs stay with the cluster, which grows the trees by XGBoost's own ``xgboost.spark``. This process gets margins,
-labels, amounts and times of the valid and of the test period, of at most ``HELD_BACK_ROWS`` rows each, and the inputs of
-``SAMPLE_ROWS`` rows, to check the export with. The cuts between periods are quantiles to one in a hundred thousand.
+happen. Inputs stay with the cluster, which grows the trees by XGBoost's own ``xgboost.spark``. This process gets
+margins, labels, amounts and times of the valid and of the test period, of at most ``HELD_BACK_ROWS`` rows each, and the
+inputs of ``SAMPLE_ROWS`` rows, to check the export with. The cuts between periods are quantiles to one in a hundred
+thousand.
 """
 
 from __future__ import annotations
@@ -103,9 +104,7 @@ class SparkResult:
         return _spark_plan.known_by(self.vectors.frame, self.overview.whole.until_us)
 
 
-def train(
-    vectors: Vectors, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport
-) -> SparkResult:
+def train(vectors: Vectors, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport) -> SparkResult:
     """Train XGBoost, the one family that a cluster trains; raises TrainingError when the data does not allow it."""
     started = time.perf_counter()
     decimals = feature_set.schema.amount.decimals if feature_set.schema.amount else 0
@@ -117,9 +116,7 @@ def train(
         step("Measure xgboost")
         checking, margin = _with_margins(vectors, model, periods.valid)
         testing, later = _with_margins(vectors, model, periods.test)
-    found = judge(
-        FAMILY.name, model, (checking, testing), (margin, later), costs, decimals, seed=options.seed
-    )
+    found = judge(FAMILY.name, model, (checking, testing), (margin, later), costs, decimals, seed=options.seed)
     candidate = replace(found, seconds=time.perf_counter() - started)
     return SparkResult([candidate], feature_set, costs, options, overview, testing, periods, vectors)
 

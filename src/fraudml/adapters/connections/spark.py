@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import threading
@@ -46,11 +47,24 @@ def master_of(url: str) -> str:
     raise ConfigError(f"FRAUDML_OFFLINE_URL is no URL of Spark; write {_FORMS}")
 
 
-def session(url: str, scratch: Path, memory: str = "4g", options: dict[str, str] | None = None) -> SparkSession:
+def java_memory(limit: str) -> str:
+    """A size such as ``4GB`` as Java wants it: whole megabytes, at least as many as Spark starts with.
+
+    >>> java_memory("4GB"), java_memory("1.5 GiB"), java_memory("10MB")
+    ('3814m', '1536m', '512m')
+    """
+    found = re.fullmatch(r"([0-9.]+) ?([KMGT])(I?)B", limit.upper())
+    if found is None:
+        raise ConfigError(f"{limit!r} is no size; write one such as 4GB")
+    size = float(found[1]) * (1_024 if found[3] else 1_000) ** " KMGT".index(found[2])
+    return f"{max(512, int(size / (1 << 20)))}m"
+
+
+def session(url: str, scratch: Path, memory: str = "4GB", options: dict[str, str] | None = None) -> SparkSession:
     """This process's session of the Spark that ``url`` names; made on the first call.
 
-    ``scratch``: a directory of this machine for Spark's log and what it spills. ``memory``: Java's, such as ``4g``,
-    for a Spark in this process (``spark:local``). ``options`` are further ones of Spark's own; a cluster's are read
+    ``scratch``: a directory of this machine for Spark's log and what it spills. ``memory``: of Java, where it
+    works in this machine (``spark:local``). ``options`` are further ones of Spark's own; a cluster's are read
     from its ``spark-defaults.conf``. Nothing is printed: what Spark has to say is in ``spark.log``.
 
     Raises ``MissingExtra`` without the package, ``ConfigError`` for a URL of something else, ``OfflineStoreError``
@@ -139,7 +153,7 @@ def _common(scratch: Path) -> dict[str, str]:
 
 def _of_this_machine(scratch: Path, memory: str) -> dict[str, str]:
     return {
-        "spark.driver.memory": memory,
+        "spark.driver.memory": java_memory(memory),
         "spark.local.dir": str(scratch),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",

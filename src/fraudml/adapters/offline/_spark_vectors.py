@@ -68,7 +68,9 @@ def vectors_of(frame: DataFrame, feature_set: FeatureSet) -> DataFrame:
     added = [f"{sql} AS __{name}" for name, sql in (facts | {ENTITY: number}).items()]
     fields = _fields(feature_set)
     with quiet():
-        return frame.selectExpr("*", *added).mapInArrow(Deriving(schema, feature_set.features), from_arrow_schema(fields))
+        return frame.selectExpr("*", *added).mapInArrow(
+            Deriving(schema, feature_set.features), from_arrow_schema(fields)
+        )
 
 
 def input_columns(feature_set: FeatureSet) -> list[str]:

@@ -64,6 +64,7 @@ class SparkOfflineStore:
         self._history: _History | None = None
         self._labels = False
         self._results = 0
+        self._closed = False
 
     def put(self, transactions: pa.RecordBatchReader) -> int:
         """Take in history; see the port. ``transaction_id`` must be unique."""
@@ -178,6 +179,9 @@ class SparkOfflineStore:
 
     def close(self) -> None:
         """Remove the temporary files, and stop the session if it is this store's own."""
+        if self._closed:
+            return
+        self._closed = True
         with spark_errors():
             for view in (self._seen, self._known, self._all):
                 self._session.catalog.dropTempView(view)
