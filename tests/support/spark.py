@@ -35,6 +35,6 @@ def session() -> SparkSession:
         pytest.skip("no Java for Spark")
     scratch = tempfile.mkdtemp(prefix="fraudml-spark-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    made = spark.session(URL, Path(scratch), "1g", SMALL)
+    made = spark.session(URL, Path(scratch), "1GB", SMALL)
     atexit.register(made.stop)  # before its directory is removed
     return made

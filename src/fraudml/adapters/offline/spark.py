@@ -16,15 +16,17 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
+from fraudml.adapters.offline._pushed import gathered
+from fraudml.adapters.offline._shared import BARE, EMPTY, PUT_BEFORE, entity_names, label_table, result_schema
 from fraudml.adapters.offline._spark_errors import spark_errors
 from fraudml.adapters.offline._spark_files import open_files
 from fraudml.adapters.offline._spark_score import write_decisions
 from fraudml.adapters.offline._spark_vectors import SparkVectors, input_columns, vectors_of
 from fraudml.errors import OfflineStoreError, TrainingError
 from fraudml.events.label import Label
-from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID, AttributeType
-from fraudml.events.source import Progress, arrow_schema
-from fraudml.features.spec import FeatureSet, LastFeature, StateFeature
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
+from fraudml.events.source import Progress
+from fraudml.features.spec import FeatureSet
 from fraudml.features.sql import state_features_sql
 from fraudml.models.bundle import Bundle
 
@@ -36,20 +38,18 @@ PART_ROWS = 250_000  # of results in one file: what it holds while they are read
 MOST_PARTS = 200  # that results are sorted into; a part of more rows has several files
 HOUR_US = 3_600_000_000
 PART = "__part"  # two underscores keep these apart from columns of the user
-BARE = "__bare"
 
 
 class _History(NamedTuple):
     """What is known of the history that was put."""
 
-    schema: pa.Schema
     entities: list[str]
     rows: int
     hours: list[tuple[int, int]]  # (hour since 1970, rows in it), in order
 
 
 class SparkOfflineStore:
-    """An ``OfflineStore`` (features/stores.py) over a Spark session.
+    """An ``OfflineStore`` (features/stores.py) over a Spark session, that can also score and train there.
 
     ``directory``: a path of this machine, or a URI that Spark knows (``s3a://bucket/path``). A fresh directory is made
     in it and removed by :meth:`close`, which also stops the session if it is ``owned``.
@@ -69,40 +69,27 @@ class SparkOfflineStore:
     def put(self, transactions: pa.RecordBatchReader) -> int:
         """Take in history; see the port. ``transaction_id`` must be unique."""
         if self._history is not None:
-            raise OfflineStoreError("history was put before; use one store per history")
-        names = transactions.schema.names
+            raise OfflineStoreError(PUT_BEFORE)
         rows, hours = 0, Counter[int]()
         with spark_errors():
-            for table in _tables(transactions):
+            for table in gathered(transactions, FILE_ROWS):
                 self._files.add("history", table)
                 rows += table.num_rows
                 found, counts = np.unique(table.column(EVENT_TIME).to_numpy() // HOUR_US, return_counts=True)
                 hours.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-            entities = names[2 : names.index(AMOUNT)]
-            self._history = _History(transactions.schema, entities, rows, sorted(hours.items()))
+            if not rows:
+                self._files.add("history", transactions.schema.empty_table())
+            self._history = _History(entity_names(transactions.schema), rows, sorted(hours.items()))
             self._read("history", transactions.schema).createOrReplaceTempView(self._all)
         return rows
 
     def put_labels(self, labels: Sequence[Label]) -> None:
         """Further label reports; the entities of a label that has none are its transaction's."""
-        entities = self._put_history().entities
-        if wrong := next((x for x in labels if len(x.entities) not in (0, len(entities))), None):
-            raise OfflineStoreError(
-                f"label of {wrong.transaction_id!r} has {len(wrong.entities)} entities, not {len(entities)}"
-            )
-        if not labels:
-            return
-        rows = [label.entities or (None,) * len(entities) for label in labels]
-        columns = [
-            pa.array([label.transaction_id for label in labels], pa.string()),
-            pa.array([label.is_fraud for label in labels], pa.bool_()),
-            pa.array([label.known_at_us for label in labels], pa.int64()),
-            *(pa.array([row[i] for row in rows], pa.string()) for i in range(len(entities))),
-            pa.array([not label.entities for label in labels], pa.bool_()),
-        ]
-        with spark_errors():
-            self._files.add("labels", pa.Table.from_arrays(columns, schema=_label_schema(entities)))
-        self._labels = True
+        table = label_table(labels, self._put_history().entities)
+        if table.num_rows:
+            with spark_errors():
+                self._files.add("labels", table)
+            self._labels = True
 
     def features(
         self,
@@ -115,10 +102,7 @@ class SparkOfflineStore:
     ) -> Iterator[pa.RecordBatch]:
         """Point-in-time features, ordered and streamed; see the port."""
         history = self._put_history()
-        computed = feature_set.state_features
-        schema = pa.schema(
-            [*arrow_schema(feature_set.schema), *(pa.field(f.name, _type(feature_set, f)) for f in computed)]
-        )
+        schema = result_schema(feature_set)
         with spark_errors():
             frame = self.frame(feature_set, since_us, until_us)
             total = history.rows
@@ -208,7 +192,7 @@ class SparkOfflineStore:
         keys = "".join(
             f", CASE WHEN n.{BARE} THEN h.{_quote(e)} ELSE n.{_quote(e)} END AS {_quote(e)}" for e in entities
         )
-        put = self._read("labels", _label_schema(entities))
+        put = self._read("labels", label_table([], entities).schema)
         put.createOrReplaceTempView(self._known)
         query = (
             f"SELECT n.{IS_FRAUD}, n.{KNOWN_AT}{keys} FROM {self._known} n "  # noqa: S608 - quoted names
@@ -237,7 +221,7 @@ class SparkOfflineStore:
 
     def _put_history(self) -> _History:
         if self._history is None:
-            raise OfflineStoreError("the store is empty; put history first")
+            raise OfflineStoreError(EMPTY)
         return self._history
 
 
@@ -247,31 +231,6 @@ def _between(frame: DataFrame, since_us: int | None, until_us: int | None, time:
     return frame if until_us is None else frame.where(f"{time} < {int(until_us)}")
 
 
-def _tables(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The batches in tables of about ``FILE_ROWS``; one at least, that there is a file."""
-    held: list[pa.RecordBatch] = []
-    rows = written = 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        if rows >= FILE_ROWS:
-            yield pa.Table.from_batches(held, batches.schema)
-            held, rows, written = [], 0, written + 1
-    if rows or not written:
-        yield pa.Table.from_batches(held, batches.schema)
-
-
-def _label_schema(entities: Sequence[str]) -> pa.Schema:
-    fields = [(TRANSACTION_ID, pa.string()), (IS_FRAUD, pa.bool_()), (KNOWN_AT, pa.int64())]
-    return pa.schema([*fields, *((name, pa.string()) for name in entities), (BARE, pa.bool_())])
-
-
 def _quote(name: str) -> str:
     """A quoted identifier of Spark's SQL."""
     return "`" + name.replace("`", "``") + "`"
-
-
-def _type(feature_set: FeatureSet, feature: StateFeature) -> pa.DataType:
-    """float64, but text for a category read by ``last``."""
-    kind = feature_set.schema.input_type(feature.of) if isinstance(feature, LastFeature) else None
-    return pa.string() if kind is AttributeType.category else pa.float64()
