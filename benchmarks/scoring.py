@@ -58,7 +58,7 @@ def register(home: Path, data: Dataset, feature_set: FeatureSet) -> FittedModel:
     calibrator = Calibrator.fit(model.margin(rows.x), rows.y)
     every = np.ones(len(rows), dtype=bool)
     parts = split.Split(train=every, valid=~every, test=~every, test_start_us=0)
-    result = train.Result([], parts, rows, feature_set, Costs(), train.Options())
+    result = train.LocalResult([], parts, rows, feature_set, Costs(), train.Options())
     candidate = train.Candidate(
         "xgboost", model, calibrator, Thresholds(0.1, 0.5), {}, {}, {}, [], rows.amount_minor, 0.0
     )

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     offline_url: SecretStr | None = Field(
         None, description="Engine that computes features over history. Default: DuckDB in this process."
     )
+    spark_directory: str | None = Field(
+        None,
+        description="Where Spark keeps history and results while it works: a path or URI that all executors reach.",
+    )
     warehouse_url: SecretStr | None = Field(None, description="Warehouse that decisions are exported to.")
     durability: Literal["process", "power"] = Field(
         "process", description="What a decision survives: the end of the process, or also a power cut."

@@ -95,7 +95,7 @@ def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Pa
 def offline_store(settings: Settings) -> OfflineStore:
     """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
     if settings.offline_url is not None:
-        return _offline_server(settings.offline_url.get_secret_value())
+        return _offline_server(settings, settings.offline_url.get_secret_value())
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(
@@ -103,7 +103,7 @@ def offline_store(settings: Settings) -> OfflineStore:
     )
 
 
-def _offline_server(url: str) -> OfflineStore:
+def _offline_server(settings: Settings, url: str) -> OfflineStore:
     """The offline store that a URL names; nothing heavy is imported for the others."""
     name = "FRAUDML_OFFLINE_URL"
     match url.partition(":")[0].lower():
@@ -114,6 +114,14 @@ def _offline_server(url: str) -> OfflineStore:
             from fraudml.adapters.offline.postgres import PostgresOfflineStore
 
             return PostgresOfflineStore(connect)
+        case "spark" | "sc" | "k8s" | "yarn":
+            from fraudml.adapters.connections import spark
+
+            scratch = settings.home / "tmp"
+            session = spark.session(url, scratch, settings.memory_limit)
+            from fraudml.adapters.offline.spark import SparkOfflineStore
+
+            return SparkOfflineStore(session, settings.spark_directory or scratch, owned=True)
         case "snowflake":
             from fraudml.adapters.connections import snowflake
 
@@ -128,7 +136,7 @@ def _offline_server(url: str) -> OfflineStore:
             from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
 
             return BigQueryOfflineStore(open_clients)
-    raise ConfigError(f"{name} must start with postgresql:, snowflake: or bigquery:; unset it for DuckDB")
+    raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 
 class History(NamedTuple):

@@ -62,11 +62,19 @@ def open_in_bigquery(folder: Path, request: pytest.FixtureRequest) -> OfflineSto
     return open_bigquery(request.getfixturevalue("bigquery_server").url)
 
 
+def open_in_spark(folder: Path, request: pytest.FixtureRequest) -> OfflineStore:
+    from fraudml.adapters.offline.spark import SparkOfflineStore
+    from tests.support import spark
+
+    return SparkOfflineStore(spark.session(), folder)
+
+
 OPEN: dict[str, Callable[[Path, pytest.FixtureRequest], OfflineStore]] = {
     "bigquery": open_in_bigquery,
     "duckdb": open_duckdb,
     "postgres": open_in_postgres,
     "snowflake": open_in_snowflake,
+    "spark": open_in_spark,
 }
 
 

@@ -13,7 +13,7 @@ from fraudml.decisions.costs import Costs
 from fraudml.features.spec import FeatureSet
 from fraudml.training import split
 from fraudml.training.dataset import Dataset
-from fraudml.training.train import Candidate, Options, Result, measure
+from fraudml.training.train import Candidate, LocalResult, Options, measure
 from tests.support.bundles import linear_model
 from tests.support.scoring import FEATURES, T0
 
@@ -85,7 +85,7 @@ def make_result(
     feature_set: FeatureSet = FEATURES,
     weights: Sequence[Sequence[float]] = ((1.8, 1, 0, 0, 0), (1, 0, 0.5, 0, 0)),
     costs: Costs | None = None,
-) -> Result:
+) -> LocalResult:
     """The result of training linear models with these weights, the best first."""
     data = make_dataset() if data is None else data
     costs = costs or Costs()
@@ -95,4 +95,4 @@ def make_result(
         for i, w in enumerate(weights, 1)
     ]
     names = tuple(candidate.family for candidate in candidates)
-    return Result(candidates, parts, data, feature_set, costs, Options(names))
+    return LocalResult(candidates, parts, data, feature_set, costs, Options(names))

@@ -6,21 +6,22 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fraudml import wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.errors import ConfigError
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
 if TYPE_CHECKING:
-    from fraudml.events.source import Rejects
+    from fraudml.features.stores import OfflineStore
     from fraudml.project import Project
     from fraudml.settings import Settings
-    from fraudml.training.dataset import Dataset
-    from fraudml.training.train import Candidate, Result
+    from fraudml.training.spark import TrainsThere
+    from fraudml.training.train import Candidate, Options, Result
 
 
 def add(app: typer.Typer) -> None:
@@ -36,6 +37,10 @@ def train(
     trials: Annotated[int, typer.Option(min=1, help="Trials per family with --tune.")] = 20,
     test_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Share of the rows held back, by time.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed: same data, same seed, same scores.")] = 0,
+    engine: Annotated[
+        Literal["auto", "local", "spark"],
+        typer.Option(help="Where to train; auto: on Spark if it is the offline store and only xgboost is trained."),
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train every model family on history, compare them on a held-back period and register them.
@@ -50,30 +55,59 @@ def train(
     for name in names:
         families.get_family(name)
     options = Options(names, seed, wiring.threads(current), tune, trials, test_share)
-    with output.steps(quiet=as_json) as steps:
-        data, rejects = build_dataset(declared, current, source_paths(files, declared), steps)
-        result = _fit(data, declared, options, steps)
-        registered, report = _register(result, current, steps)
-    tell_rejects(rejects)
+    source = wiring.source(current, declared.schema, source_paths(files, declared), rejects_path(current, "train"))
+    store = wiring.offline_store(current)
+    try:
+        cluster = _cluster(engine, store, options)
+        with output.steps(quiet=as_json) as steps:
+            with steps.step("Read and check transactions") as progress:
+                rows = store.put(source.read(progress))
+            if cluster is not None:
+                result = _fit_there(cluster, declared, options, steps, rows)
+            else:
+                result = _fit_here(store, declared, options, steps, rows)
+            registered, report = _register(result, current, steps)
+    finally:
+        store.close()
+    tell_rejects(source.rejects())
     _show(result, registered, report, as_json)
 
 
-def build_dataset(
-    declared: Project, current: Settings, paths: list[str], steps: output.Steps
-) -> tuple[Dataset, Rejects]:
-    """Read, validate and featurise history."""
-    from fraudml.training import dataset
+def _cluster(engine: str, store: OfflineStore, options: Options) -> TrainsThere | None:
+    """The offline store, if it is to train; raises ConfigError when it is told to and cannot."""
+    if engine == "local":
+        return None
+    from fraudml.training.spark import TrainsThere
 
-    source = wiring.source(current, declared.schema, paths, rejects_path(current, "train"))
-    store = wiring.offline_store(current)
-    try:
-        with steps.step("Read and check transactions") as progress:
-            rows = store.put(source.read(progress))
-        with steps.step("Compute point-in-time features", total=rows) as progress:
-            data = dataset.build(store, declared.feature_set, progress=progress)
-    finally:
-        store.close()
-    return data, source.rejects()
+    if isinstance(store, TrainsThere) and tuple(options.families) == ("xgboost",) and not options.tune:
+        return store
+    if engine == "spark":
+        raise ConfigError(
+            "--engine spark needs FRAUDML_OFFLINE_URL to name a Spark, --family xgboost alone, and no --tune"
+        )
+    return None
+
+
+def _fit_there(cluster: TrainsThere, declared: Project, options: Options, steps: output.Steps, rows: int) -> Result:
+    """On the store's cluster, where the inputs stay."""
+    from fraudml.training import spark
+
+    with steps.step("Compute point-in-time features", total=rows):
+        vectors = cluster.vectors(declared.feature_set)
+    with ExitStack() as stack:
+        return spark.train(vectors, declared.feature_set, declared.costs, options, _stepper(stack, steps))
+
+
+def _fit_here(store: OfflineStore, declared: Project, options: Options, steps: output.Steps, rows: int) -> Result:
+    """In this process, which holds the inputs of all rows."""
+    from fraudml.training import dataset
+    from fraudml.training import train as training
+
+    with steps.step("Compute point-in-time features", total=rows) as progress:
+        data = dataset.build(store, declared.feature_set, progress=progress)
+    store.close()  # its memory is training's now
+    with ExitStack() as stack:
+        return training.train(data, declared.feature_set, declared.costs, options, _stepper(stack, steps))
 
 
 def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[[int, int], None]]:
@@ -84,13 +118,6 @@ def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[
         return stack.enter_context(steps.step(name, unit="rounds"))
 
     return begin
-
-
-def _fit(data: Dataset, declared: Project, options: Any, steps: output.Steps) -> Result:
-    from fraudml.training.train import train as train_all
-
-    with ExitStack() as stack:
-        return train_all(data, declared.feature_set, declared.costs, options, _stepper(stack, steps))
 
 
 def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, ModelVersion], Path]:

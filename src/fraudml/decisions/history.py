@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,20 @@ def output_schema(id_column: str) -> pa.Schema:
     )
 
 
+@runtime_checkable
+class ScoresThere(Protocol):
+    """An ``OfflineStore`` whose engine also runs the model, where the rows are."""
+
+    def score(self, bundle: Bundle, output: str, *, by_day: bool = False) -> dict[str, int]:
+        """Decide on all transactions put and write a directory of Parquet files of :func:`output_schema`, in no order;
+        ``by_day`` in one directory for each day (UTC), named ``day=2024-05-01``. Returns how often each action was
+        taken. ``output`` is replaced once everything is there, and left as it was when something fails.
+
+        Raises ``OfflineStoreError`` when the engine fails.
+        """
+        ...
+
+
 def score(
     store: OfflineStore, bundle: Bundle, *, threads: int = 1, progress: Progress | None = None
 ) -> Iterator[pa.RecordBatch]:
@@ -50,15 +65,19 @@ def score(
             tiles = [vectors[start : start + TILE] for start in range(0, len(vectors), TILE)]
             scores = [pool.submit(bundle.runtime.score, tile) for tile in tiles]
             if before is not None:
-                yield _decided(bundle, *before)
+                yield _joined(bundle, *before)
             before = (batch, scores)
         if before is not None:
-            yield _decided(bundle, *before)
+            yield _joined(bundle, *before)
 
 
-def _decided(bundle: Bundle, batch: pa.RecordBatch, tiles: list[Future[NDArray[np.float64]]]) -> pa.RecordBatch:
+def _joined(bundle: Bundle, batch: pa.RecordBatch, tiles: list[Future[NDArray[np.float64]]]) -> pa.RecordBatch:
+    return decided(bundle, batch, np.concatenate([np.empty(0), *(tile.result() for tile in tiles)]))
+
+
+def decided(bundle: Bundle, batch: pa.RecordBatch, scores: NDArray[np.float64]) -> pa.RecordBatch:
+    """The decisions of :func:`output_schema` on a batch of transactions, given their scores, float64 ``[n]``."""
     policy = Policy.of(bundle.manifest.thresholds)
-    scores = np.concatenate([np.empty(0), *(tile.result() for tile in tiles)])
     columns = [
         batch.column(TRANSACTION_ID),
         batch.column(EVENT_TIME).cast(TIMESTAMP),

@@ -73,13 +73,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bundle:
-    """A verified bundle in memory: ``manifest``, ``feature_set``, ``runtime`` and the ``version`` it goes by."""
+    """A verified bundle in memory: ``manifest``, ``feature_set``, ``runtime`` and the ``version`` it goes by.
 
-    def __init__(self, manifest: Manifest, feature_set: FeatureSet, runtime: Runtime, version: str) -> None:
+    ``directory`` is where its files are, for who hands them on to other machines.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        feature_set: FeatureSet,
+        runtime: Runtime,
+        version: str,
+        directory: Path | None = None,
+    ) -> None:
         self.manifest = manifest
         self.feature_set = feature_set
         self.runtime = runtime
         self.version = version
+        self.directory = directory
 
 
 def save(directory: Path, onnx_model: bytes, manifest: Manifest) -> None:
@@ -118,7 +129,7 @@ def load(directory: Path, *, expect: FeatureSet | None = None, version: str | No
         )
     runtime = Runtime(model)
     _self_test(directory, manifest, runtime)
-    return Bundle(manifest, feature_set, runtime, version or manifest.onnx_sha256[:12])
+    return Bundle(manifest, feature_set, runtime, version or manifest.onnx_sha256[:12], directory)
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -25,8 +25,8 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
     Raises ExportError when the scores differ; nothing is written then.
     """
     rng = np.random.default_rng(result.options.seed)
-    data, feature_set = result.data, result.feature_set
-    used = result.mature if candidate.refitted else data.take(result.parts.train)
+    feature_set, trained_on = result.feature_set, result.trained_on(candidate)
+    used, period = trained_on.sample, trained_on.period
     model = export.export(candidate.model, candidate.calibrator, feature_set.input_names)
     export.verify_equal(model, candidate.model, candidate.calibrator, used.x)
     runtime = Runtime(model)
@@ -40,11 +40,11 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
         features=feature_set.features,
         fingerprint=feature_set.fingerprint,
         training=bundle.TrainingRecord(
-            since_us=int(used.event_time_us.min()),
-            until_us=int(used.event_time_us.max()) + 1,
-            rows=len(used),
-            frauds=used.frauds,
-            data_hash=used.content_hash(),
+            since_us=period.since_us,
+            until_us=period.until_us + 1,
+            rows=period.rows,
+            frauds=period.frauds,
+            data_hash=trained_on.data_hash,
             seed=result.options.seed,
             parameters=candidate.model.params,
             refitted=candidate.refitted,

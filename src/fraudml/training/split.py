@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fraudml.errors import TrainingError
 from fraudml.training.dataset import Dataset
 
+VALID_SHARE = 0.2
 MIN_FRAUDS = 5  # in each part: below this neither a fit nor a measurement means anything
 
 
@@ -28,26 +29,18 @@ class Split:
     test_start_us: int
 
 
-def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2) -> Split:
+def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = VALID_SHARE) -> Split:
     """The last ``test_share`` of the labelled rows is the test; of what was labelled when it began, the last
     ``valid_share`` is for validation. Rows of one time never fall on both sides.
 
     Raises TrainingError when a part has too few frauds or genuine transactions, saying which and what helps.
     """
     labelled = data.y >= 0
-    if data.frauds < 3 * MIN_FRAUDS:
-        raise TrainingError(
-            f"only {data.frauds} labelled frauds among {len(data):,} transactions; {3 * MIN_FRAUDS} are needed "
-            "(is schema.label right? a longer history helps)"
-        )
+    require_frauds(data.frauds, len(data))
     test_start = _cut(data.event_time_us[labelled], test_share)
     test = labelled & (data.event_time_us >= test_start)
     known = known_by(data, test_start) & (data.event_time_us < test_start)
-    if not known.any():
-        raise TrainingError(
-            "no label was known when the test period begins: the history is shorter than the label delay; "
-            "set a shorter schema.label.delay or use a longer history"
-        )
+    require_known(bool(known.any()))
     valid_start = _cut(data.event_time_us[known], valid_share)
     split = Split(
         train=known & (data.event_time_us < valid_start),
@@ -57,12 +50,35 @@ def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = 0.2)
     )
     for name in ("train", "valid", "test"):
         rows = data.y[getattr(split, name)]
-        if (rows == 1).sum() < MIN_FRAUDS or (rows == 0).sum() < MIN_FRAUDS:
-            raise TrainingError(
-                f"the {name} period has {(rows == 1).sum()} frauds and {(rows == 0).sum()} genuine transactions; "
-                f"each part needs at least {MIN_FRAUDS} of both: use a longer history"
-            )
+        require_both(name, int((rows == 1).sum()), int((rows == 0).sum()))
     return split
+
+
+def require_frauds(frauds: int, rows: int) -> None:
+    """Raise TrainingError when all the data have too few frauds to be split."""
+    if frauds < 3 * MIN_FRAUDS:
+        raise TrainingError(
+            f"only {frauds} labelled frauds among {rows:,} transactions; {3 * MIN_FRAUDS} are needed "
+            "(is schema.label right? a longer history helps)"
+        )
+
+
+def require_known(any_known: bool) -> None:
+    """Raise TrainingError when nothing was known before the test period."""
+    if not any_known:
+        raise TrainingError(
+            "no label was known when the test period begins: the history is shorter than the label delay; "
+            "set a shorter schema.label.delay or use a longer history"
+        )
+
+
+def require_both(name: str, frauds: int, genuine: int) -> None:
+    """Raise TrainingError when a part has too few of either kind."""
+    if min(frauds, genuine) < MIN_FRAUDS:
+        raise TrainingError(
+            f"the {name} period has {frauds} frauds and {genuine} genuine transactions; "
+            f"each part needs at least {MIN_FRAUDS} of both: use a longer history"
+        )
 
 
 def known_by(data: Dataset, moment_us: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from fraudml.models.bundle import Thresholds
 from fraudml.training import evaluate, families, money, split, tune
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.dataset import Dataset
-from fraudml.training.families.base import FittedModel
+from fraudml.training.families.base import FittedModel, Margins, Progress
+from fraudml.training.overview import Overview, Period, TrainedOn
 
 # Called with the name of a long step; gives the callback that the step reports (done, total) to.
 StepReport = Callable[[str], Callable[[int, int], None]]
@@ -57,9 +58,40 @@ class Candidate:
     refitted: bool = False
 
 
+class Result(Protocol):
+    """What a training run gives to its report and its bundles, wherever the rows are."""
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Best first."""
+
+    @property
+    def feature_set(self) -> FeatureSet: ...
+
+    @property
+    def costs(self) -> Costs: ...
+
+    @property
+    def options(self) -> Options: ...
+
+    @property
+    def overview(self) -> Overview:
+        """The data in figures."""
+
+    @property
+    def testing(self) -> Dataset:
+        """The rows of the test period, in the order of the candidates' ``scores``; possibly without inputs."""
+
+    def refit(self, model: FittedModel, progress: Progress) -> FittedModel:
+        """The same model on all mature rows: those whose label was known at the end of the data."""
+
+    def trained_on(self, candidate: Candidate) -> TrainedOn:
+        """The rows of a candidate's model: all mature ones if it was refitted."""
+
+
 @dataclass(frozen=True)
-class Result:
-    """All candidates of one training run, best first; ``parts`` says which rows they were measured on."""
+class LocalResult:
+    """The result of a run on this machine; ``parts`` says which rows the candidates were measured on."""
 
     candidates: list[Candidate]
     parts: split.Split
@@ -69,12 +101,31 @@ class Result:
     options: Options
 
     @cached_property
+    def overview(self) -> Overview:
+        """See :class:`Result`."""
+        return Overview.of(self.data, self.parts)
+
+    @cached_property
+    def testing(self) -> Dataset:
+        """See :class:`Result`."""
+        return self.data.take(self.parts.test)
+
+    @cached_property
     def mature(self) -> Dataset:
         """The rows that a final fit may use."""
         return self.data.take(split.mature(self.data))
 
+    def refit(self, model: FittedModel, progress: Progress) -> FittedModel:
+        """See :class:`Result`."""
+        return model.refit(self.mature.x, self.mature.y, progress=progress)
 
-def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport) -> Result:
+    def trained_on(self, candidate: Candidate) -> TrainedOn:
+        """See :class:`Result`."""
+        used = self.mature if candidate.refitted else self.data.take(self.parts.train)
+        return TrainedOn(used, Period.of(used), used.content_hash())
+
+
+def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options, step: StepReport) -> LocalResult:
     """Train every family of ``options``; raises TrainingError when the data does not allow it."""
     parts = split.by_time(data, test_share=options.test_share)
     decimals = feature_set.schema.amount.decimals if feature_set.schema.amount else 0
@@ -98,18 +149,33 @@ def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options
         candidate = measure(name, model, checking, testing, costs, decimals, seed=options.seed)
         candidates.append(replace(candidate, seconds=time.perf_counter() - started))
     candidates.sort(key=lambda candidate: -candidate.valid_metrics["average_precision"])
-    return Result(candidates, parts, data, feature_set, costs, options)
+    return LocalResult(candidates, parts, data, feature_set, costs, options)
 
 
 def measure(
     family: str, model: FittedModel, checking: Dataset, testing: Dataset, costs: Costs, decimals: int, *, seed: int
 ) -> Candidate:
     """A fitted model calibrated and given thresholds on ``checking``, and measured on ``testing``."""
-    margin = model.margin(checking.x)
+    margins = (model.margin(checking.x), model.margin(testing.x))
+    return judge(family, model, (checking, testing), margins, costs, decimals, seed=seed)
+
+
+def judge(
+    family: str,
+    model: FittedModel,
+    held_back: tuple[Dataset, Dataset],
+    margins: tuple[Margins, Margins],
+    costs: Costs,
+    decimals: int,
+    *,
+    seed: int,
+) -> Candidate:
+    """The same where the margins of both parts are known; the inputs of ``held_back`` are not looked at."""
+    (checking, testing), (margin, later) = held_back, margins
     calibrator = Calibrator.fit(margin, checking.y)
     valid_scores = calibrator.apply(margin)
     thresholds = money.best_thresholds(checking, valid_scores, costs, decimals)
-    scores = calibrator.apply(model.margin(testing.x))
+    scores = calibrator.apply(later)
     return Candidate(
         family=family,
         model=model,
@@ -129,8 +195,7 @@ def finish(result: Result, candidate: Candidate, step: StepReport) -> Candidate:
 
     The figures stay those of the model that had not seen the test period; they are what to expect of this one.
     """
-    mature = result.mature
-    model = candidate.model.refit(mature.x, mature.y, progress=step(f"Refit {candidate.family} on all mature data"))
+    model = result.refit(candidate.model, step(f"Refit {candidate.family} on all mature data"))
     return replace(candidate, model=model, refitted=True)
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from fraudml.errors import ExportError
 from fraudml.models import bundle
 from fraudml.training import packing, split
-from fraudml.training.train import Result, finish
+from fraudml.training.train import LocalResult, finish
 from tests.support.scoring import FEATURES
 from tests.support.training import LinearModel, make_dataset, make_result
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
+def result() -> LocalResult:
     data = make_dataset(3_000)
     data.x[::7, 2] = np.nan
     return make_result(data)
@@ -29,7 +29,7 @@ def quiet(_name: str) -> Any:
     return lambda done, total: None
 
 
-def test_the_bundle_scores_like_the_candidate(result: Result, tmp_path: Path) -> None:
+def test_the_bundle_scores_like_the_candidate(result: LocalResult, tmp_path: Path) -> None:
     best = result.candidates[0]
     packing.pack(result, best, tmp_path)
     loaded = bundle.load(tmp_path, expect=FEATURES)
@@ -37,7 +37,7 @@ def test_the_bundle_scores_like_the_candidate(result: Result, tmp_path: Path) ->
     np.testing.assert_allclose(loaded.runtime.score(test.x), best.scores, atol=1e-5)
 
 
-def test_the_manifest_says_what_was_trained_on_what(result: Result, tmp_path: Path) -> None:
+def test_the_manifest_says_what_was_trained_on_what(result: LocalResult, tmp_path: Path) -> None:
     best = result.candidates[0]
     manifest = packing.pack(result, best, tmp_path)
     trained = result.data.take(result.parts.train)
@@ -52,7 +52,7 @@ def test_the_manifest_says_what_was_trained_on_what(result: Result, tmp_path: Pa
     assert (manifest.family, manifest.fingerprint) == ("linear_1", FEATURES.fingerprint)
 
 
-def test_a_refitted_candidate_keeps_the_measured_figures(result: Result, tmp_path: Path) -> None:
+def test_a_refitted_candidate_keeps_the_measured_figures(result: LocalResult, tmp_path: Path) -> None:
     best = result.candidates[0]
     finished = finish(result, best, quiet)
     manifest = packing.pack(result, finished, tmp_path)
@@ -64,7 +64,9 @@ def test_a_refitted_candidate_keeps_the_measured_figures(result: Result, tmp_pat
     assert manifest.thresholds == best.thresholds
 
 
-def test_reference_inputs_have_missing_values_and_the_background_is_genuine(result: Result, tmp_path: Path) -> None:
+def test_reference_inputs_have_missing_values_and_the_background_is_genuine(
+    result: LocalResult, tmp_path: Path
+) -> None:
     manifest = packing.pack(result, result.candidates[0], tmp_path)
     assert len(manifest.reference_inputs) == packing.REFERENCE_ROWS + 1
     assert manifest.reference_inputs[-1] == [None] * 5
@@ -80,7 +82,7 @@ def test_reference_inputs_have_missing_values_and_the_background_is_genuine(resu
     assert max(first) > 0.6
 
 
-def test_the_same_seed_packs_the_same(result: Result, tmp_path: Path) -> None:
+def test_the_same_seed_packs_the_same(result: LocalResult, tmp_path: Path) -> None:
     manifests = [packing.pack(result, result.candidates[0], tmp_path / str(i)) for i in range(2)]
     first, second = (replace_created(manifest) for manifest in manifests)
     assert first == second
@@ -99,7 +101,7 @@ class LyingModel(LinearModel):
         return super().margin(X) + 0.001
 
 
-def test_a_model_whose_export_differs_is_not_packed(result: Result, tmp_path: Path) -> None:
+def test_a_model_whose_export_differs_is_not_packed(result: LocalResult, tmp_path: Path) -> None:
     liar = replace(result.candidates[0], model=LyingModel((1.8, 1.0, 0.0, 0.0, 0.0)))
     with pytest.raises(ExportError, match="differently from the trained model"):
         packing.pack(result, liar, tmp_path / "bundle")

@@ -16,7 +16,7 @@ from fraudml.features.spec import FeatureSet
 from fraudml.training import report
 from fraudml.training.report import figures, plots
 from fraudml.training.report.page import render
-from fraudml.training.train import Result
+from fraudml.training.train import LocalResult
 from tests.support.scoring import FEATURES, SCHEMA
 from tests.support.training import make_dataset, make_result
 
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
+def result() -> LocalResult:
     features = FeatureSet(
         SCHEMA_WITH_LABEL := replace_schema(currency="EUR"),
         [*FEATURES.features],
@@ -77,7 +77,7 @@ def replace_schema(*, currency: str) -> type(SCHEMA):  # type: ignore[valid-type
 
 
 @pytest.fixture(scope="module")
-def text(result: Result) -> str:
+def text(result: LocalResult) -> str:
     return render(result)
 
 
@@ -86,7 +86,7 @@ def page(text: str) -> Page:
     return Page(text)
 
 
-def test_it_is_written_twice(result: Result, tmp_path: Path) -> None:
+def test_it_is_written_twice(result: LocalResult, tmp_path: Path) -> None:
     path = report.write(result, tmp_path / "new" / "reports")
     assert re.fullmatch(r"report-\d{8}T\d{6}Z\.html", path.name)
     assert path.read_bytes() == (path.parent / "report.html").read_bytes()
@@ -126,7 +126,7 @@ def test_it_says_what_the_figures_are(page: Page) -> None:
     assert "No figure here is of the refitted models" in words
 
 
-def test_it_has_the_figures(result: Result, page: Page) -> None:
+def test_it_has_the_figures(result: LocalResult, page: Page) -> None:
     words = " ".join(page.words.split())
     for candidate in result.candidates:
         assert candidate.family in words
@@ -144,7 +144,7 @@ def test_it_has_the_figures(result: Result, page: Page) -> None:
     assert "Cost per day (EUR)" in words
 
 
-def test_the_periods_are_those_of_the_split(result: Result, page: Page) -> None:
+def test_the_periods_are_those_of_the_split(result: LocalResult, page: Page) -> None:
     words = " ".join(page.words.split())
     for rows in (result.parts.train, result.parts.valid, result.parts.test):
         assert f"{int(rows.sum()):,} {int(result.data.y[rows].sum())}" in words
@@ -152,7 +152,7 @@ def test_the_periods_are_those_of_the_split(result: Result, page: Page) -> None:
     assert f"{left_out:,} transactions whose labels were not all known" in words
 
 
-def test_names_are_escaped(result: Result) -> None:
+def test_names_are_escaped(result: LocalResult) -> None:
     evil = "<script>alert(1)</script> & \"'"
     features = FeatureSet(
         result.feature_set.schema, [copy_with_text(feature, evil) for feature in result.feature_set.features]
@@ -170,7 +170,7 @@ def copy_with_text(feature: object, text: str) -> object:
     return msgspec.structs.replace(feature, text=text)
 
 
-def test_without_amounts_there_is_no_currency(result: Result) -> None:
+def test_without_amounts_there_is_no_currency(result: LocalResult) -> None:
     plain = FeatureSet(replace_schema(currency=NO_CURRENCY), FEATURES.features)
     text = render(replace(result, feature_set=plain))
     assert "EUR" not in text
@@ -186,13 +186,13 @@ def test_without_amounts_there_is_no_currency(result: Result) -> None:
         pytest.param(lambda y: np.linspace(0, 1e-12, len(y)), id="tiny"),
     ],
 )
-def test_odd_scores_are_drawn(result: Result, scores: object) -> None:
+def test_odd_scores_are_drawn(result: LocalResult, scores: object) -> None:
     best = result.candidates[0]
     odd = replace(best, scores=scores(result.data.y[result.parts.test]))  # type: ignore[operator]
     assert Page(render(replace(result, candidates=[odd]))).open == []
 
 
-def test_a_week_without_frauds_is_a_gap(result: Result) -> None:
+def test_a_week_without_frauds_is_a_gap(result: LocalResult) -> None:
     weeks = [
         {"start_us": 0, "rows": 10, "frauds": 0, "average_precision": None},
         {"start_us": 604_800_000_000, "rows": 10, "frauds": 1, "average_precision": 0.5},
@@ -223,7 +223,7 @@ def test_reliability_points_by_hand() -> None:
     np.testing.assert_allclose(high, [0.1744, 0.8666], atol=1e-3)
 
 
-def test_costs_in_the_plot_meet_the_costs_in_the_table(result: Result) -> None:
+def test_costs_in_the_plot_meet_the_costs_in_the_table(result: LocalResult) -> None:
     """The curve of cost by reviews passes through the thresholds chosen."""
     test = result.data.take(result.parts.test)
     for candidate in result.candidates:
@@ -233,7 +233,7 @@ def test_costs_in_the_plot_meet_the_costs_in_the_table(result: Result) -> None:
         )
 
 
-def test_no_state_of_matplotlib_is_changed(result: Result) -> None:
+def test_no_state_of_matplotlib_is_changed(result: LocalResult) -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
@@ -246,7 +246,7 @@ def test_an_error_while_drawing_is_not_swallowed() -> None:
         1 / 0  # noqa: B018
 
 
-def test_costs_are_those_declared(result: Result) -> None:
+def test_costs_are_those_declared(result: LocalResult) -> None:
     text = " ".join(Page(render(replace(result, costs=Costs(chargeback_fee=17.5, reviews_per_day=37)))).words.split())
     assert "plus 17.50 EUR" in text
     assert "at most 37 reviews a day" in text

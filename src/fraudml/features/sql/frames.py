@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT
+from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.features.spec import LABEL_INPUT
 from fraudml.features.sql.tables import (
     PLACE,
@@ -70,7 +70,9 @@ def transaction_windows(tables: Tables, columns: Sequence[str], frames: Mapping[
     query = exp.select(*(column(name) for name in columns)).from_(tables.table(Stream.transactions))
     for frame, aggregates in frames.items():
         for aggregate, name in aggregates.items():
-            value = exp.Case().when(present(column(frame.over)), _slide(_aggregate(tables, aggregate), frame))
+            apart = [_lone(frame.over)] if tables.dialect.missing_apart else []
+            window = _slide(_aggregate(tables, aggregate), frame, apart)
+            value = exp.Case().when(present(column(frame.over)), window)
             query = query.select(named(value, name))
     return query
 
@@ -126,9 +128,14 @@ def previous_events(tables: Tables, over: str, values: Mapping[str, str]) -> exp
     return query.where(exp.EQ(this=column(PLACE), expression=integer(1)))
 
 
-def _slide(value: exp.Expr, frame: Frame) -> exp.Expr:
+def _lone(over: str) -> exp.Expr:
+    """What tells rows without a key apart: null for all others."""
+    return exp.Case().when(exp.Is(this=column(over), expression=exp.null()), column(TRANSACTION_ID))
+
+
+def _slide(value: exp.Expr, frame: Frame, apart: Sequence[exp.Expr] = ()) -> exp.Expr:
     """The aggregate over the frame; it ends before the row's own time, or before the row's own tile."""
-    partition: list[exp.Expr] = [column(frame.over)]
+    partition: list[exp.Expr] = [column(frame.over), *apart]
     order: exp.Expr = column(EVENT_TIME)
     reach = integer(frame.length_us)
     if frame.part is Part.tiles:

@@ -184,11 +184,20 @@ def keep_all_frauds(
     rng = np.random.default_rng(seed)
     if len(frauds) > max_rows // 2:
         frauds = rng.choice(frauds, max_rows // 2, replace=False)
-    wanted = max(at_least, int(genuine_per_fraud * len(frauds)))
-    wanted = min(len(genuine), wanted, max(max_rows - len(frauds), 1))
+    wanted = genuine_wanted(len(frauds), len(genuine), genuine_per_fraud, at_least=at_least)
+    wanted = min(wanted, max(max_rows - len(frauds), 1))
     if wanted < len(genuine):
         genuine = rng.choice(genuine, wanted, replace=False)
     return np.sort(np.concatenate([frauds, genuine]))
+
+
+def genuine_wanted(frauds: int, genuine: int, genuine_per_fraud: float, *, at_least: int = 50_000) -> int:
+    """How many of the genuine rows to train on: ``genuine_per_fraud`` times the frauds, ``at_least`` so many.
+
+    >>> genuine_wanted(10_000, 1_000_000, 30.0), genuine_wanted(10, 1_000_000, 30.0), genuine_wanted(10, 500, 30.0)
+    (300000, 50000, 500)
+    """
+    return min(genuine, max(at_least, int(genuine_per_fraud * frauds)))
 
 
 def thinning_shift(y: Labels, kept: Labels) -> float:
@@ -197,12 +206,16 @@ def thinning_shift(y: Labels, kept: Labels) -> float:
     >>> round(float(np.exp(thinning_shift(np.arange(101) < 1, np.arange(11) < 1))), 3)
     0.1
     """
+    return log_odds(int(y.sum()), len(y)) - log_odds(int(kept.sum()), len(kept))
 
-    def log_odds(labels: Labels) -> float:
-        frauds = int(labels.sum())
-        return float(np.log(frauds) - np.log(len(labels) - frauds))
 
-    return log_odds(y) - log_odds(kept)
+def log_odds(frauds: int, rows: int) -> float:
+    """The log-odds of fraud of a random row.
+
+    >>> round(log_odds(1, 2), 3)
+    0.0
+    """
+    return float(np.log(frauds) - np.log(rows - frauds))
 
 
 def shares(feature_names: Sequence[str], raw: npt.NDArray[Any]) -> dict[str, float]:

@@ -155,20 +155,8 @@ def _fit(
     (X, y), shift = _thinned(rows, params, setup.seed)
     # On small data threads only wait for each other, for minutes where other programs use the same cores.
     threads = min(setup.threads, 1 + X.size // CELLS_PER_THREAD)
-    # Stated, not left to XGBoost's estimate, because the exported graph needs the same number.
     base_rate = float(np.float32(y.mean()))
-    options = {name: params[name] for name in BOOSTER_PARAMS} | {
-        # A leaf of w frauds' worth of evidence is out of reach where there are hardly more frauds than that.
-        "min_child_weight": min(params["min_child_weight"], int(y.sum()) / 50),
-        "objective": "binary:logistic",
-        "eval_metric": "logloss",
-        "tree_method": "hist",
-        "base_score": base_rate,
-        "seed": setup.seed,
-        "nthread": threads,
-        "monotone_constraints": setup.monotone,
-        "verbosity": 0,
-    }
+    options = booster_options(params, setup, base_rate, int(y.sum())) | {"nthread": threads}
     train = xgb.QuantileDMatrix(X, y, max_bin=params["max_bin"], nthread=threads)
     callbacks: list[xgb.callback.TrainingCallback] = []
     evals = []
@@ -181,8 +169,39 @@ def _fit(
     if progress is not None:
         callbacks.append(_report_to(progress, n_trees))
     booster = xgb.train(options, train, num_boost_round=n_trees, evals=evals, callbacks=callbacks, verbose_eval=False)
+    largest = np.where(np.isnan(X).all(axis=0), 0, np.fmax.reduce(X, axis=0))
+    return fitted(booster, largest, base_rate, shift, params, setup)
+
+
+def booster_options(params: Mapping[str, Any], setup: base.Setup, base_rate: float, frauds: int) -> dict[str, Any]:
+    """XGBoost's own settings, whoever trains; ``base_rate`` is the share of ``frauds`` among the rows trained on.
+
+    It is stated, not left to XGBoost's estimate, because the exported graph needs the same number.
+    """
+    return {name: params[name] for name in BOOSTER_PARAMS} | {
+        # A leaf of w frauds' worth of evidence is out of reach where there are hardly more frauds than that.
+        "min_child_weight": min(params["min_child_weight"], frauds / 50),
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "tree_method": "hist",
+        "base_score": base_rate,
+        "seed": setup.seed,
+        "monotone_constraints": setup.monotone,
+        "verbosity": 0,
+    }
+
+
+def fitted(
+    booster: xgboost.Booster,
+    largest: npt.NDArray[Any],
+    base_rate: float,
+    shift: float,
+    params: dict[str, Any],
+    setup: base.Setup,
+) -> FittedXGBoost:
+    """A trained booster as a model; ``largest`` is the largest value of each feature in training, ``[k]``."""
     base_margin = float(np.log(base_rate) - np.log1p(-base_rate))
-    return FittedXGBoost(_missing_means_missing(booster, X), base_margin, shift, params, setup)
+    return FittedXGBoost(_missing_means_missing(booster, largest), base_margin, shift, params, setup)
 
 
 def _thinned(
@@ -194,14 +213,13 @@ def _thinned(
     return (X[kept], y[kept]), base.thinning_shift(y, y[kept])
 
 
-def _missing_means_missing(booster: xgboost.Booster, X: base.Matrix) -> xgboost.Booster:
+def _missing_means_missing(booster: xgboost.Booster, largest: npt.NDArray[Any]) -> xgboost.Booster:
     """The same booster, except that a value larger than any in training is never treated as a missing one.
 
     Where XGBoost separates present from missing values it writes "less than about twice the largest value"; an
     amount beyond that would silently take the branch of a missing amount, even against a monotone constraint.
     """
     document = json.loads(bytes(booster.save_raw(raw_format="json")))
-    largest = np.where(np.isnan(X).all(axis=0), 0, np.fmax.reduce(X, axis=0))
     beyond = float("inf")  # the largest number is still below it
     for tree in document["learner"]["gradient_booster"]["model"]["trees"]:
         thresholds = tree["split_conditions"]

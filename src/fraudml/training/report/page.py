@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fraudml import __version__
 from fraudml.events.schema import NO_CURRENCY
@@ -46,7 +44,6 @@ def render(result: Result) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(_filters(currency))
-    test = result.data.take(result.parts.test)
     return environment.get_template(TEMPLATE).render(
         version=__version__,
         created_us=int(datetime.now(UTC).timestamp() * 1e6),
@@ -57,7 +54,7 @@ def render(result: Result) -> str:
         parts=_parts(result),
         facts=_facts(result),
         features=_features(result, result.candidates[0]),
-        plots=plots.draw(result, test, currency),
+        plots=plots.draw(result, result.testing, currency),
     )
 
 
@@ -87,49 +84,40 @@ def _currency(result: Result) -> str:
 
 def _parts(result: Result) -> list[dict[str, Any]]:
     """The periods of the split in time order, with what each is for."""
+    overview = result.overview
     described = (
-        ("train", result.parts.train, "fits the models"),
-        ("validation", result.parts.valid, "stops early, calibrates, sets thresholds, chooses the family"),
-        ("test, held back", result.parts.test, "gives the figures of this report and decides nothing"),
+        ("train", overview.train, "fits the models"),
+        ("validation", overview.valid, "stops early, calibrates, sets thresholds, chooses the family"),
+        ("test, held back", overview.test, "gives the figures of this report and decides nothing"),
     )
-    return [{"name": name, "use": use, **_period(result, rows)} for name, rows, use in described]
-
-
-def _period(result: Result, rows: NDArray[np.bool_]) -> dict[str, Any]:
-    times = result.data.event_time_us[rows]
-    frauds = int((result.data.y[rows] == 1).sum())
-    return {
-        "since_us": int(times.min()),
-        "until_us": int(times.max()),
-        "rows": len(times),
-        "frauds": frauds,
-        "fraud_share": frauds / len(times),
-    }
+    return [
+        {"name": name, "use": use, **asdict(period), "fraud_share": period.frauds / period.rows}
+        for name, period, use in described
+    ]
 
 
 def _facts(result: Result) -> dict[str, str]:
     """The data and the run in a few lines."""
-    data, parts = result.data, result.parts
+    overview, whole = result.overview, result.overview.whole
     schema = result.feature_set.schema
-    used = parts.train | parts.valid | parts.test
-    waiting = int((~used & (data.y >= 0)).sum())
-    unlabelled = int((data.y < 0).sum())
     labels = schema.label
     delay = "-" if labels is None else duration_words(labels.delay)
     if labels is not None and labels.known_at is not None:
         delay = f"from column {labels.known_at.column!r}; where empty, {delay}"
     day = "%Y-%m-%d"
-    first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (data.event_time_us[0], data.event_time_us[-1]))
+    first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (whole.since_us, whole.until_us))
     return {
         "Period": f"{first:{day}} to {last:{day}}",
-        "Transactions": f"{len(data):,}",
-        "Frauds": f"{data.frauds:,} ({data.frauds / max(1, len(data) - unlabelled):.2%} of the labelled)",
-        "Unlabelled": f"{unlabelled:,}",
+        "Transactions": f"{whole.rows:,}",
+        "Frauds": f"{whole.frauds:,} ({whole.frauds / max(1, whole.rows - overview.unlabelled):.2%} of the labelled)",
+        "Unlabelled": f"{overview.unlabelled:,}",
         "Label delay": delay,
-        "Left out of the measurement": f"{waiting:,} transactions whose labels were not all known when the test began",
+        "Left out of the measurement": (
+            f"{overview.waiting:,} transactions whose labels were not all known when the test began"
+        ),
         "Model inputs": f"{len(result.feature_set.inputs):,}",
         "FeatureSet fingerprint": result.feature_set.fingerprint,
-        "Data hash": data.content_hash(),
+        "Data hash": overview.data_hash,
         "Seed": str(result.options.seed),
     }
 

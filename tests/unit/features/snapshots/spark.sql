@@ -12,7 +12,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `customer` IS NULL
       THEN COUNT(*) OVER (
-        PARTITION BY `customer`
+        PARTITION BY `customer`, CASE WHEN `customer` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us`
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
       )
@@ -20,7 +20,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `customer` IS NULL
       THEN COUNT(`amount_minor`) OVER (
-        PARTITION BY `customer`
+        PARTITION BY `customer`, CASE WHEN `customer` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us`
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
       )
@@ -28,7 +28,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `customer` IS NULL
       THEN SUM(CAST(`amount_minor` AS DECIMAL(38, 0))) OVER (
-        PARTITION BY `customer`
+        PARTITION BY `customer`, CASE WHEN `customer` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us`
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
       )
@@ -36,7 +36,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `customer` IS NULL
       THEN SUM(CAST(`amount_minor` AS DECIMAL(38, 0)) * CAST(`amount_minor` AS DECIMAL(38, 0))) OVER (
-        PARTITION BY `customer`
+        PARTITION BY `customer`, CASE WHEN `customer` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us`
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
       )
@@ -44,7 +44,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `customer` IS NULL
       THEN STDDEV_SAMP(`score`) OVER (
-        PARTITION BY `customer`
+        PARTITION BY `customer`, CASE WHEN `customer` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us`
         RANGE BETWEEN 3600000000 PRECEDING AND 1 PRECEDING
       )
@@ -52,7 +52,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `merchant` IS NULL
       THEN MAX(`amount_minor`) OVER (
-        PARTITION BY `merchant`
+        PARTITION BY `merchant`, CASE WHEN `merchant` IS NULL THEN `transaction_id` END
         ORDER BY `event_time_us` - `event_time_us` % 86400000000
         RANGE BETWEEN 604800000000 PRECEDING AND 1 PRECEDING
       )
@@ -60,7 +60,7 @@ WITH `windows` AS (
     CASE
       WHEN NOT `merchant` IS NULL
       THEN MAX(`amount_minor`) OVER (
-        PARTITION BY `merchant`, `event_time_us` - `event_time_us` % 86400000000
+        PARTITION BY `merchant`, CASE WHEN `merchant` IS NULL THEN `transaction_id` END, `event_time_us` - `event_time_us` % 86400000000
         ORDER BY `event_time_us`
         RANGE BETWEEN 86400000000 PRECEDING AND 1 PRECEDING
       )
