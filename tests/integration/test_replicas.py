@@ -1,0 +1,119 @@
+"""Two services on one PostgreSQL and one Redis: one decision for each transaction, whoever dies."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests.support.commands import well
+from tests.support.hammer import Hammer
+from tests.support.serving import Running, an_example, serving
+
+START = datetime(2026, 2, 1, tzinfo=UTC)
+ROWS = 300  # the audit judges each late decision by the reference, which is slow
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a champion."""
+    directory = tmp_path_factory.mktemp("replicas")
+    well("simulate", "tx.csv", "--rows", "8000", "--customers", "60", "--fraud-rate", "0.05", cwd=directory)
+    well("init", "tx.csv", "--yes", cwd=directory)
+    well("train", "--family", "logistic_regression", "--json", cwd=directory)
+    return directory
+
+
+@pytest.fixture
+def backends(postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of tier 3, for commands too."""
+    monkeypatch.setenv("FRAUDML_DATABASE_URL", postgres_url)
+    monkeypatch.setenv("FRAUDML_REDIS_URL", redis_url)
+
+
+@pytest.fixture
+def key(home: Path, backends: None) -> str:
+    return well("keys", "create", "load", "--scope", "admin", cwd=home).out.strip()
+
+
+def transaction(example: dict[str, Any], number: int) -> dict[str, Any]:
+    """One of many whose customers and merchants are few, so that their windows meet."""
+    moment = START + timedelta(seconds=number)
+    return example | {
+        "transaction_id": f"live-{number}",
+        "event_time": moment.isoformat(),
+        "customer_id": f"customer-{number % 50}",
+        "merchant_id": f"merchant-{number % 30}",
+        "amount": 10.0 + number % 1_000,
+    }
+
+
+def load(service: Running, key: str, example: dict[str, Any]) -> Hammer:
+    """All rows in order, and then further ones for ever, until the service is killed."""
+    rows = ((f"live-{number}", transaction(example, number)) for number in range(10**9))
+    return Hammer(service.port, key, rows, ROWS)
+
+
+def test_two_replicas_decide_once_and_one_may_be_killed(home: Path, key: str) -> None:
+    well("features", "materialize", cwd=home)
+    with ExitStack() as opened:
+        services = [opened.enter_context(serving(home)) for _ in range(2)]
+        clients = [opened.enter_context(service.client(key)) for service in services]
+        example = an_example(clients[0])
+        hammers = [load(service, key, example) for service in services]
+        with ThreadPoolExecutor(2) as pool:
+            loads = [pool.submit(hammer.run, 4) for hammer in hammers]
+            assert all(hammer.enough.wait(240) for hammer in hammers)
+            services[1].process.send_signal(signal.SIGKILL)
+            loads[1].result(60)
+            hammers[0].wait_for(50)
+            services[0].process.send_signal(signal.SIGKILL)
+            loads[0].result(60)
+    both = hammers[0].acknowledged.keys() & hammers[1].acknowledged.keys()
+    assert len(both) >= ROWS - 8
+    assert all(hammers[0].acknowledged[name] == hammers[1].acknowledged[name] for name in both)
+    assert [hammer.refused for hammer in hammers] == [[], []]
+    with serving(home) as service, service.client(key) as client:
+        sent = hammers[0].sent | hammers[1].sent
+        answered = hammers[0].acknowledged | hammers[1].acknowledged
+        for name in sorted(sent.keys() - answered.keys()):  # what was under way: the client sends it again
+            assert client.post("/v1/predict", json=sent[name]).is_success
+        for name in list(answered)[-100:]:
+            assert client.post("/v1/predict", json=sent[name]).content == answered[name]
+    audit = well("features", "audit", "--json", cwd=home).json
+    assert audit["decisions"] == len(sent)
+    assert audit["differing"] == 0, audit["examples"]
+
+
+def test_an_emptied_redis_is_filled_again_while_replicas_decide(home: Path, key: str, redis_url: str) -> None:
+    with ExitStack() as opened:
+        services = [opened.enter_context(serving(home)) for _ in range(2)]
+        clients = [opened.enter_context(service.client(key)) for service in services]
+        example = an_example(clients[0])
+        for number in range(100):
+            assert score(clients[number % 2], transaction(example, number))["degraded"] == []
+        with redis.Redis.from_url(redis_url) as server:
+            server.flushdb()
+        degraded = [score(clients[n % 2], transaction(example, n))["degraded"] for n in range(100, 110)]
+        assert ["online_store"] in degraded
+        recovered = (n for n in range(110, 10_000) if not score(clients[n % 2], transaction(example, n))["degraded"])
+        first = next(recovered)
+        for number in range(first + 1, first + 51):
+            assert score(clients[number % 2], transaction(example, number))["degraded"] == []
+    audit = well("features", "audit", "--json", cwd=home).json
+    assert audit["decisions"] + audit["skipped"] == first + 51
+    assert audit["differing"] == 0, audit["examples"]
+
+
+def score(client: httpx.Client, row: dict[str, Any]) -> dict[str, Any]:
+    answer = client.post("/v1/predict", json=row)
+    assert answer.is_success, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
