@@ -33,11 +33,18 @@ def connector(url: str, setting: str) -> Callable[[], psycopg.Connection[Any]]:
         from psycopg.conninfo import conninfo_to_dict
     except ImportError:
         raise MissingExtra("postgres") from None
+    wrong = ConfigError(
+        f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
+        "with %40 for an @ in the password and %2F for a /"
+    )
     try:
         words: dict[str, Any] = PARAMETERS | conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
     except psycopg.Error:  # its text may repeat the URL
-        raise ConfigError(
-            f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
-            "with %40 for an @ in the password"
-        ) from None
+        raise wrong from None
+    # an @ or a / that belongs to the password: what comes after it is taken for host, port or database, and would be
+    # told as such
+    places = [str(words.get(name, "")) for name in ("host", "dbname")]
+    ports = str(words.get("port", "")).replace(",", "")
+    if any("@" in place for place in places) or (ports and not ports.isdigit()):
+        raise wrong
     return lambda: psycopg.connect(**{**words, "client_encoding": "UTF8"}, autocommit=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -64,7 +65,9 @@ def parameters(url: str, setting: str) -> dict[str, Any]:
     [('account', 'acme-prod'), ('database', 'RISK'), ('password', 'p@ss'), ('schema', 'FRAUD'), ('user', 'me'),
     ('warehouse', 'WH')]
     """
-    wrong = ConfigError(f"{setting} is no URL of Snowflake: write {FORM}, with %40 for an @ in the password")
+    wrong = ConfigError(
+        f"{setting} is no URL of Snowflake: write {FORM}, with %40 for an @ in the password and %2F for a /"
+    )
     try:
         parts = urlsplit(url)
         words = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
@@ -74,11 +77,11 @@ def parameters(url: str, setting: str) -> dict[str, Any]:
         raise wrong from None
     path = [unquote(part) for part in parts.path.split("/") if part]
     unknown = sorted({name for name, _ in words} - TEXTS - NUMBERS)
-    if unknown:
+    if unknown and re.fullmatch("[a-z_]+", unknown[0]):  # else it may be a piece of the password
         known = ", ".join(sorted(TEXTS | NUMBERS))
         raise ConfigError(f"{setting} has a parameter that fraudml does not know: {unknown[0]!r}; it knows: {known}")
     given = {name: value for name, value in words if name in TEXTS} | numbers
-    if parts.scheme != "snowflake" or len(path) != 2 or not (account or "connection_name" in given):
+    if unknown or parts.scheme != "snowflake" or len(path) != 2 or not (account or "connection_name" in given):
         raise wrong
     named = {"account": account, "user": user, "password": password}
     found = {name: unquote(value) for name, value in named.items() if value}

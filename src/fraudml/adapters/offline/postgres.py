@@ -35,8 +35,6 @@ _WRITE = csv.WriteOptions(include_header=False)
 _PARSE = csv.ParseOptions(newlines_in_values=True)
 
 _HINTS = {
-    "28": "check user and password in FRAUDML_OFFLINE_URL",
-    "3D000": "check the database's name in FRAUDML_OFFLINE_URL",
     "42501": "the role may need: GRANT TEMPORARY ON DATABASE ... TO ...",
     "53100": "free disk space on the server, or use a shorter history",
     "53200": "give the server more memory, or lower its work_mem",
@@ -48,7 +46,8 @@ _HINTS = {
     "22P05": "the database cannot store every character: use one whose encoding is UTF8",
 }
 _GONE = "the connection was lost; see that the server runs, and start again"
-_UNREACHABLE = "see that the server runs, and check host and port in FRAUDML_OFFLINE_URL"
+# psycopg does not tell why a connection failed, but for the text
+_UNREACHABLE = "see that the server runs, and check host, port, database, user and password in FRAUDML_OFFLINE_URL"
 
 
 class PostgresOfflineStore(PushedDownStore):
