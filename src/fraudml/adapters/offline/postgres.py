@@ -22,8 +22,7 @@ from fraudml.errors import OfflineStoreError
 
 OLDEST = 120_000  # NOT MATERIALIZED
 COPY_ROWS = 20_000  # in one piece of CSV
-# Code point order whatever the database's own; compilation of these large queries costs more than it saves; the role
-# may have numbers printed with fewer digits.
+# Compiling these large queries costs more than it saves; and the role may have numbers printed with fewer digits.
 SESSION = "SET jit = off; SET extra_float_digits = 1"
 _TYPES = {
     pa.string(): 'text COLLATE "C"',
@@ -76,10 +75,13 @@ class PostgresOfflineStore(PushedDownStore):
         """Temporary tables have a schema of their own: no other table is hidden, and none is meant by mistake."""
         return f"pg_temp.fraudml_{name}"
 
+    def type_of(self, kind: pa.DataType) -> str:
+        """Text is compared by code point, whatever the database's own order."""
+        return _TYPES[kind]
+
     def create(self, name: str, schema: pa.Schema) -> None:
         """A temporary table."""
-        columns = ", ".join(f"{self.quote(field.name)} {_TYPES[field.type]}" for field in schema)
-        self.run(f"CREATE TEMPORARY TABLE fraudml_{name} ({columns})")
+        self.run(f"CREATE TEMPORARY TABLE fraudml_{name} ({self.columns(schema)})")
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
         """COPY from CSV."""
