@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraudml.adapters.connections.snowflake import gathered
 from fraudml.errors import ConfigError, MissingExtra, StoreError
+from fraudml.events.source import gathered
 
 FORM = "bigquery://project/dataset?location=EU&credentials_path=/path/key.json"
 WORDS = {"location", "credentials_path", "api_endpoint"}

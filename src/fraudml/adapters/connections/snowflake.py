@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fraudml.errors import ConfigError, MissingExtra, StoreError
+from fraudml.events.source import gathered
 
 FORM = "snowflake://user:password@account/database/schema?warehouse=NAME&role=NAME"
 # What a URL may say after the ?: arguments of the driver.
@@ -143,18 +144,6 @@ class SnowflakeSession:
             hint = HINTS.get(error.errno or 0, "").format(self._setting)
             told = f"{said}; {hint}" if hint else said
             raise kind(f"Snowflake failed while {doing}: {told}") from error
-
-
-def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches in tables of about so many rows."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= rows:
-            yield pa.Table.from_batches(held)
-            held = []
-    if any(map(len, held)):
-        yield pa.Table.from_batches(held)
 
 
 def parameters(url: str, setting: str) -> dict[str, Any]:
