@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL_SELF := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types wheel bench soak lock clean
+.PHONY: help setup demo test lint format types wheel bench soak parity lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ bench: $(VENV)/.dev-stamp ## run the benchmarks (minutes; see benchmarks/README.
 soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, then ten minutes of open-loop load
 	FRAUDML_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration/test_kill.py
 	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 BENCH_RESOLUTION=5min $(BIN)/python -m benchmarks serving
+
+parity: $(VENV)/.dev-stamp ## every value of the Handbook's first 200,000 rows, DuckDB against PostgreSQL
+	FRAUDML_TEST_HANDBOOK_ROWS=200000 $(BIN)/python -m pytest tests/parity/test_handbook.py
 
 lock: $(BIN)/python ## solve the dependencies again and rewrite requirements/*.txt
 	VENV=$(VENV) scripts/lock

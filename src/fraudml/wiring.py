@@ -123,19 +123,15 @@ def _offline_server(settings: Settings, url: str) -> OfflineStore:
 
             return SparkOfflineStore(session, settings.spark_directory or scratch, owned=True)
         case "snowflake":
-            from fraudml.adapters.connections import snowflake
-
-            open_session = snowflake.connector(url, name)
+            from fraudml.adapters.connections.snowflake import SnowflakeSession
             from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
 
-            return SnowflakeOfflineStore(open_session)
+            return SnowflakeOfflineStore(SnowflakeSession(url, name))
         case "bigquery":
-            from fraudml.adapters.connections import bigquery
-
-            open_clients = bigquery.connector(url, name)
+            from fraudml.adapters.connections.bigquery import BigQuerySession
             from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
 
-            return BigQueryOfflineStore(open_clients)
+            return BigQueryOfflineStore(BigQuerySession(url, name))
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 

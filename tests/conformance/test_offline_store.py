@@ -284,6 +284,85 @@ def test_history_of_another_schema_is_an_error_of_the_store(store: OfflineStore)
     assert "\n" not in str(caught.value)
 
 
+TEXTS = [
+    "",
+    " ",
+    "NULL",
+    "\\N",
+    "\\.",
+    'a "quoted" one',
+    "a, b; c|d",
+    "two\nlines",
+    "two\r\nlines",
+    "\t'tab'",
+    "100%",
+    "é\U0001f600",
+    "$1:C0 {x} ?",
+]
+
+
+def test_texts_come_back_as_they_were(store: OfflineStore) -> None:
+    texts = [*TEXTS, None]
+    store.put(reader([row(text or "none", T0 + i, merchant=text) for i, text in enumerate(texts)][1:]))
+    last = LastFeature(name="n", over="customer", of="amount")
+    table = pa.Table.from_batches(list(store.features(FeatureSet(SCHEMA, [last]))))
+    assert table["transaction_id"].to_pylist() == [*TEXTS[1:], "none"]
+    assert table["merchant"].to_pylist() == texts[1:]
+
+
+def test_numbers_come_back_as_they_were(store: OfflineStore) -> None:
+    attributes = {"x": Attribute(AttributeType.number), "n": Attribute(AttributeType.integer)}
+    schema = Schema(TimeColumn("time"), "id", {"customer": "c"}, attributes=attributes)
+    floats = [0.1, -0.0, 1e-300, -1e30, 1 / 3, 2.0**53 + 2, None]
+    whole = [10**12, -(10**12), 0, 1, 10**12 - 1, -1, None]
+    count = len(floats)
+    columns = [[f"{i}" for i in range(count)], [T0 + i for i in range(count)], ["k"] * count, [None] * count]
+    fields = arrow_schema(schema)
+    arrays = [
+        pa.array(column, field.type)
+        for column, field in zip(
+            [*columns, floats, whole, [True, False, *[None] * 5], [T0] * count], fields, strict=True
+        )
+    ]
+    store.put(pa.Table.from_arrays(arrays, schema=fields).to_reader())
+    window = WindowFeature(name="w", over="customer", agg=Aggregation.count, length="1h")
+    table = pa.Table.from_batches(list(store.features(FeatureSet(schema, [window]), batch_size=3)))
+    for field, array in zip(fields, arrays, strict=True):
+        assert table[field.name].to_pylist() == array.to_pylist(), field.name
+
+
+def test_a_reader_that_stops_early_leaves_the_store_usable(store: OfflineStore) -> None:
+    store.put(reader([row(f"{i:05}", T0 + i) for i in range(3_000)], batch_rows=1_000))
+    batches = store.features(FeatureSet(SCHEMA, [count()]), batch_size=10)
+    assert next(batches).num_rows == 10
+    batches.close()  # type: ignore[attr-defined] # a generator
+    assert len(values(store, count())) == 3_000
+
+
+def test_after_a_failed_put_history_can_be_put(store: OfflineStore) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield reader([row("a", T0)]).read_next_batch()
+        raise TooManyRejects("too many broken rows")
+
+    with pytest.raises(TooManyRejects):
+        store.put(pa.RecordBatchReader.from_batches(arrow_schema(SCHEMA), batches()))
+    assert store.put(reader([row("b", T0)])) == 1
+    assert values(store, count()) == {"b": 0}
+
+
+def test_names_that_databases_keep_for_themselves(store: OfflineStore) -> None:
+    long = "a_name_that_is_longer_than_the_63_bytes_that_some_databases_look_at_"
+    attributes = {name: Attribute(AttributeType.integer) for name in ("ctid", "_PARTITION", f"{long}1", f"{long}2")}
+    schema = Schema(TimeColumn("time"), "id", {"select": "s"}, attributes=attributes).check()
+    fields = arrow_schema(schema)
+    columns = [["a", "b"], [T0, T0 + 1], ["k", "k"], [None] * 2, [1, 2], [3, 4], [5, 6], [7, 8], [None] * 2, [None] * 2]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
+    store.put(pa.Table.from_arrays(arrays, schema=fields).to_reader())
+    features = [LastFeature(name=f"{long}of_{i}", over="select", of=name) for i, name in enumerate(attributes)]
+    (batch,) = store.features(FeatureSet(schema, features))
+    assert [batch.column(feature.name).to_pylist()[1] for feature in features] == [1, 3, 5, 7]
+
+
 def test_names_that_need_quoting(store: OfflineStore) -> None:
     schema = Schema(TimeColumn("time"), "id", {"order": "o"}, None, {'odd "name"': Attribute(AttributeType.integer)})
     columns = [["a", "b"], [T0, T0 + 1], ["k", "k"], [None, None], [3, 4], [None, None], [None, None]]

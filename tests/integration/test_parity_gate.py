@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 
 from fraudml import project, wiring
 from fraudml.decisions import rebuild
@@ -165,6 +166,15 @@ def test_over_100_000_served_values_are_what_the_offline_store_computes(world: W
     assert report.decisions == len(world.live)
     assert report.values >= 100_000
     assert (report.differing, report.explained, report.skipped) == (0, 0, 0), report.examples
+
+
+def test_the_audit_may_run_in_postgres(world: World, postgres_url: str) -> None:
+    """Also of late events: there, too, today's history holds more than was known."""
+    replay(world, arrivals(world, shuffled=True)[:800], world.scorer())
+    here = world.audit()
+    world.settings = world.settings.model_copy(update={"offline_url": SecretStr(postgres_url)})
+    assert world.audit() == here
+    assert here.explained > 0
 
 
 @IN_REDIS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fraudml.adapters.connections import bigquery, postgres_session, snowflake
+from fraudml.adapters.connections import postgres_session
+from fraudml.adapters.connections.bigquery import BigQuerySession
+from fraudml.adapters.connections.snowflake import SnowflakeSession
 from fraudml.features.stores import OfflineStore
 
 SETTING = "FRAUDML_OFFLINE_URL"
@@ -19,11 +21,11 @@ def open_snowflake(url: str) -> OfflineStore:
     """A store in a schema of Snowflake."""
     from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
 
-    return SnowflakeOfflineStore(snowflake.connector(url, SETTING))
+    return SnowflakeOfflineStore(SnowflakeSession(url, SETTING))
 
 
 def open_bigquery(url: str) -> OfflineStore:
     """A store in a data set of BigQuery."""
     from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
 
-    return BigQueryOfflineStore(bigquery.connector(url, SETTING))
+    return BigQueryOfflineStore(BigQuerySession(url, SETTING))

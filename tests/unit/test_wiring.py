@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from fraudml import wiring
+from fraudml.errors import ConfigError, MissingExtra
 from fraudml.events.schema import Attribute, AttributeType
 from fraudml.features.spec import AttributeFeature, DerivedFeature, FeatureSet
 from fraudml.settings import Settings
@@ -32,3 +36,34 @@ def test_the_cache_is_off_by_default_where_codes_would_merge(
     schema = msgspec.structs.replace(SCHEMA, attributes=SCHEMA.attributes | {"country": country})
     found = wiring.prediction_cache(Settings(cache=mode), FeatureSet(schema, features))
     assert (found is not None) is is_on
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://me:secret@host/db", "FRAUDML_OFFLINE_URL must start with postgresql:"),
+        ("postgresql://me:sec@ret@host:port/db", "FRAUDML_OFFLINE_URL is no URL of PostgreSQL"),
+        ("postgresql://me:se/cret@host/db", "FRAUDML_OFFLINE_URL is no URL of PostgreSQL"),
+        ("postgresql://me:4/secret@host/db", "FRAUDML_OFFLINE_URL is no URL of PostgreSQL"),
+        ("snowflake://me:se/cret@account/db/schema", "FRAUDML_OFFLINE_URL is no URL of Snowflake"),
+        ("snowflake://me:se?cret@account/db/schema?role=x", "FRAUDML_OFFLINE_URL is no URL of Snowflake"),
+        ("snowflake://me:secret@account/db", "FRAUDML_OFFLINE_URL is no URL of Snowflake"),
+        ("snowflake://me:secret@account/db/schema?paramstyle=s", "parameter that fraudml does not know"),
+        ("snowflake://me:secret@[/db/schema", "FRAUDML_OFFLINE_URL is no URL of Snowflake"),
+        ("bigquery://project", "FRAUDML_OFFLINE_URL is no URL of BigQuery"),
+        ("bigquery://project/dataset?secret", "FRAUDML_OFFLINE_URL is no URL of BigQuery"),
+    ],
+)
+def test_a_wrong_url_of_the_offline_store_is_told_without_repeating_it(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        wiring.offline_store(Settings(offline_url=SecretStr(url)))
+    assert not any(piece in str(caught.value) for piece in ("sec", "cret", "ret@"))
+
+
+@pytest.mark.parametrize("extra", ["postgres", "snowflake", "bigquery"])
+def test_a_missing_driver_names_its_extra(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers = {"postgres": "psycopg", "snowflake": "snowflake.connector", "bigquery": "google.cloud"}
+    urls = {"postgres": "postgresql://h/d", "snowflake": "snowflake://u@a/d/s", "bigquery": "bigquery://p/d"}
+    monkeypatch.setitem(sys.modules, drivers[extra], None)
+    with pytest.raises(MissingExtra, match=rf"fraudml\[{extra}\]"):
+        wiring.offline_store(Settings(offline_url=SecretStr(urls[extra])))

@@ -32,6 +32,7 @@ TYPES = {pa.string(): "STRING", pa.int64(): "INTEGER", pa.int32(): "INTEGER", pa
 TYPES |= {pa.bool_(): "BOOLEAN"}
 Json = dict[str, Any]
 Answer = tuple[int, Json, Json]  # status, document, headers
+Refusal = tuple[int, str, str]  # status, reason, message
 
 
 class Refused(Exception):
@@ -47,7 +48,7 @@ class BigQueryServer:
 
     def __init__(self, project: str = "acme-risk", dataset: str = "fraud") -> None:
         self.project, self.dataset = project, dataset
-        self.refuse: tuple[str, Refused] | None = None
+        self.refuse: tuple[str, Refusal] | None = None
         self.statements: list[str] = []
         self._db = duckdb.connect()
         self._db.execute(f'ATTACH \':memory:\' AS "{project}"; CREATE SCHEMA "{project}"."{dataset}"')
@@ -155,8 +156,8 @@ class BigQueryServer:
 
     def _refuse_if(self, statement: str) -> None:
         if self.refuse is not None and self.refuse[0] in statement:
-            refused, self.refuse = self.refuse[1], None
-            raise refused
+            refusal, self.refuse = self.refuse[1], None
+            raise Refused(*refusal)
 
     def _done(self, job: Json, result: pa.Table | None) -> Json:
         name = job["jobReference"]["jobId"]

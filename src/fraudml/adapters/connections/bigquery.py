@@ -1,57 +1,137 @@
-"""A client of BigQuery from a URL."""
+"""A session of BigQuery from a URL: what the adapters of every role need of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from fraudml.errors import ConfigError, MissingExtra
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fraudml.errors import ConfigError, MissingExtra, StoreError
+from fraudml.events.source import gathered
 
 FORM = "bigquery://project/dataset?location=EU&credentials_path=/path/key.json"
 WORDS = {"location", "credentials_path", "api_endpoint"}
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+TYPES = {pa.string(): "STRING", pa.int64(): "INT64", pa.float64(): "FLOAT64", pa.bool_(): "BOOL"}
+FILE_ROWS = 500_000  # in one load job
+HINTS = {
+    401: "see that the credentials are valid",
+    403: "the account needs the roles BigQuery Data Editor (on the data set) and BigQuery Job User",
+    404: "check project and data set in {}, and its location: ?location=EU",
+}
+LOGIN = "name a key in {} with ?credentials_path=..., or run: gcloud auth application-default login"
 
 
-class Session(NamedTuple):
-    """``client``: a ``google.cloud.bigquery.Client``; ``dataset``: ``project.dataset``; ``storage``: a client of the
-    Storage Read API where its package is installed: it is faster for large results."""
-
-    client: Any
-    storage: Any
-    dataset: str
-
-
-def connector(url: str, setting: str) -> Callable[[], Session]:
-    """A function that makes clients; it raises the library's errors when there are no credentials.
+class BigQuerySession:
+    """Clients of one project. :meth:`open` it first; every method raises the library's errors, which :meth:`failures`
+    translates.
 
     ``url``: of the form :data:`FORM`. Without ``credentials_path`` the credentials are those of the environment, as for
-    every program that uses Google's libraries. ``setting``: where the URL is from. Raises ``ConfigError`` and
-    ``MissingExtra``.
+    every program that uses Google's libraries; with ``api_endpoint``, an emulator's, there are none. ``setting``: where
+    the URL is from. Raises ``ConfigError`` and ``MissingExtra``.
     """
-    try:
-        from google import auth
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud import bigquery
-    except ImportError:
-        raise MissingExtra("bigquery") from None
-    project, dataset, words = parameters(url, setting)
-    library: Any = auth  # it has no types
-    anonymous: Any = AnonymousCredentials
 
-    def connect() -> Session:
-        path, endpoint = words.get("credentials_path"), words.get("api_endpoint")
+    types = TYPES
+
+    def __init__(self, url: str, setting: str) -> None:
+        try:
+            from google import auth
+            from google.cloud import bigquery
+        except ImportError:
+            raise MissingExtra("bigquery") from None
+        self._auth: Any = auth
+        self._library: Any = bigquery
+        self._project, self._dataset, self._words = parameters(url, setting)
+        self._setting = setting
+        self._client: Any = None
+        self._storage: Any = None  # a client of the Storage Read API, which is faster for large results
+
+    def open(self) -> None:
+        """Make the clients; nothing is sent yet but what a login takes."""
+        from google.auth.credentials import AnonymousCredentials
+
+        path, endpoint = self._words.get("credentials_path"), self._words.get("api_endpoint")
+        anonymous: Any = AnonymousCredentials
         if path:
-            credentials, _ = library.load_credentials_from_file(path, scopes=[SCOPE])
-        elif endpoint:  # an emulator
+            credentials, _ = self._auth.load_credentials_from_file(path, scopes=[SCOPE])
+        elif endpoint:
             credentials = anonymous()
         else:
-            credentials, _ = library.default(scopes=[SCOPE])
+            credentials, _ = self._auth.default(scopes=[SCOPE])
         options = {"api_endpoint": endpoint} if endpoint else None
-        client = bigquery.Client(project, credentials, location=words.get("location"), client_options=options)
-        return Session(client, None if endpoint else _storage(credentials), f"{project}.{dataset}")
+        location = self._words.get("location")
+        self._client = self._library.Client(self._project, credentials, location=location, client_options=options)
+        if not endpoint:
+            with contextlib.suppress(ImportError):
+                from google.cloud.bigquery_storage import BigQueryReadClient
 
-    return connect
+                self._storage = BigQueryReadClient(credentials=credentials)
+
+    def name(self, table: str) -> str:
+        """A table's full name."""
+        return f"{self._project}.{self._dataset}.{table}"
+
+    def run(self, statement: str) -> None:
+        """Run a statement, or a script of several."""
+        self._client.query(statement).result()
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns."""
+        found = self._client.query(f"SELECT * FROM `{self.name(table)}` LIMIT 0").result()  # noqa: S608 - our name
+        return [field.name for field in found.schema]
+
+    def batches(self, query: str, rows: int = 100_000) -> Iterator[pa.RecordBatch]:
+        """The rows of a query; one with an order is read as one stream."""
+        found = self._client.query(query).result(page_size=rows)
+        yield from found.to_arrow_iterable(bqstorage_client=self._storage)
+
+    def load(self, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+        """Add rows to a table with such columns by load jobs from Parquet."""
+        fields = [self._library.SchemaField(field.name, TYPES[field.type]) for field in schema]
+        job = self._library.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=fields)
+        rows = 0
+        for part in gathered(batches, FILE_ROWS):
+            file = io.BytesIO()
+            pq.write_table(part.rename_columns(schema.names), file)
+            self._client.load_table_from_file(file, self.name(table), rewind=True, job_config=job).result()
+            rows += part.num_rows
+        return rows
+
+    def drop(self, table: str) -> None:
+        """Remove a table; nothing when it is not there or cannot be removed, as those that fraudml drops expire."""
+        with contextlib.suppress(*self._errors()):
+            self._client.delete_table(self.name(table), not_found_ok=True)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+
+    @contextmanager
+    def failures(self, kind: type[StoreError], doing: str) -> Iterator[None]:
+        """Errors of the library become ``kind``, with what can be done about them."""
+        try:
+            yield
+        except self._errors() as error:
+            refused = type(error).__module__.startswith("google.auth")
+            hint = LOGIN if refused else HINTS.get(getattr(error, "code", None) or 0, "")
+            said = " ".join(str(error).split()) or type(error).__name__
+            told = f"{said}; {hint.format(self._setting)}" if hint else said
+            raise kind(f"BigQuery failed while {doing}: {told}") from error
+
+    @staticmethod
+    def _errors() -> tuple[type[Exception], ...]:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from requests import RequestException
+
+        return GoogleAPIError, GoogleAuthError, RequestException
 
 
 def parameters(url: str, setting: str) -> tuple[str, str, dict[str, str]]:
@@ -70,11 +150,3 @@ def parameters(url: str, setting: str) -> tuple[str, str, dict[str, str]]:
     if parts.scheme != "bigquery" or not parts.netloc or len(path) != 1 or set(words) - WORDS:
         raise wrong
     return parts.netloc, path[0], words
-
-
-def _storage(credentials: Any) -> Any:
-    try:
-        from google.cloud.bigquery_storage import BigQueryReadClient
-    except ImportError:
-        return None
-    return BigQueryReadClient(credentials=credentials)

@@ -64,14 +64,20 @@ def parameters(url: str, setting: str = "FRAUDML_DATABASE_URL") -> dict[str, str
         from psycopg.conninfo import conninfo_to_dict
     except ImportError:
         raise MissingExtra("postgres") from None
+    wrong = ConfigError(
+        f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
+        "with %40 for an @ in the password and %2F for a /"
+    )
     try:
-        found = conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
+        given = conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
     except psycopg.Error:  # its text may repeat the URL
-        raise ConfigError(
-            f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
-            "with %40 for an @ in the password"
-        ) from None
-    return {name: str(value) for name, value in found.items()}
+        raise wrong from None
+    found = {name: str(value) for name, value in given.items()}
+    # An @ or a / of the password: what follows it would be taken for host, port or database, and be told as such.
+    ports = found.get("port", "").replace(",", "")
+    if "@" in found.get("host", "") + found.get("dbname", "") or (ports and not ports.isdigit()):
+        raise wrong
+    return found
 
 
 def place(url: str, setting: str = "FRAUDML_DATABASE_URL") -> str:

@@ -20,7 +20,7 @@ def plain_name(name: str) -> str:
     """The name itself, or one made from it.
 
     >>> plain_name("customer"), plain_name('odd "name"')
-    ('customer', 'c_1e99bc8f4e60')
+    ('customer', 'c_ccf64fbf0fc9')
     """
     if _PLAIN.fullmatch(name) and name.lower() not in _TAKEN:
         return name

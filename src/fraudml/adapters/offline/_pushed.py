@@ -51,6 +51,10 @@ class PushedDownStore(ABC):
         """How SQL calls a table of this store."""
 
     @abstractmethod
+    def type_of(self, kind: pa.DataType) -> str:
+        """What SQL calls the type of a column: text, 64-bit integer, double precision, boolean."""
+
+    @abstractmethod
     def create(self, name: str, schema: pa.Schema) -> None:
         """Make a table that ends with this store, with columns of these names and types."""
 
@@ -171,6 +175,10 @@ class PushedDownStore(ABC):
         wanted = self._where(EVENT_TIME, since_us, None)
         return f"{asides} SELECT * FROM (\n{inner}\n) AS found{wanted} ORDER BY {order}".lstrip()
 
+    def columns(self, schema: pa.Schema) -> str:
+        """The columns of a table to be made."""
+        return ", ".join(f"{self.quote(field.name)} {self.type_of(field.type)}" for field in schema)
+
     def quote(self, name: str) -> str:
         """A quoted identifier."""
         return exp.to_identifier(name, quoted=True).sql(dialect=self.dialect)
@@ -204,15 +212,3 @@ def resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, batch_size: i
         whole = pa.RecordBatch.from_arrays(columns, schema=schema)
         for start in range(0, whole.num_rows, batch_size):
             yield whole.slice(start, batch_size)
-
-
-def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches in tables of about so many rows."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= rows:
-            yield pa.Table.from_batches(held)
-            held = []
-    if any(map(len, held)):
-        yield pa.Table.from_batches(held)

@@ -6,105 +6,69 @@ store uses, and expire after a day, should it not come to remove them.
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import requests
-from google.api_core.exceptions import GoogleAPIError
-from google.auth.exceptions import GoogleAuthError
-from google.cloud import bigquery
 
-from fraudml.adapters.offline._pushed import HISTORY, INCOMING, REPORTS, PushedDownStore, gathered, resliced
+from fraudml.adapters.offline._pushed import HISTORY, INCOMING, REPORTS, PushedDownStore, resliced
 from fraudml.errors import OfflineStoreError
-
-FILE_ROWS = 500_000  # of history in one load job
-_TYPES = {pa.string(): "STRING", pa.int64(): "INT64", pa.float64(): "FLOAT64", pa.bool_(): "BOOL"}
-_HINTS = {
-    401: "see that the credentials are valid",
-    403: "the account needs the roles BigQuery Data Editor (on the data set) and BigQuery Job User",
-    404: "check project and data set in FRAUDML_OFFLINE_URL, and its location: ?location=EU",
-}
-_LOGIN = "name a key with ?credentials_path=..., or run: gcloud auth application-default login"
 
 
 class BigQueryOfflineStore(PushedDownStore):
     """An ``OfflineStore`` (features/stores.py) in a data set of BigQuery.
 
-    ``connect`` gives what ``adapters/connections/bigquery.py`` calls a session: ``client``, ``storage`` (or none),
-    ``dataset``.
+    ``session``: of ``adapters/connections/bigquery.py``, not yet open; the store's own. :meth:`close` ends it.
     """
 
     dialect = "bigquery"
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, session: Any) -> None:
         super().__init__()
         self._run = uuid4().hex[:12]
+        self._session = session
         with self.failures("connecting"):
-            self._session = connect()
+            session.open()
 
     def table(self, name: str) -> str:
         """A name that no other store uses."""
-        return f"`{self._id(name)}`"
+        return f"`{self._session.name(self._own(name))}`"
+
+    def type_of(self, kind: pa.DataType) -> str:
+        """The session's."""
+        return str(self._session.types[kind])
 
     def create(self, name: str, schema: pa.Schema) -> None:
         """A table that expires; text is compared by code point, whatever the data set's default."""
-        columns = ", ".join(f"{self.quote(field.name)} {_TYPES[field.type]}" for field in schema)
         self.run(
-            f"CREATE OR REPLACE TABLE {self.table(name)} ({columns}) DEFAULT COLLATE '' "
+            f"CREATE OR REPLACE TABLE {self.table(name)} ({self.columns(schema)}) DEFAULT COLLATE '' "
             "OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 1 DAY))"
         )
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-        """Load jobs from Parquet."""
-        fields = [bigquery.SchemaField(field.name, _TYPES[field.type]) for field in schema]
-        job = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_APPEND", schema=fields)
-        rows = 0
-        for table in gathered(batches, FILE_ROWS):
-            file = io.BytesIO()
-            pq.write_table(table.rename_columns(schema.names), file)
-            loading = self._session.client.load_table_from_file(file, self._id(name), rewind=True, job_config=job)
-            loading.result()
-            rows += table.num_rows
-        return rows
+        """Load jobs."""
+        return int(self._session.load(self._own(name), schema, batches))
 
     def run(self, statement: str) -> None:
         """Run a statement."""
-        self._session.client.query(statement).result()
+        self._session.run(statement)
 
     def rows(self, query: str, schema: pa.Schema, batch_size: int) -> Iterator[pa.RecordBatch]:
-        """Arrow batches; the result has an order, so the driver reads it as one stream."""
-        found = self._session.client.query(query).result(page_size=batch_size)
-        batches = found.to_arrow_iterable(bqstorage_client=self._session.storage)
-        yield from resliced(batches, schema, batch_size)
+        """Arrow batches."""
+        return resliced(self._session.batches(query, batch_size), schema, batch_size)
 
     def close(self) -> None:
         """Remove the tables; what cannot be removed expires."""
         for name in (INCOMING, REPORTS, HISTORY):
-            with contextlib.suppress(GoogleAPIError, GoogleAuthError, requests.RequestException):
-                self._session.client.delete_table(self._id(name), not_found_ok=True)
-        self._session.client.close()
+            self._session.drop(self._own(name))
+        self._session.close()
 
-    @contextmanager
-    def failures(self, doing: str) -> Iterator[None]:
-        """Errors of the library, with what can be done about them."""
-        try:
-            yield
-        except GoogleAuthError as error:
-            raise OfflineStoreError(f"BigQuery failed while {doing}: {_line(error)}; {_LOGIN}") from error
-        except (GoogleAPIError, requests.RequestException) as error:
-            hint = _HINTS.get(getattr(error, "code", None) or 0)
-            told = f"{_line(error)}; {hint}" if hint else _line(error)
-            raise OfflineStoreError(f"BigQuery failed while {doing}: {told}") from error
+    def failures(self, doing: str) -> AbstractContextManager[None]:
+        """Errors of the library."""
+        found: AbstractContextManager[None] = self._session.failures(OfflineStoreError, doing)
+        return found
 
-    def _id(self, name: str) -> str:
-        return f"{self._session.dataset}.fraudml_{self._run}_{name}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    def _own(self, name: str) -> str:
+        return f"fraudml_{self._run}_{name}"

@@ -22,8 +22,7 @@ from fraudml.errors import OfflineStoreError
 
 OLDEST = 120_000  # NOT MATERIALIZED
 COPY_ROWS = 20_000  # in one piece of CSV
-# Code point order whatever the database's own; compilation of these large queries costs more than it saves; the role
-# may have numbers printed with fewer digits.
+# Compiling these large queries costs more than it saves; and the role may have numbers printed with fewer digits.
 SESSION = "SET jit = off; SET extra_float_digits = 1"
 _TYPES = {
     pa.string(): 'text COLLATE "C"',
@@ -35,8 +34,6 @@ _WRITE = csv.WriteOptions(include_header=False)
 _PARSE = csv.ParseOptions(newlines_in_values=True)
 
 _HINTS = {
-    "28": "check user and password in FRAUDML_OFFLINE_URL",
-    "3D000": "check the database's name in FRAUDML_OFFLINE_URL",
     "42501": "the role may need: GRANT TEMPORARY ON DATABASE ... TO ...",
     "53100": "free disk space on the server, or use a shorter history",
     "53200": "give the server more memory, or lower its work_mem",
@@ -48,7 +45,8 @@ _HINTS = {
     "22P05": "the database cannot store every character: use one whose encoding is UTF8",
 }
 _GONE = "the connection was lost; see that the server runs, and start again"
-_UNREACHABLE = "see that the server runs, and check host and port in FRAUDML_OFFLINE_URL"
+# psycopg does not tell why a connection failed, but for the text
+_UNREACHABLE = "see that the server runs, and check host, port, database, user and password in FRAUDML_OFFLINE_URL"
 
 
 class PostgresOfflineStore(PushedDownStore):
@@ -77,10 +75,13 @@ class PostgresOfflineStore(PushedDownStore):
         """Temporary tables have a schema of their own: no other table is hidden, and none is meant by mistake."""
         return f"pg_temp.fraudml_{name}"
 
+    def type_of(self, kind: pa.DataType) -> str:
+        """Text is compared by code point, whatever the database's own order."""
+        return _TYPES[kind]
+
     def create(self, name: str, schema: pa.Schema) -> None:
         """A temporary table."""
-        columns = ", ".join(f"{self.quote(field.name)} {_TYPES[field.type]}" for field in schema)
-        self.run(f"CREATE TEMPORARY TABLE fraudml_{name} ({columns})")
+        self.run(f"CREATE TEMPORARY TABLE fraudml_{name} ({self.columns(schema)})")
 
     def load(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
         """COPY from CSV."""

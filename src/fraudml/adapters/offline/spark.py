@@ -16,7 +16,6 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from fraudml.adapters.offline._pushed import gathered
 from fraudml.adapters.offline._shared import BARE, EMPTY, PUT_BEFORE, entity_names, label_table, result_schema
 from fraudml.adapters.offline._spark_errors import spark_errors
 from fraudml.adapters.offline._spark_files import open_files
@@ -25,7 +24,7 @@ from fraudml.adapters.offline._spark_vectors import SparkVectors, input_columns,
 from fraudml.errors import OfflineStoreError, TrainingError
 from fraudml.events.label import Label
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
-from fraudml.events.source import Progress
+from fraudml.events.source import Progress, gathered
 from fraudml.features.spec import FeatureSet
 from fraudml.features.sql import state_features_sql
 from fraudml.models.bundle import Bundle
