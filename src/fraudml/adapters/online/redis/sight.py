@@ -59,13 +59,15 @@ def running(values: Values) -> Values:
 
 def reduce(function: np.ufunc, values: Values, first: Ints, until: Ints, empty: Any) -> Values:
     """A function over each slice ``[first, until)``, ``empty`` of none."""
-    padded = np.append(values, values.dtype.type(0) if values.dtype != object else 0)
-    edges = np.empty(2 * len(first), np.int64)
-    edges[0::2], edges[1::2] = first, until
+    if len(first) == 1:  # a single transaction: two calls of NumPy less
+        part = values[int(first[0]) : int(until[0])]
+        return np.array([function.reduce(part) if len(part) else empty])
     if not len(first):
         return values[:0]
-    found = function.reduceat(padded, edges)[0::2]
-    return np.where(first < until, found, empty)
+    edges = np.empty(2 * len(first), np.int64)
+    edges[0::2], edges[1::2] = first, until
+    padded = np.concatenate([values, np.zeros(1, values.dtype)])  # a slice may begin at the end
+    return np.where(first < until, function.reduceat(padded, edges)[0::2], empty)
 
 
 def parts(first: Ints, until: Ints) -> list[slice]:
