@@ -65,13 +65,18 @@ def parameters(url: str, setting: str = "FRAUDML_DATABASE_URL") -> dict[str, str
     except ImportError:
         raise MissingExtra("postgres") from None
     try:
-        found = conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
+        told = conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
+        found = {name: str(value) for name, value in told.items()}
     except psycopg.Error:  # its text may repeat the URL
+        found = {"port": "?"}
+    # a part of a password with a / in it would be taken for these, and be shown
+    ports = found.get("port", "").replace(",", "") or "1"
+    if not ports.isdecimal() or "@" in found.get("dbname", ""):
         raise ConfigError(
             f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
-            "with %40 for an @ in the password"
-        ) from None
-    return {name: str(value) for name, value in found.items()}
+            "with %40 for an @ and %2F for a / in the password"
+        )
+    return found
 
 
 def place(url: str, setting: str = "FRAUDML_DATABASE_URL") -> str:
