@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from fraudml.decisions.servers import ServerFacts, Tables, Trouble
-from fraudml.errors import OnlineStoreError
+from fraudml.decisions.servers import ServerFacts, Trouble
+from fraudml.errors import MissingExtra, OnlineStoreError
 from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
+
+if TYPE_CHECKING:
+    from fraudml.adapters.log._migrate import Tables
 
 Facts = ServerFacts | Trouble
 Clock = Callable[[], float]
@@ -33,7 +37,7 @@ def load(settings: Settings) -> None:
     kinds = {kind(url.get_secret_value()) for url in urls if url is not None}
     modules = ["log._facts", "offline._facts", "registry._facts"]
     if "postgresql" in kinds:
-        modules.append("connections.postgres_facts")
+        modules += ["connections.postgres_facts", "log.postgres.upgrade"]
     if settings.redis_url is not None:
         modules.append("connections.redis_facts")
     if settings.offline_url is None:
@@ -47,32 +51,29 @@ def log(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
     """The decision log's; ``None`` where its file is not there yet."""
     url = settings.log_url()
     if kind(url) == "postgresql":
-        from fraudml.adapters.connections import postgres_facts
-        from fraudml.adapters.log._tables import metadata
+        from fraudml.adapters.log.postgres.tables import metadata
 
-        use = postgres_facts.Use(tuple(metadata.tables), CHANGED)
-        return postgres_facts.facts(url, timeout_s, use, clock=clock)
+        return _postgres(url, "FRAUDML_DATABASE_URL", timeout_s, clock, tuple(metadata.tables))
     from fraudml.adapters.log import _facts
 
     return _facts.facts(url, timeout_s)
 
 
-def tables(settings: Settings, timeout_s: float) -> Tables | None:
-    """The revision of the decision log's tables; ``None`` where its file is not there yet."""
-    url = settings.log_url()
-    if kind(url) == "postgresql":
-        return None
-    from fraudml.adapters.log import _facts
+def tables(settings: Settings) -> Tables:
+    """The tables that the decision log's database has; raises ``DecisionLogError`` for those of a newer fraudml."""
+    from fraudml import wiring
 
-    return _facts.tables(url, timeout_s)
+    return wiring.database(settings).tables
 
 
 def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
     """Redis'; ``None`` where there is none."""
     if settings.redis_url is None:
         return None
-    from fraudml.adapters.connections import redis_facts
-
+    try:
+        from fraudml.adapters.connections import redis_facts
+    except ImportError:
+        raise MissingExtra("redis") from None
     return redis_facts.facts(settings.redis_url.get_secret_value(), int(timeout_s * 1_000), clock)
 
 
@@ -93,9 +94,7 @@ def engine(url: str | None, setting: str, timeout_s: float, clock: Clock) -> Fac
     if url is None:
         return _facts.duckdb_facts()
     if kind(url) == "postgresql":
-        from fraudml.adapters.connections import postgres_facts
-
-        return postgres_facts.facts(url, timeout_s, setting=setting, clock=clock)
+        return _postgres(url, setting, timeout_s, clock)
     return _facts.engine_facts(url, timeout_s)
 
 
@@ -104,3 +103,12 @@ def registry(settings: Settings, timeout_s: float) -> Facts | None:
     from fraudml.adapters.registry import _facts
 
     return _facts.facts(settings.registry_url, settings.home, settings.model_name, timeout_s)
+
+
+def _postgres(url: str, setting: str, timeout_s: float, clock: Clock, used: tuple[str, ...] = ()) -> Facts:
+    try:
+        from fraudml.adapters.connections import postgres_facts
+    except ImportError:
+        raise MissingExtra("postgres") from None
+    use = postgres_facts.Use(used, CHANGED) if used else None
+    return postgres_facts.facts(url, timeout_s, use, setting=setting, clock=clock)

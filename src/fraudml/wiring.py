@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from fraudml.adapters.connections import postgres
 from fraudml.errors import ConfigError, NotFoundError
@@ -26,14 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from fraudml.adapters.connections.shared_redis import SharedRedis
-    from fraudml.adapters.limits.redis import RedisTokenBank
     from fraudml.adapters.log._migrate import Tables
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.journal import Journal
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
-    from fraudml.decisions.recent import RecentDecisions
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -281,11 +277,11 @@ def journals(settings: Settings, schema: Schema) -> tuple[Journal, list[Journal]
     home, url = settings.home.resolve(), settings.log_url()
     place = f"postgresql://{postgres.place(url)}" if postgres.is_postgres(url) else _place_of_file(home, url)
     name = f"decisions-{sha256(place.encode()).hexdigest()[:12]}.journal"
-    own, left = journal.claim(home / "journal" / name, _names(schema), WRITERS)
+    own, left = journal.claim(home / "journal" / name, names(schema), WRITERS)
     return own, [*left]
 
 
-def _names(schema: Schema) -> list[str]:
+def names(schema: Schema) -> list[str]:
     """What tells the values of a transaction apart: those of other names cannot be read as ours."""
     entities = [f"entity {entity}" for entity in schema.entity_names]
     return entities + [f"attribute {attribute}" for attribute in schema.attribute_names]
@@ -350,54 +346,6 @@ class ModelSource(NamedTuple):
 
     named: Callable[[], str]
     load: Callable[[str], Model]
-
-
-def shared_redis(settings: Settings) -> SharedRedis | None:
-    """Redis for what decisions can do without: a process has one for all of that, and closes it."""
-    if settings.redis_url is None:
-        return None
-    from fraudml.adapters.connections import shared_redis as redis
-
-    return redis.shared_redis(settings.redis_url.get_secret_value(), settings.redis_timeout_ms)
-
-
-def recent_decisions(
-    settings: Settings, schema: Schema, shared: SharedRedis | None, on_outcome: OnOutcome
-) -> RecentDecisions | None:
-    """Where replicas find each other's recent decisions, if they share something; ``on_outcome`` is told what became of
-    them."""
-    if shared is None:
-        return None
-    from fraudml.adapters.recent.redis import RedisRecentDecisions
-
-    place = namespace(settings, "recent", *_names(schema))
-    return RedisRecentDecisions(
-        shared, place, ttl_s=settings.recent_ttl_s, most=settings.recent_size, on_outcome=on_outcome
-    )
-
-
-def token_bank(settings: Settings, shared: SharedRedis | None) -> RedisTokenBank | None:
-    """The buckets of API keys that replicas share, if they share something and there is a limit."""
-    if shared is None or not settings.rate_limit_per_s:
-        return None
-    from fraudml.adapters.limits.redis import RedisTokenBank
-
-    return RedisTokenBank(shared, namespace(settings, "rate"), settings.rate_limit_per_s)
-
-
-def namespace(settings: Settings, role: str, *parts: str) -> str:
-    """A name for what the processes of one decision log share in Redis, which others may use as well.
-
-    The log's URL counts without user and password, which replicas may have of their own; a file with its machine.
-    """
-    from fraudml.adapters.log._connection import database_file
-
-    url = urlsplit(settings.log_url())
-    database = f"{url.scheme.partition('+')[0]}://{url.netloc.rpartition('@')[2]}{url.path}"
-    if url.scheme.startswith("sqlite"):
-        database = f"{platform.node()}:{database_file(settings.log_url()).resolve()}"
-    told = "\n".join([database, settings.model_name, *parts])
-    return f"{role}:{sha256(told.encode()).hexdigest()[:16]}"
 
 
 def model_source(

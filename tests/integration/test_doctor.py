@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from fraudml.adapters.connections import postgres_facts, redis_facts
 from fraudml.adapters.connections.postgres_facts import Use
 from fraudml.adapters.log import _facts as sqlite_facts
+from fraudml.adapters.log._migrate import VERSION_TABLE, Tables
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.offline import _facts as engine_facts
 from fraudml.adapters.registry import _facts as registry_facts
@@ -264,24 +266,15 @@ def test_a_sqlite_file(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     url = f"sqlite:///{path}"
     assert sqlite_facts.facts(url, WITHIN_S) is None
-    assert sqlite_facts.tables(url, WITHIN_S) is None
     assert not path.exists()
     SqliteDecisionLog(url, SCHEMA).close()
     facts = good(sqlite_facts.facts(url, WITHIN_S))
     assert not problems(facts)
-    tables = sqlite_facts.tables(url, WITHIN_S)
-    assert tables is not None
-    assert tables.found == tables.newest
+    tables = Tables("1", "1", ())
     assert said(servers.judge_log(facts, lambda: tables), Status.warning) == ""
     path.chmod(0o644)
-    assert "others may read" in said(
-        servers.judge_log(sqlite_facts.facts(url, WITHIN_S), lambda: tables), Status.warning
-    )
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE fraudml_schema_version SET version_num = 'from the future'")
-    newer = sqlite_facts.tables(url, WITHIN_S)
-    assert newer is not None
-    assert not newer.known
+    readable = good(sqlite_facts.facts(url, WITHIN_S))
+    assert "others may read" in said(servers.judge_log(readable, lambda: tables), Status.warning)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     assert "locked" in problems(good(sqlite_facts.facts(url, 0.2)))["write to it"]
@@ -366,6 +359,11 @@ class Surroundings:
 
     def doctor(self, *arguments: str) -> Done:
         return fraudml("doctor", *arguments, cwd=self.folder)
+
+    def told(self, check: str) -> dict[str, Status]:
+        """What the command finds about one thing, and how that is to be taken."""
+        found = self.doctor("--json").json["findings"]
+        return {finding["text"]: Status(finding["status"]) for finding in found if finding["check"] == check}
 
 
 @pytest.fixture
@@ -453,6 +451,27 @@ def test_it_knows_whether_redis_has_the_history_of_the_project(here: Surrounding
         "features: [{name: n_1d, kind: window, over: customer, agg: count, length: 1d}]\n"
     )
     here.set(redis_url=redis.url)
-    assert "history has not been loaded" in here.doctor().out
+    assert any("history has not been loaded" in text for text in here.told("Redis"))
     well("features", "materialize", "--history", "", cwd=here.folder)
-    assert "all history is loaded" in here.doctor().out
+    assert any("all history is loaded" in text for text in here.told("Redis"))
+
+
+def test_tables_of_other_versions(here: Surroundings, postgres: PostgresServer) -> None:
+    for url, older in (
+        (postgres.new_database(), "this version needs"),
+        (f"sqlite:///{here.folder / 'log.db'}", "the next start brings them to"),
+    ):
+        here.set(database_url=url)
+        assert any("yet" in text for text in here.told("decision log"))
+        well("db", "upgrade", cwd=here.folder)
+        assert any("that of this version" in text for text in here.told("decision log"))
+        for revision, said in (("0001", older), ("9999", "newer fraudml")):
+            change = f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'"  # noqa: S608 - our own words
+            if url.startswith("sqlite"):
+                with closing(sqlite3.connect(here.folder / "log.db")) as connection, connection:
+                    connection.execute(change)
+            else:
+                execute(url, change)
+            (status,) = [status for text, status in here.told("decision log").items() if said in text]
+            is_well = revision == "0001" and url.startswith("sqlite")
+            assert status == (Status.note if is_well else Status.failure)

@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "fraudml"
 
 CORE = {"events", "features", "models", "decisions"}
-FRONT = {"wiring", "project", "settings", "monitoring", "decisions", "events"}
+FRONT = {"wiring", "sharing", "project", "settings", "monitoring", "decisions", "events"}
 
 # Unit -> the other units it may import. Everyone may import `errors`. An adapter role is a unit of its own.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
     "wiring": {"project", "settings", "adapters.*"} | CORE,
+    "sharing": {"wiring", "settings", "adapters.*"} | CORE,
     "backends": {"wiring", "settings", "adapters.*"} | CORE,
     "service": FRONT,
     "worker": FRONT,

@@ -80,7 +80,7 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
 
     def log() -> Iterator[Finding]:
         facts = backends.log(current, timeout_s, time.time)
-        yield from servers.judge_log(facts, lambda: backends.tables(current, timeout_s))
+        yield from servers.judge_log(facts, lambda: backends.tables(current))
 
     declared = _read(project_path)
 

@@ -37,11 +37,3 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     unsure_ms: float = 0.0
     trials: tuple[Trial, ...] = ()
     details: dict[str, str] = {}
-
-
-class Tables(msgspec.Struct, frozen=True):
-    """The revision of a database's tables, ``None`` for none, and that of this version of fraudml."""
-
-    found: str | None
-    newest: str
-    known: bool = True  # whether this version of fraudml knows the one found

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from fraudml.decisions.servers import ServerFacts, Tables, Trial, Trouble
+from fraudml.adapters.log._migrate import Tables
+from fraudml.decisions.servers import ServerFacts, Trial, Trouble
 from fraudml.errors import ConfigError
 from fraudml.operations.doctor import places, servers, tiers
 from fraudml.operations.doctor.findings import Check, Finding, Status, examine
@@ -115,11 +116,10 @@ def test_what_is_wrong_is_said(facts: ServerFacts | Trouble, status: Status, tex
 @pytest.mark.parametrize(
     ("tables", "by_itself", "status"),
     [
-        (Tables("0003", "0003"), False, Status.ok),
-        (Tables(None, "0003"), False, Status.note),
-        (Tables("0002", "0003"), False, Status.failure),
-        (Tables("0002", "0003"), True, Status.note),
-        (Tables("0009", "0003", known=False), True, Status.failure),
+        (Tables("0003", "0003", ()), False, Status.ok),
+        (Tables(None, "0003", ()), False, Status.note),
+        (Tables("0002", "0003", ()), False, Status.failure),
+        (Tables("0002", "0003", ()), True, Status.note),
     ],
 )
 def test_tables_of_another_version(tables: Tables, by_itself: bool, status: Status) -> None:

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
+from fraudml.adapters.connections import postgres
 from fraudml.adapters.connections._pings import ping
 from fraudml.decisions.servers import ServerFacts, Trial, Trouble
-from fraudml.errors import ConfigError
 
 SHOWN = ("server_version", "server_encoding", "fsync", "max_connections", "default_transaction_read_only")
 # Part of what the server says -> what to do.
@@ -50,8 +49,7 @@ def facts(
 
     Raises ``ConfigError`` for a URL that is none, which is not repeated.
     """
-    words = _words(url, setting)
-    place = f"{words.get('host') or 'localhost'}:{words.get('port') or 5432}/{words.get('dbname') or ''}"
+    words, place = postgres.parameters(url, setting), postgres.place(url, setting)
     limits = f"-c statement_timeout={int(timeout_s * 1e3)} -c lock_timeout={int(timeout_s * 500)}"
     words |= {"connect_timeout": str(max(int(timeout_s), 2)), "application_name": "fraudml doctor", "options": limits}
     try:
@@ -63,21 +61,6 @@ def facts(
             text = text.replace(password, "...")
         do = next((advice for part, advice in _ADVICE.items() if part in text), _REACH)
         return Trouble(f"{place} cannot be used: {text}", f"{do} ({setting})")
-
-
-def _words(url: str, setting: str) -> dict[str, str]:
-    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
-    try:
-        words = {name: str(value) for name, value in conninfo_to_dict(plain).items()}
-    except psycopg.Error:  # its text may repeat the URL
-        words = {"port": "?"}
-    ports = words.get("port", "5432").replace(",", "")
-    if not ports.isdecimal() or "@" in words.get("dbname", ""):  # part of a password with a / in it, most likely
-        raise ConfigError(
-            f"{setting} is no URL of PostgreSQL: write postgresql://user:password@host:5432/database, "
-            "with %40 for an @ and %2F for a / in the password"
-        )
-    return words
 
 
 def _facts(connection: psycopg.Connection[Any], place: str, use: Use | None, clock: Callable[[], float]) -> ServerFacts:

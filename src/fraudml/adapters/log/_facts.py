@@ -9,11 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from alembic.script import ScriptDirectory
-
 from fraudml.adapters.log._connection import database_file
-from fraudml.adapters.log._migrate import MIGRATIONS, VERSION_TABLE
-from fraudml.decisions.servers import ServerFacts, Tables, Trial, Trouble
+from fraudml.decisions.servers import ServerFacts, Trial, Trouble
 
 READS = 5
 
@@ -41,22 +38,6 @@ def facts(url: str, timeout_s: float) -> ServerFacts | Trouble | None:
         trials=(Trial("write to it", write),),
         details={"others_may_read": str(bool(stat.S_IMODE(path.stat().st_mode) & 0o077))},
     )
-
-
-def tables(url: str, timeout_s: float) -> Tables | None:
-    """The revision of its tables; ``None`` where there is no file yet."""
-    path = database_file(url)
-    if not path.exists():
-        return None
-    script = ScriptDirectory(str(MIGRATIONS))
-    try:
-        with closing(_open(path, timeout_s)) as connection:
-            row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - our own name
-    except sqlite3.Error:
-        row = None
-    known = {step.revision for step in script.walk_revisions()}
-    found = None if row is None else str(row[0])
-    return Tables(found, str(script.get_current_head()), found is None or found in known)
 
 
 def _open(path: Path, timeout_s: float) -> sqlite3.Connection:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from fraudml.decisions.servers import ServerFacts, Tables, Trouble
+from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.operations.doctor.findings import Finding, Status
 
 OLDEST = {"PostgreSQL": (13,), "Redis": (6, 2), "Valkey": (7, 2)}
 SLOW_MS = {"PostgreSQL": 20.0, "Redis": 5.0, "Valkey": 5.0}  # a round trip; tier 3 answers within 20 ms
 SKEW_MS = 50.0  # between processes events are ordered by their clocks
 FULL = 0.8  # of memory, connections
+
+
+class Tables(Protocol):
+    """The revision of a database's tables, ``None`` for none, and that of this version of fraudml."""
+
+    @property
+    def found(self) -> str | None:
+        """What is there."""
+        ...
+
+    @property
+    def current(self) -> str:
+        """What should be."""
+        ...
 
 
 def judge(check: str, facts: ServerFacts | Trouble) -> Iterator[Finding]:
@@ -46,7 +61,7 @@ def judge(check: str, facts: ServerFacts | Trouble) -> Iterator[Finding]:
         yield from _redis(check, facts)
 
 
-def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables | None]) -> Iterator[Finding]:
+def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables]) -> Iterator[Finding]:
     """The decision log; ``None`` is a file that is not there yet. ``tables`` is only asked where the log can be."""
     check = "decision log"
     if facts is None:
@@ -58,9 +73,7 @@ def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables |
     is_file = facts.product == "SQLite"
     if is_file and facts.details.get("others_may_read") == "True":
         yield Finding(check, Status.warning, "others may read it, and what is in it", f"chmod 600 {facts.place}")
-    found = tables()
-    if found is not None:
-        yield from judge_tables(check, found, by_itself=is_file)
+    yield from judge_tables(check, tables(), by_itself=is_file)
 
 
 def judge_redis(facts: ServerFacts | Trouble | None, lost: Callable[[], bool | None]) -> Iterator[Finding]:
@@ -101,23 +114,16 @@ def judge_registry(facts: ServerFacts | Trouble | None, is_set: bool) -> Iterato
 
 def judge_tables(check: str, tables: Tables, *, by_itself: bool) -> Iterator[Finding]:
     """Whether a database has the tables of this version. ``by_itself``: the next start upgrades them."""
-    if tables.found == tables.newest:
-        yield Finding(check, Status.ok, f"its tables are at revision {tables.newest}, that of this version")
+    if tables.found == tables.current:
+        yield Finding(check, Status.ok, f"its tables are at revision {tables.current}, that of this version")
     elif tables.found is None:
         do = "the first start makes them" if by_itself else "the first start makes them, or: fraudml db upgrade"
         yield Finding(check, Status.note, "it has no tables yet", do)
-    elif not tables.known:
-        yield Finding(
-            check,
-            Status.failure,
-            f"its tables are at revision {tables.found}, of a newer fraudml (this one knows up to {tables.newest})",
-            "install the newer fraudml, or use another database",
-        )
     elif by_itself:
-        text = f"its tables are at revision {tables.found}; the next start brings them to {tables.newest}"
+        text = f"its tables are at revision {tables.found}; the next start brings them to {tables.current}"
         yield Finding(check, Status.note, text)
     else:
-        text = f"its tables are at revision {tables.found}, this version needs {tables.newest}"
+        text = f"its tables are at revision {tables.found}, this version needs {tables.current}"
         yield Finding(check, Status.failure, text, "run: fraudml db upgrade")
 
 
