@@ -11,7 +11,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
 
 
 def add(app: typer.Typer) -> None:
@@ -20,7 +20,10 @@ def add(app: typer.Typer) -> None:
 
 
 def score(
-    files: Annotated[list[str] | None, typer.Argument(help="Transactions; default: the project's source.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Transactions: files, or URLs; default: the project's source.")
+    ] = None,
+    query: Query = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="The Parquet file to write.")] = Path("scores.parquet"),
     model: Annotated[str, typer.Option(help="Alias or version of the model.")] = "champion",
     project_file: ProjectFile = None,
@@ -37,7 +40,8 @@ def score(
     declared, current = read_project(project_file)
     started = time.perf_counter()
     bundle = wiring.champion(current, declared.feature_set, model)
-    source = wiring.source(current, declared.schema, source_paths(files, declared), rejects_path(current, "score"))
+    paths = source_paths(files, declared, query)
+    source = wiring.source(current, declared.schema, paths, rejects_path(current, "score"))
     store = wiring.offline_store(current)
     draft = out.with_name(out.name + ".part")  # the output appears whole or not at all
     actions: Counter[str] = Counter()

@@ -12,7 +12,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def add(app: typer.Typer) -> None:
 
 
 def train(
-    files: Annotated[list[str] | None, typer.Argument(help="History; default: the project's source.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="History: files, or URLs; default: the project's source.")
+    ] = None,
+    query: Query = None,
     project_file: ProjectFile = None,
     family: Annotated[list[str] | None, typer.Option(help="Train only this family (may be repeated).")] = None,
     tune: Annotated[bool, typer.Option(help="Search for better settings of each family first.")] = False,
@@ -51,7 +54,7 @@ def train(
         families.get_family(name)
     options = Options(names, seed, wiring.threads(current), tune, trials, test_share)
     with output.steps(quiet=as_json) as steps:
-        data, rejects = build_dataset(declared, current, source_paths(files, declared), steps)
+        data, rejects = build_dataset(declared, current, source_paths(files, declared, query), steps)
         result = _fit(data, declared, options, steps)
         registered, report = _register(result, current, steps)
     tell_rejects(rejects)
