@@ -19,6 +19,7 @@
     │   ├── OnlineStoreError
     │   │   └── StateLost       a shared store was emptied; history has to be loaded again
     │   ├── DecisionLogError
+    │   ├── SourceError
     │   └── CacheError
     ├── OverloadError               the service turned a request away; its text is for the client
     │   ├── Overloaded
@@ -116,6 +117,10 @@ class StateLost(OnlineStoreError):
 
 class DecisionLogError(StoreError):
     """The decision log failed."""
+
+
+class SourceError(StoreError):
+    """The database that history is read from failed, or does not let us in."""
 
 
 class CacheError(StoreError):

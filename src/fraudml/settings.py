@@ -53,6 +53,12 @@ class Settings(BaseSettings):
         None,
         description="Where Spark keeps history and results while it works: a path or URI that all executors reach.",
     )
+    source_password: SecretStr | None = Field(
+        None, description="Password of the database that history is read from, where its URL has none."
+    )
+    source_timeout_s: float = Field(
+        600.0, gt=0, description="How long a database that history is read from may send nothing; seconds."
+    )
     warehouse_url: SecretStr | None = Field(None, description="Warehouse that decisions are exported to.")
     durability: Literal["process", "power"] = Field(
         "process", description="What a decision survives: the end of the process, or also a power cut."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fraudml.adapters.connections import postgres
 from fraudml.errors import ConfigError, NotFoundError
@@ -18,6 +18,7 @@ from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
+from fraudml.wiring_sources import relations
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,10 +52,13 @@ def card_hasher(settings: Settings) -> CardHasher:
 
 
 def profile(settings: Settings, paths: str | Sequence[str]) -> TableProfile:
-    """The facts about a file's columns that ``fraudml init`` guesses from."""
+    """The facts about the columns of files, or of databases' tables or queries, that ``fraudml init`` guesses from."""
     from fraudml.adapters.source import profile as profiler
 
-    return profiler.profile(paths, threads=threads(settings), memory_limit=settings.memory_limit)
+    options: dict[str, Any] = {"threads": threads(settings), "memory_limit": settings.memory_limit}
+    if found := relations(settings, paths):
+        return profiler.profile_relations(found, **options)
+    return profiler.profile(paths, **options)
 
 
 def label_purity(
@@ -63,29 +67,26 @@ def label_purity(
     """How well each column alone tells the label, from 0 to 1."""
     from fraudml.adapters.source import profile as profiler
 
-    return profiler.label_purity(
-        paths,
-        label.column,
-        columns,
-        fraud=label.fraud,
-        threads=threads(settings),
-        memory_limit=settings.memory_limit,
-    )
+    options: dict[str, Any] = {"threads": threads(settings), "memory_limit": settings.memory_limit}
+    if found := relations(settings, paths):
+        return profiler.label_purity_of_relations(found, label.column, columns, fraud=label.fraud, **options)
+    return profiler.label_purity(paths, label.column, columns, fraud=label.fraud, **options)
 
 
 def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Path) -> TransactionSource:
-    """History from files; broken rows go to ``rejects``."""
+    """History from files, or from the tables or queries of databases that URLs name; broken rows go to ``rejects``."""
+    from fraudml.adapters.source.database import DatabaseSource
     from fraudml.adapters.source.files import FileSource
 
-    return FileSource(
-        paths,
-        schema,
-        card_hasher(settings),
-        max_reject_share=settings.max_reject_share,
-        rejects_path=rejects,
-        threads=threads(settings),
-        memory_limit=settings.memory_limit,
-    )
+    options: dict[str, Any] = {
+        "max_reject_share": settings.max_reject_share,
+        "rejects_path": rejects,
+        "threads": threads(settings),
+        "memory_limit": settings.memory_limit,
+    }
+    if found := relations(settings, paths):
+        return DatabaseSource(found, schema, card_hasher(settings), **options)
+    return FileSource(paths, schema, card_hasher(settings), **options)
 
 
 def offline_store(settings: Settings) -> OfflineStore:

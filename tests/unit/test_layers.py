@@ -34,9 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": set(),
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
-    "wiring": {"project", "settings", "adapters.*"} | CORE,
+    "wiring": {"wiring_sources", "project", "settings", "adapters.*"} | CORE,
     "sharing": {"wiring", "settings", "adapters.*"} | CORE,
     "backends": {"wiring", "settings", "adapters.*"} | CORE,
+    "wiring_sources": {"settings", "adapters.*"} | CORE,  # a part of wiring
     "service": FRONT,
     "worker": FRONT,
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
@@ -54,7 +55,7 @@ HOME_OF: dict[str, set[str]] = {
     "uvicorn": {"service", "cli"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "duckdb": {"adapters.offline", "adapters.source"},
+    "duckdb": {"adapters.connections", "adapters.offline", "adapters.source"},
     "psycopg": {"adapters.connections", "adapters.log", "adapters.source", "adapters.offline"},
     "redis": {"adapters.connections", "adapters.online", "adapters.cache"},
     "pyspark": {"adapters.connections", "adapters.offline", "training"},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 from pydantic import SecretStr
 
-from fraudml import wiring
+from fraudml import project, wiring
 from fraudml.errors import ConfigError, MissingExtra
 from fraudml.events.schema import Attribute, AttributeType
 from fraudml.features.spec import AttributeFeature, DerivedFeature, FeatureSet
@@ -16,6 +18,7 @@ from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA
 
 CODE = AttributeFeature("code", of="country")
+HOUR = "features: [{name: hour, kind: attribute, of: event_time, transform: hour_of_day}]"
 UNSEEN = AttributeFeature("code", of="country", input=False)
 
 
@@ -67,3 +70,30 @@ def test_a_missing_driver_names_its_extra(extra: str, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, drivers[extra], None)
     with pytest.raises(MissingExtra, match=rf"fraudml\[{extra}\]"):
         wiring.offline_store(Settings(offline_url=SecretStr(urls[extra])))
+
+
+def test_history_comes_from_databases_too(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "shop.db") as connection:
+        connection.execute("CREATE TABLE t AS SELECT TIMESTAMPTZ '2024-05-01 00:00:00+00' AS time FROM range(3)")
+    url = f"duckdb:///{tmp_path}/shop.db?table=t"
+    declared = project.parse(f"{{source: '{url}', schema: {{event_time: {{column: time}}}}, {HOUR}}}")
+    for paths in (None, [url]):
+        found = wiring.history(Settings(home=tmp_path), declared, paths, tmp_path / "rejects.csv")
+        assert sum(batch.num_rows for batch in found.read()) == found.rejects().rows == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "modules", "extra"),
+    [
+        ("postgresql://h/db/t", ["psycopg", "fraudml.adapters.source.postgres"], "postgres"),
+        ("snowflake://a/d/s/t", ["snowflake.connector"], "snowflake"),
+        ("bigquery://p/d/t", ["google.cloud"], "bigquery"),
+    ],
+)
+def test_a_missing_driver_is_told_with_what_to_install(
+    url: str, modules: list[str], extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"pip install 'fraudml\[{extra}\]'"):
+        wiring.source(Settings(home=tmp_path), SCHEMA, [url], tmp_path / "rejects.csv").read()

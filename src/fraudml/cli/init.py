@@ -1,4 +1,4 @@
-"""``fraudml init``: look at a file and write the project file that fits it."""
+"""``fraudml init``: look at a file or a table and write the project file that fits it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson
+from fraudml.cli.options import AsJson, Query, with_query
 from fraudml.errors import ConfigError
+from fraudml.events import address
 from fraudml.events.units import parse_duration
 from fraudml.settings import Settings, settings
 
@@ -26,7 +27,10 @@ def add(app: typer.Typer) -> None:
 
 
 def init(
-    files: Annotated[list[str], typer.Argument(help="CSV, CSV.gz or Parquet; a glob in quotes; several of one kind.")],
+    files: Annotated[
+        list[str], typer.Argument(help="CSV, CSV.gz or Parquet; a glob in quotes; several of one kind; or URLs.")
+    ],
+    query: Query = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; replace an old project file.")] = False,
     out: Annotated[Path | None, typer.Option("--output", "-o", help="Default: fraudml.yaml.")] = None,
     label_delay: Annotated[
@@ -34,11 +38,12 @@ def init(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a file of transactions and write a commented fraudml.yaml: schema, costs, features.
+    """Look at transactions and write a commented fraudml.yaml: schema, costs, features.
 
     Says what each column was taken for, and why. Nothing but the project file is written.
     """
     current = settings()
+    files = with_query(files, query)
     target = out or current.project
     if target.exists() and not yes and not as_json:
         typer.confirm(f"{target} exists; replace it?", abort=True, err=True)
@@ -46,7 +51,7 @@ def init(
         raise ConfigError(f"{target} exists; add --yes to replace it")
     with output.steps(quiet=as_json) as steps, steps.step("Look at the columns", unit="files"):
         profile, guess = _look(files, current)
-    guess = _with_delay(guess, label_delay)
+    guess = _with_password_note(_with_delay(guess, label_delay), files, target)
     features, text = _project_text(guess, profile)
     target.write_text(text, encoding="utf-8")
     if as_json:
@@ -64,8 +69,9 @@ def init(
     output.table(["column", "taken for"], [[column, why] for column, why in guess.reasons.items()])
     for warning in guess.warnings:
         output.remarks.print(f"Note: {warning}", style="yellow", markup=False)
+    looked = f" (a sample of {profile.sampled:,} was looked at)" if profile.sampled < profile.rows else ""
     output.remarks.print(
-        f"{profile.rows:,} rows; {len(features)} features; wrote {target} (correct it where it is wrong)"
+        f"{profile.rows:,} rows{looked}; {len(features)} features; wrote {target} (correct it where it is wrong)",
     )
     output.remarks.print("Next: fraudml train" if guess.schema.label else "Next: name the label column in the file")
 
@@ -80,6 +86,17 @@ def _look(files: list[str], current: Settings) -> tuple[TableProfile, Guess]:
         columns = [guess.schema.attribute_column(name) for name in guess.schema.attributes]
         guess = guess.without_leaks(wiring.label_purity(current, paths, guess.schema.label, columns))
     return profile, guess
+
+
+def _with_password_note(guess: Guess, files: list[str], target: Path) -> Guess:
+    """A password stays out of the project file, which people share; the user is told what to do."""
+    if not any(address.is_url(file) and address.parse(file).has_secret for file in files):
+        return guess
+    note = (
+        f"the password is not written to {target}: set FRAUDML_SOURCE_PASSWORD, or what the driver reads, "
+        "such as PGPASSWORD or ~/.pgpass"
+    )
+    return msgspec.structs.replace(guess, warnings=(*guess.warnings, note))
 
 
 def _with_delay(guess: Guess, delay: str | None) -> Guess:

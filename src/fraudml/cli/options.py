@@ -10,12 +10,16 @@ import typer
 from fraudml import project
 from fraudml.cli.output import remarks
 from fraudml.errors import ConfigError
+from fraudml.events import address
 from fraudml.events.source import Rejects
 from fraudml.settings import Settings, settings
 
 ProjectFile = Annotated[
     Path | None,
     typer.Option("--project", "-p", help="The project file (default: fraudml.yaml).", show_default=False),
+]
+Query = Annotated[
+    str | None, typer.Option("--query", help="A SELECT to read instead of a table, of the database that a URL names.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 
@@ -26,13 +30,22 @@ def read_project(path: Path | None) -> tuple[project.Project, Settings]:
     return project.read(path or current.project), current
 
 
-def source_paths(given: list[str] | None, declared: project.Project) -> list[str]:
-    """The files named on the command line, else the project's own."""
-    if given:
-        return given
+def source_paths(given: list[str] | None, declared: project.Project, query: str | None = None) -> list[str]:
+    """The files or URLs named on the command line, else the project's own."""
+    if given or query is not None:
+        return with_query(given or [], query)
     if declared.source:
         return list(declared.source)
     raise ConfigError("name a file of transactions; fraudml.yaml has no 'source'")
+
+
+def with_query(given: list[str], query: str | None) -> list[str]:
+    """What was named, with the query as a part of its URL."""
+    if query is None:
+        return given
+    if len(given) != 1:
+        raise ConfigError("--query goes with the URL of one database, such as postgresql://user@host/database")
+    return [address.with_query(given[0], query)]
 
 
 def rejects_path(current: Settings, command: str) -> Path:

@@ -11,7 +11,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
 from fraudml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ def add(app: typer.Typer) -> None:
 
 
 def score(
-    files: Annotated[list[str] | None, typer.Argument(help="Transactions; default: the project's source.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Transactions: files, or URLs; default: the project's source.")
+    ] = None,
+    query: Query = None,
     out: Annotated[
         str, typer.Option("--output", "-o", help="The Parquet file to write; with Spark a directory of such files.")
     ] = "scores.parquet",
@@ -43,7 +46,8 @@ def score(
     declared, current = read_project(project_file)
     started = time.perf_counter()
     bundle = wiring.champion(current, declared.feature_set, model)
-    source = wiring.source(current, declared.schema, source_paths(files, declared), rejects_path(current, "score"))
+    paths = source_paths(files, declared, query)
+    source = wiring.source(current, declared.schema, paths, rejects_path(current, "score"))
     store = wiring.offline_store(current)
     try:
         with output.steps(quiet=as_json) as steps:

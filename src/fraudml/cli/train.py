@@ -12,7 +12,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
 from fraudml.errors import ConfigError
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
@@ -30,7 +30,10 @@ def add(app: typer.Typer) -> None:
 
 
 def train(
-    files: Annotated[list[str] | None, typer.Argument(help="History; default: the project's source.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="History: files, or URLs; default: the project's source.")
+    ] = None,
+    query: Query = None,
     project_file: ProjectFile = None,
     family: Annotated[list[str] | None, typer.Option(help="Train only this family (may be repeated).")] = None,
     tune: Annotated[bool, typer.Option(help="Search for better settings of each family first.")] = False,
@@ -55,7 +58,8 @@ def train(
     for name in names:
         families.get_family(name)
     options = Options(names, seed, wiring.threads(current), tune, trials, test_share)
-    source = wiring.source(current, declared.schema, source_paths(files, declared), rejects_path(current, "train"))
+    paths = source_paths(files, declared, query)
+    source = wiring.source(current, declared.schema, paths, rejects_path(current, "train"))
     store = wiring.offline_store(current)
     try:
         cluster = _cluster(engine, store, options)

@@ -27,7 +27,7 @@ _YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y",
 
 def write_yaml(guess: Guess, features: Sequence[Feature], profile: TableProfile, costs: str) -> str:
     """The text of a project file; ``costs`` is the finished ``costs:`` block, from its first line on."""
-    looked = "" if profile.sampled == profile.rows else f" (an even sample of {profile.sampled:,} was looked at)"
+    looked = "" if profile.sampled == profile.rows else f" (a sample of {profile.sampled:,} was looked at)"
     lines = [
         *_comment(
             f"What `fraudml init` made of {profile.source}: {profile.rows:,} rows, "

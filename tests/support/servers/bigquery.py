@@ -14,6 +14,7 @@ import io
 import json
 import re
 import threading
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -163,6 +164,8 @@ class BigQueryServer:
         name = job["jobReference"]["jobId"]
         job["status"] = {"state": "DONE"}
         job["statistics"] = {"query": {"statementType": "SELECT" if result is not None else "SCRIPT"}}
+        if result is not None:
+            job["statistics"]["query"]["schema"] = {"fields": _fields(result.schema)}
         self._jobs[name], self._results[name] = job, result
         return job
 
@@ -171,8 +174,7 @@ class BigQueryServer:
         document: Json = {"jobComplete": True, "jobReference": self._jobs[name]["jobReference"], "totalRows": "0"}
         if result is None:
             return document
-        fields = [{"name": f.name, "type": TYPES.get(f.type, "NUMERIC"), "mode": "NULLABLE"} for f in result.schema]
-        document |= {"schema": {"fields": fields}, "totalRows": str(result.num_rows)}
+        document |= {"schema": {"fields": _fields(result.schema)}, "totalRows": str(result.num_rows)}
         first, most = int(words.get("pageToken", 0)), int(words.get("maxResults", 100_000))
         if most:
             rows = result.slice(first, most).to_pylist()
@@ -182,7 +184,19 @@ class BigQueryServer:
         return document
 
 
+def _fields(schema: pa.Schema) -> list[Json]:
+    return [{"name": field.name, "type": _type(field.type), "mode": "NULLABLE"} for field in schema]
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMP" if kind.tz else "DATETIME"
+    return "DATE" if pa.types.is_date(kind) else TYPES.get(kind, "NUMERIC")
+
+
 def _value(value: Any) -> str | None:
+    if isinstance(value, datetime):
+        return str(round(value.timestamp() * 1_000_000)) if value.tzinfo else value.isoformat()
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value) if isinstance(value, bool) else str(value)

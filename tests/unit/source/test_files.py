@@ -236,3 +236,16 @@ def test_progress_is_told(tmp_path: Path) -> None:
     source(path).read(lambda done, total: told.append((done, total))).read_all()
     assert told[-1][0] == 2
     assert told[-1][1] is not None
+
+
+def test_a_file_that_is_damaged_further_on_is_an_error_that_names_it(tmp_path: Path) -> None:
+    rows = 400_000
+    path = tmp_path / "a.parquet"
+    times = pa.array(range(rows), pa.timestamp("s"))
+    pq.write_table(pa.table({"time": times}), path, row_group_size=50_000, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[-400_000:-200_000] = b"\xff" * 200_000
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot read .*a\.parquet: ") as caught:
+        source(path, Schema(TimeColumn("time", timezone="UTC"))).read().read_all()
+    assert "\n" not in str(caught.value)

@@ -49,11 +49,16 @@ class BigQuerySession:
         self._library: Any = bigquery
         self._project, self._dataset, self._words = parameters(url, setting)
         self._setting = setting
-        self._client: Any = None
-        self._storage: Any = None  # a client of the Storage Read API, which is faster for large results
+        self.client: Any = None
+        self.storage: Any = None  # a client of the Storage Read API, which is faster for large results
 
-    def open(self) -> None:
-        """Make the clients; nothing is sent yet but what a login takes."""
+    @property
+    def dataset(self) -> str:
+        """``project.dataset``."""
+        return f"{self._project}.{self._dataset}"
+
+    def open(self) -> BigQuerySession:
+        """Make the clients; nothing is sent yet but what a login takes. Returns itself."""
         from google.auth.credentials import AnonymousCredentials
 
         path, endpoint = self._words.get("credentials_path"), self._words.get("api_endpoint")
@@ -66,30 +71,31 @@ class BigQuerySession:
             credentials, _ = self._auth.default(scopes=[SCOPE])
         options = {"api_endpoint": endpoint} if endpoint else None
         location = self._words.get("location")
-        self._client = self._library.Client(self._project, credentials, location=location, client_options=options)
+        self.client = self._library.Client(self._project, credentials, location=location, client_options=options)
         if not endpoint:
             with contextlib.suppress(ImportError):
                 from google.cloud.bigquery_storage import BigQueryReadClient
 
-                self._storage = BigQueryReadClient(credentials=credentials)
+                self.storage = BigQueryReadClient(credentials=credentials)
+        return self
 
     def name(self, table: str) -> str:
         """A table's full name."""
-        return f"{self._project}.{self._dataset}.{table}"
+        return f"{self.dataset}.{table}"
 
     def run(self, statement: str) -> None:
         """Run a statement, or a script of several."""
-        self._client.query(statement).result()
+        self.client.query(statement).result()
 
     def columns(self, table: str) -> list[str]:
         """The names of a table's columns."""
-        found = self._client.query(f"SELECT * FROM `{self.name(table)}` LIMIT 0").result()  # noqa: S608 - our name
+        found = self.client.query(f"SELECT * FROM `{self.name(table)}` LIMIT 0").result()  # noqa: S608 - our name
         return [field.name for field in found.schema]
 
     def batches(self, query: str, rows: int = 100_000) -> Iterator[pa.RecordBatch]:
         """The rows of a query; one with an order is read as one stream."""
-        found = self._client.query(query).result(page_size=rows)
-        yield from found.to_arrow_iterable(bqstorage_client=self._storage)
+        found = self.client.query(query).result(page_size=rows)
+        yield from found.to_arrow_iterable(bqstorage_client=self.storage)
 
     def load(self, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
         """Add rows to a table with such columns by load jobs from Parquet."""
@@ -99,19 +105,19 @@ class BigQuerySession:
         for part in gathered(batches, FILE_ROWS):
             file = io.BytesIO()
             pq.write_table(part.rename_columns(schema.names), file)
-            self._client.load_table_from_file(file, self.name(table), rewind=True, job_config=job).result()
+            self.client.load_table_from_file(file, self.name(table), rewind=True, job_config=job).result()
             rows += part.num_rows
         return rows
 
     def drop(self, table: str) -> None:
         """Remove a table; nothing when it is not there or cannot be removed, as those that fraudml drops expire."""
         with contextlib.suppress(*self._errors()):
-            self._client.delete_table(self.name(table), not_found_ok=True)
+            self.client.delete_table(self.name(table), not_found_ok=True)
 
     def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            self._client.close()
+        if self.client is not None:
+            self.client.close()
 
     @contextmanager
     def failures(self, kind: type[StoreError], doing: str) -> Iterator[None]:

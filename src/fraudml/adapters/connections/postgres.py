@@ -1,15 +1,17 @@
-"""Connections to PostgreSQL: an engine with the pool that a process shares."""
+"""Connections to PostgreSQL: an engine with the pool that a process shares, or a single one."""
 
 from __future__ import annotations
 
 import os
+import re
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fraudml.errors import ConfigError, MissingExtra
+from fraudml.errors import ConfigError, MissingExtra, StoreError
 
 if TYPE_CHECKING:
+    import psycopg
     import sqlalchemy as sa
 
 SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
@@ -132,6 +134,43 @@ def engine(url: str, pool: Pool | None = None, *, setting: str = "FRAUDML_DATABA
     )
     _forget_in_children(made)
     return made
+
+
+def open_connection(
+    url: str, *, setting: str, failure: type[StoreError] = StoreError, autocommit: bool = False
+) -> psycopg.Connection[Any]:
+    """One connection for a long reading: no limit on a statement, unless the URL sets one.
+
+    Raises ``ConfigError`` and ``MissingExtra`` as :func:`parameters` does, and ``failure`` when the server cannot be
+    reached or does not let us in; no text has the password.
+    """
+    words: dict[str, Any] = PARAMETERS | parameters(url, setting)
+    import psycopg
+
+    try:
+        return psycopg.connect(**words, autocommit=autocommit)
+    except psycopg.Error as error:
+        raise failure(f"cannot connect to PostgreSQL at {place(url, setting)}: {_reason(error)}") from error
+
+
+_PREFIX = re.compile(
+    r"^(connection (failed|is bad): )?(connection to server (at|on) .*? failed: )?((FATAL|ERROR):  ?)?"
+)
+
+
+def _reason(error: Exception) -> str:
+    """What the server or the driver said, and what to do.
+
+    >>> print(_reason(Exception('connection failed: connection to server at "h", port 1 failed: FATAL:  no such user')))
+    no such user
+    """
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    words = _PREFIX.sub("", said[-1] if said[0].startswith("Multiple") else said[0])
+    if "password" in words:
+        return f"{words}; check the user, and the password in the URL, in PGPASSWORD or in ~/.pgpass"
+    if "refused" in words or "timeout" in words or "timed out" in words:
+        return f"{words}; does the server run, and may this machine reach it?"
+    return words
 
 
 def _forget_in_children(made: sa.Engine) -> None:

@@ -64,7 +64,8 @@ HINTS = {
 
 
 class SnowflakeSession:
-    """One session. :meth:`open` it first; every method raises the driver's errors, which :meth:`failures` translates.
+    """One session; ``connect`` makes further connections. :meth:`open` it first; every method raises the driver's
+    errors, which :meth:`failures` translates.
 
     ``url``: of the form :data:`FORM`; further words are the driver's arguments of that name (:data:`TEXTS`,
     :data:`NUMBERS`). With ``connection_name`` the rest is taken from the driver's ``connections.toml``. ``setting``:
@@ -80,14 +81,14 @@ class SnowflakeSession:
             raise MissingExtra("snowflake") from None
         arguments = OPTIONS | parameters(url, setting)
         self._setting = setting
-        self._connect: Callable[[], Any] = lambda: snowflake.connector.connect(**arguments)
+        self.connect: Callable[[], Any] = lambda: snowflake.connector.connect(**arguments)
         self._connection: Any = None
         self._stage = f"fraudml_{uuid4().hex}"
         self._loads = count()
 
     def open(self) -> None:
         """Connect."""
-        self._connection = self._connect()
+        self._connection = self.connect()
 
     def run(self, statement: str) -> int:
         """Run a statement; the number of rows that it changed."""

@@ -1,4 +1,4 @@
-"""Facts about the columns of an unknown file, by DuckDB: what :mod:`fraudml.inference` guesses from."""
+"""Facts about the columns of an unknown file or table, by DuckDB: what :mod:`fraudml.inference` guesses from."""
 
 # ruff: noqa: S608 - SQL is put together here from quoted names and literals, see tables.py
 from __future__ import annotations
@@ -11,6 +11,7 @@ import duckdb
 import msgspec
 
 from fraudml.adapters.source import rules, tables
+from fraudml.adapters.source.relation import RAW, Relation, table_of
 from fraudml.adapters.source.tables import Table, literal, literals, name
 from fraudml.errors import DataError
 from fraudml.events import normalise
@@ -30,7 +31,7 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
     """
     named = (str(paths),) if isinstance(paths, (str, Path)) else tuple(map(str, paths))
     found = tables.find(named)
-    with _reading(found[0], threads, memory_limit) as connection:
+    with _reading(str(found[0]), threads, memory_limit) as connection:
         described = [tables.describe(path, connection) for path in found]
         for table in described[1:]:
             tables.require(table, list(described[0].columns))
@@ -42,6 +43,25 @@ def profile(paths: str | Path | Iterable[str | Path], *, threads: int = 1, memor
         columns = [_column(connection, column, kind, sampled) for column, kind in described[0].columns.items()]
         columns = _count_keys(connection, scan, rows, columns)
     return TableProfile(named, rows, sampled, tuple(columns))
+
+
+def profile_relations(relations: Sequence[Relation], *, threads: int = 1, memory_limit: str = "4GB") -> TableProfile:
+    """The same of tables and queries of databases, which have the columns of the first.
+
+    The database counts the rows, and sends a random sample of at most about 200,000: a large table is not carried
+    over the network for a look at it. How many different values a column has in all is estimated from the sample.
+    """
+    with _reading(str(relations[0].address), threads, memory_limit) as connection:
+        try:
+            rows, kinds = _sample_relations(connection, relations, None)
+        finally:
+            for relation in relations:
+                relation.close()
+        sampled = int(connection.sql("SELECT count(*) FROM sample").fetchall()[0][0])
+        columns = [_column(connection, column, kind, sampled) for column, kind in kinds.items()]
+        if sampled < rows:
+            columns = [_estimate_keys(connection, column, rows) for column in columns]
+    return TableProfile(tuple(relation.address.public for relation in relations), rows, sampled, tuple(columns))
 
 
 def label_purity(
@@ -62,18 +82,36 @@ def label_purity(
     over its variance. Only groups of at least five rows count as knowledge.
     """
     found = tables.find(paths)
-    with _reading(found[0], threads, memory_limit) as connection:
+    with _reading(str(found[0]), threads, memory_limit) as connection:
         described = [tables.describe(path, connection) for path in found]
         scan = _union(described)
         rows = int(connection.sql(f"SELECT count(*) FROM {scan}").fetchall()[0][0])
         _sample(connection, scan, rows, len(described[0].columns))
-        text = rules.as_text(rules.plain_type(label, described[0].columns[label]), name(label))
-        return {column: _purity(connection, text, fraud, column) for column in columns}
+        return _purities(connection, described[0].columns, label, columns, fraud)
+
+
+def label_purity_of_relations(
+    relations: Sequence[Relation],
+    label: str,
+    columns: Sequence[str],
+    *,
+    fraud: Sequence[str] = LabelColumn("").fraud,
+    threads: int = 1,
+    memory_limit: str = "4GB",
+) -> dict[str, float]:
+    """The same of tables and queries of databases, on another random sample."""
+    with _reading(str(relations[0].address), threads, memory_limit) as connection:
+        try:
+            _, kinds = _sample_relations(connection, relations, [label, *columns])
+        finally:
+            for relation in relations:
+                relation.close()
+        return _purities(connection, kinds, label, columns, fraud)
 
 
 @contextmanager
-def _reading(first: Path, threads: int, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection for a while; what DuckDB cannot read is a DataError that names the first file."""
+def _reading(first: str, threads: int, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection for a while; what DuckDB cannot read is a DataError that names the first."""
     with tables.connect(threads, memory_limit) as connection:
         try:
             yield connection
@@ -86,8 +124,12 @@ def _union(described: Sequence[Table]) -> str:
     return "(" + " UNION ALL ".join(f"SELECT {columns} FROM {table.scan}" for table in described) + ")"
 
 
+def _wanted(columns: int) -> int:
+    return max(1_000, min(SAMPLE_ROWS, SAMPLE_CELLS // columns))
+
+
 def _sample(connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns: int) -> int:
-    wanted = max(1_000, min(SAMPLE_ROWS, SAMPLE_CELLS // columns))
+    wanted = _wanted(columns)
     step = max(1, -(-rows // wanted))
     connection.execute(
         # two underscores keep it apart from columns of the user, who may well have a row_no or rowid
@@ -97,11 +139,49 @@ def _sample(connection: duckdb.DuckDBPyConnection, scan: str, rows: int, columns
     return int(connection.sql("SELECT count(*) FROM sample").fetchall()[0][0])
 
 
-def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows: int) -> ColumnProfile:
+def _sample_relations(
+    connection: duckdb.DuckDBPyConnection, relations: Sequence[Relation], columns: Sequence[str] | None
+) -> tuple[int, dict[str, str]]:
+    """Make the table ``sample`` of these columns (of all without a list); how many rows there are in all, and the
+    columns' types."""
+    found = [table_of(relation) for relation in relations]
+    for table in found[1:]:
+        tables.require(table, list(found[0].columns if columns is None else columns))
+    kinds = found[0].columns
+    rows = sum(relation.count() for relation in relations)
+    if rows == 0:
+        raise DataError(f"{relations[0].address} has no rows")
+    share = min(1.0, _wanted(len(kinds)) / rows)
+    read = [column for column in columns or kinds if _is_plain(column, kinds[column])]
+    taken = 0
+    connection.execute("SET TimeZone = 'UTC'")
+    for relation, table in zip(relations, found, strict=True):
+        narrow = table.of(read)
+        for block in relation.rows(read, share):
+            connection.register(RAW, block)
+            numbered = f"SELECT *, {taken} + row_number() OVER () AS __row FROM {narrow.scan}"
+            made = "INSERT INTO sample" if taken else "CREATE OR REPLACE TEMP TABLE sample AS"
+            connection.execute(f"{made} {numbered}")
+            connection.unregister(RAW)
+            taken += block.num_rows
+    if not taken:
+        raise DataError(f"{relations[0].address} has {rows:,} rows, but gave none of them")
+    return rows, kinds
+
+
+def _is_plain(column: str, kind: str) -> bool:
+    """Whether anything can be said of a column: not of nested values."""
     try:
-        plain = rules.plain_type(column, kind)
-    except DataError:  # nested: nothing can be said, and nothing will be read
+        rules.plain_type(column, kind)
+    except DataError:
+        return False
+    return True
+
+
+def _column(connection: duckdb.DuckDBPyConnection, column: str, kind: str, rows: int) -> ColumnProfile:
+    if not _is_plain(column, kind):
         return ColumnProfile(name=column, sql_type=kind, rows=rows, filled=0.0, distinct=0, all_distinct=0)
+    plain = rules.plain_type(column, kind)
     text = rules.as_text(plain, name(column))
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE one AS SELECT __row AS n, CASE WHEN v IN {literals(normalise.NULL_WORDS)} "
@@ -171,6 +251,33 @@ def _count_keys(
         zip((c.name for c in keys), connection.sql(f"SELECT {counted} FROM {scan}").fetchall()[0], strict=True)
     )
     return [msgspec.structs.replace(c, all_distinct=int(totals[c.name])) if c.name in totals else c for c in columns]
+
+
+def _estimate_keys(connection: duckdb.DuckDBPyConnection, column: ColumnProfile, rows: int) -> ColumnProfile:
+    """The number of distinct values among ``rows`` rows, of which the table ``sample`` is a random part.
+
+    The estimate of Haas and Stokes (1998) that PostgreSQL makes too: n d / (n - f + f n / N), of a sample of n of N
+    rows with d distinct values, f of which occur once.
+    """
+    if column.distinct <= 20:
+        return column
+    n, d, once = connection.sql(
+        f"SELECT sum(k), count(*), count(*) FILTER (k = 1) FROM (SELECT count(*) AS k FROM sample "
+        f"WHERE {name(column.name)} IS NOT NULL GROUP BY {name(column.name)})"
+    ).fetchall()[0]
+    share = column.rows / rows
+    return msgspec.structs.replace(column, all_distinct=round(n * d / (n - once + once * share)))
+
+
+def _purities(
+    connection: duckdb.DuckDBPyConnection,
+    kinds: dict[str, str],
+    label: str,
+    columns: Sequence[str],
+    fraud: Sequence[str],
+) -> dict[str, float]:
+    text = rules.as_text(rules.plain_type(label, kinds[label]), name(label))
+    return {column: _purity(connection, text, fraud, column) for column in columns}
 
 
 def _purity(connection: duckdb.DuckDBPyConnection, label: str, fraud: Sequence[str], column: str) -> float:

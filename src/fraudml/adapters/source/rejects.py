@@ -15,7 +15,7 @@ from typing import IO, TextIO
 import duckdb
 import pyarrow as pa
 
-from fraudml.adapters.source.tables import Table, name, open_binary
+from fraudml.adapters.source.tables import FileTable, Table, name, open_binary
 from fraudml.errors import DataError
 from fraudml.events.cards import CANDIDATE, CardHasher, looks_like_card
 from fraudml.events.source import Rejects
@@ -44,10 +44,10 @@ class RejectFile:
         self.count = 0
         path.unlink(missing_ok=True)
 
-    def add(
+    def add_file(
         self,
         connection: duckdb.DuckDBPyConnection,
-        table: Table,
+        table: FileTable,
         columns: list[str],
         broken: dict[int, str],
         malformed: dict[int, tuple[str, str]],
@@ -55,13 +55,10 @@ class RejectFile:
         """Write a file's rejects: ``broken`` maps row numbers (from 0) to reasons, ``malformed`` the numbers of
         records that are no rows at all (see :func:`malformed_lines`) to reason and text. A line number of 0 means
         that it could not be told."""
-        if not broken and not malformed:
+        if table.parquet or not (broken or malformed):
+            self.add(connection, table, columns, broken)
             return
         rows = _rows(connection, table, columns, broken)
-        if table.parquet:
-            for number, row in rows:
-                self._write(table, number + 1, broken[number], self._json(row))
-            return
         pending = next(rows, None)
         for line, record, number in _lines(table, malformed):
             if record in malformed:
@@ -73,6 +70,21 @@ class RejectFile:
         while pending is not None:  # quotes so broken that lines cannot be told: better without than not at all
             self._write(table, 0, broken[pending[0]], self._json(pending[1]))
             pending = next(rows, None)
+        if broken:
+            connection.execute(_FORGET)
+
+    def add(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        table: Table,
+        columns: list[str],
+        broken: dict[int, str],
+        first: int = 0,
+    ) -> None:
+        """Write the rejects of a table whose lines are its rows: ``broken`` maps row numbers (from 0) to reasons;
+        ``first`` is the number of the row that they are counted from."""
+        for number, row in _rows(connection, table, columns, broken):
+            self._write(table, first + number + 1, broken[number], self._json(row))
 
     def summary(self, rows: int) -> Rejects:
         """What was refused of ``rows`` rows."""
@@ -89,7 +101,7 @@ class RejectFile:
             self._path.touch(mode=0o600)  # rows are personal data
             self._file = self._path.open("w", encoding="utf-8", newline="")
             csv.writer(self._file).writerow(HEADER)
-        csv.writer(self._file).writerow((table.path, line, reason, row[:MAX_ROW_CHARACTERS]))
+        csv.writer(self._file).writerow((table.name, line, reason, row[:MAX_ROW_CHARACTERS]))
         self.count += 1
         for part in reason.split("; "):
             self.reasons[part] += 1
@@ -134,18 +146,16 @@ def _rows(
     selected = ", ".join(f"{name(column)}::VARCHAR" for column in columns)
     connection.register("broken_rows", numbers)
     cursor = connection.execute(
-        f"SELECT * FROM (SELECT row_number() OVER () - 1 AS number, {selected} FROM {table.scan}) "
+        f"SELECT * FROM (SELECT row_number() OVER () - 1 AS number, {selected} FROM {table.raw_scan}) "
         "WHERE number IN (SELECT number FROM broken_rows) ORDER BY number"
     )
     while rows := cursor.fetchmany(10_000):
         for number, *values in rows:
             yield number, dict(zip(columns, values, strict=True))
     connection.unregister("broken_rows")
-    if not table.parquet:
-        connection.execute(_FORGET)
 
 
-def _lines(table: Table, malformed: dict[int, tuple[str, str]]) -> Iterator[tuple[int, int, int]]:
+def _lines(table: FileTable, malformed: dict[int, tuple[str, str]]) -> Iterator[tuple[int, int, int]]:
     """Every record after the header as (its first line, its number as in ``malformed``, its row number from 0).
 
     A quoted field may run over several lines; a malformed record's own text says over how many.
@@ -174,7 +184,7 @@ def _lines(table: Table, malformed: dict[int, tuple[str, str]]) -> Iterator[tupl
                 continue
 
 
-def _split(file: IO[bytes], table: Table) -> Iterator[str]:
+def _split(file: IO[bytes], table: FileTable) -> Iterator[str]:
     try:
         with io.TextIOWrapper(file, encoding=table.encoding, errors="replace", newline=table.newline) as text:
             yield from text

@@ -19,6 +19,7 @@ from typing import IO
 
 import duckdb
 import msgspec
+import pyarrow as pa
 
 from fraudml.errors import DataError
 
@@ -43,12 +44,29 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-class Table(msgspec.Struct, frozen=True):
-    """One file as a table. ``columns`` maps names to DuckDB types (``VARCHAR`` throughout for CSV);
-    ``bytes_per_row`` is an estimate (0 when unknown), ``rows`` exact or -1."""
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read as one table. ``name``: how messages and the rejects file call it; ``columns`` maps names to DuckDB
+    types."""
+
+    name: str
+    columns: dict[str, str]
+
+    @property
+    def scan(self) -> str:
+        """The SQL that reads it, each column in its type."""
+        raise NotImplementedError
+
+    @property
+    def raw_scan(self) -> str:
+        """The SQL that reads it as the rejects file shows it."""
+        return self.scan
+
+
+class FileTable(Table, frozen=True, kw_only=True):
+    """One file as a table; all columns of a CSV are ``VARCHAR``. ``bytes_per_row`` is an estimate (0 when unknown),
+    ``rows`` exact or -1."""
 
     path: Path
-    columns: dict[str, str]
     call: str
     parquet: bool
     rows: int = -1
@@ -91,6 +109,19 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def stream(relation: duckdb.DuckDBPyRelation, rows: int, what: str) -> Iterator[pa.RecordBatch]:
+    """A result in batches; a failure amid them is a DataError about ``what`` (Arrow makes an OSError of DuckDB's)."""
+    reader = relation.to_arrow_reader(rows)
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"cannot read {what}: {first_line(error)}") from error
+        yield batch
+
+
 def find(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The files behind names, globs and folders, sorted within each; raises DataError when there are none."""
     found: list[Path] = []
@@ -122,7 +153,7 @@ def is_parquet(path: Path) -> bool:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
 
 
-def describe(path: Path, connection: duckdb.DuckDBPyConnection) -> Table:
+def describe(path: Path, connection: duckdb.DuckDBPyConnection) -> FileTable:
     """Look at a file's head; raises DataError when it cannot be read as a table."""
     return _parquet(path, connection) if is_parquet(path) else _csv(path)
 
@@ -137,7 +168,7 @@ def require(table: Table, wanted: Sequence[str]) -> None:
             missing.append(f"{column!r}" + (f" (did you mean {lower[close[0]]!r}?)" if close else ""))
     if missing:
         plural = "s" if len(missing) > 1 else ""
-        raise DataError(f"{table.path} lacks the column{plural} {', '.join(missing)} of the schema")
+        raise DataError(f"{table.name} lacks the column{plural} {', '.join(missing)} of the schema")
 
 
 def open_binary(path: Path) -> IO[bytes]:
@@ -145,17 +176,17 @@ def open_binary(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _parquet(path: Path, connection: duckdb.DuckDBPyConnection) -> Table:
+def _parquet(path: Path, connection: duckdb.DuckDBPyConnection) -> FileTable:
     call = f"read_parquet({literal(_plain(path))}, binary_as_string=true"
     try:
         columns = {row[0]: row[1] for row in connection.sql(f"DESCRIBE FROM {call})").fetchall()}
         rows = connection.sql(f"SELECT count(*) FROM {call})").fetchall()
     except duckdb.Error as error:
         raise DataError(f"cannot read {path} as Parquet: {first_line(error)}") from None
-    return Table(path, columns, call, parquet=True, rows=rows[0][0])
+    return FileTable(name=str(path), columns=columns, path=path, call=call, parquet=True, rows=rows[0][0])
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path) -> FileTable:
     try:
         with open_binary(path) as file:
             head = file.read(SAMPLE_BYTES)
@@ -178,10 +209,11 @@ def _csv(path: Path) -> Table:
         f"compression={literal('gzip' if path.suffix == '.gz' else 'none')}, max_line_size=16000000"
     )
     lines = text.count(newline)
-    return Table(
-        path,
-        columns,
-        call,
+    return FileTable(
+        name=str(path),
+        columns=columns,
+        path=path,
+        call=call,
         parquet=False,
         bytes_per_row=len(head) / lines if lines > 1 else 0.0,
         newline=newline,
@@ -230,7 +262,7 @@ def _plain(path: Path) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
 
 
-def stems(tables: Iterable[Table]) -> Iterator[str]:
+def stems(tables: Iterable[FileTable]) -> Iterator[str]:
     """A distinct short name per file: ``a/day1.csv.gz`` is ``day1``, or its path where two files share that."""
     names = [_stem(table.path) for table in tables]
     tables = list(tables)
