@@ -18,7 +18,7 @@ from fraudml.errors import ConfigError, DataError, SourceError
 from fraudml.events.schema import AmountColumn, Schema, TimeColumn
 from fraudml.settings import Settings
 from tests.support.histories import BigQuery
-from tests.support.servers.bigquery import BigQueryServer, Refusal
+from tests.support.servers.bigquery import BigQueryServer
 
 SCHEMA = Schema(TimeColumn("time"), "id", amount=AmountColumn("amount"))
 
@@ -67,7 +67,7 @@ def test_a_profile_reads_a_random_share(bigquery_server: BigQueryServer, tmp_pat
 def test_what_is_refused_is_told(
     bigquery_server: BigQueryServer, payments: str, tmp_path: Path, status: int, reason: str, error: type[Exception]
 ) -> None:
-    bigquery_server.refuse = ("`id`", Refusal(status, reason, "it may not be"))
+    bigquery_server.refuse = ("`id`", (status, reason, "it may not be"))
     with pytest.raises(error, match="it may not be") as caught:
         ids(payments, tmp_path)
     assert "\n" not in str(caught.value)

@@ -26,7 +26,11 @@ MOST_TRIES = 20  # of reports that other processes report about, too
 
 
 class HotPath:
-    """The calls of every batch. Reading has a connection of its own, so that it does not wait for a commit."""
+    """The calls of every batch. Reading has a connection of its own, so that it does not wait for a commit.
+
+    But after a commit whose end is not known the connection that appends is asked: a new one of these has ended the
+    server's side of the one before, so nothing can appear in the log afterwards.
+    """
 
     def __init__(self, engine: sa.Engine, codec: RowCodec, timeout_ms: int, place: str) -> None:
         self._codec = codec
@@ -34,6 +38,7 @@ class HotPath:
         patience = Patience(timeout_ms)
         self._reader = Line(engine, patience)
         self._writer = Line(engine, patience, self._claim.renew)
+        self._in_doubt = False
 
     def claim(self, *, shared: bool) -> int:
         """Become one that appends."""
@@ -46,7 +51,7 @@ class HotPath:
         for start in range(0, len(transaction_ids), MOST_IDS):
             with failures("reading"):
                 keys = cells.key_array(transaction_ids[start : start + MOST_IDS])
-            with self._reader.turn("reading") as session:
+            with (self._writer if self._in_doubt else self._reader).turn("reading") as session:
                 rows = session.rows(statements.FIND, [keys], statements.FOUND)
             with failures("reading"):  # outside the turn: others may read meanwhile
                 for arrival, name, *rest in rows:
@@ -107,12 +112,17 @@ class HotPath:
     def _append(self, batch: Sequence[Decision]) -> None:
         with failures("writing decisions"):
             rows = cells.rows(batch, self._codec)
-        with self._writer.turn("writing decisions") as session:
-            if len(batch) < COPY_FROM:
-                arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
-                session.run(statements.APPEND, arrays)
-            else:
-                session.copy(statements.COPY, statements.copied(rows))
+        try:
+            with self._writer.turn("writing decisions") as session:
+                if len(batch) < COPY_FROM:
+                    arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
+                    session.run(statements.APPEND, arrays)
+                else:
+                    session.copy(statements.COPY, statements.copied(rows))
+        except BaseException:
+            self._in_doubt = True
+            raise
+        self._in_doubt = False
 
     def _histories(self, session: Session, reports: Sequence[LabelReport]) -> dict[bytes, list[LabelReport]]:
         """By key."""

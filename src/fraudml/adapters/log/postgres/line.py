@@ -94,10 +94,12 @@ class Line:
             self._lock.release()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and one that is being opened."""
         with self._lock:
             self._closed = True
             self._drop()
+            if self._opening is not None:
+                self._opening.add_done_callback(_discard)
 
     def _ready(self) -> Session:
         if self._open is not None and self._open[1].lost:
@@ -126,13 +128,9 @@ class Line:
 
     def _reopen(self, opening: Future[tuple[Any, Session]]) -> None:
         try:
-            opened = self._connect()
+            opening.set_result(self._connect())
         except BaseException as error:  # raised where the result is waited for
             opening.set_exception(error)
-            return
-        opening.set_result(opened)
-        if self._closed:
-            opened[0].invalidate()
 
     def _connect(self) -> tuple[Any, Session]:
         pooled = self._engine.raw_connection()
@@ -152,7 +150,15 @@ class Line:
     def _drop(self) -> None:
         """Not back into the pool: it has settings and locks of ours."""
         if self._open is not None:
-            pooled, session = self._open
-            self._open = None
-            session.close()
-            pooled.invalidate()
+            opened, self._open = self._open, None
+            _end(*opened)
+
+
+def _end(pooled: Any, session: Session) -> None:
+    session.close()
+    pooled.invalidate()
+
+
+def _discard(opening: Future[tuple[Any, Session]]) -> None:
+    if opening.exception() is None:
+        _end(*opening.result())
