@@ -237,6 +237,18 @@ def test_lanes_are_made_short_by_later_batches(open_store: Open, client: redis.C
     assert_reference(opened, event(T0 + 99 * HOUR_US // 10 + 1), events)
 
 
+def test_last_features_keep_no_more_than_they_need(open_store: Open, client: redis.Client) -> None:
+    opened = open_store(LastFeature(name="age", over="customer", within="90d"), lateness_us=HOUR_US, tick=1)
+    for i in range(200):
+        opened.read_then_update([event(T0 + i * HOUR_US)])
+    assert client.strlen(client.keys("*:customer:c}:e")[0]) < 30 * 14
+
+
+def test_nothing_is_read_while_history_is_missing(open_store: Open) -> None:
+    with pytest.raises(StateLost, match="has to be loaded"):
+        open_store(window(Aggregation.sum), ready=False).read([event(T0)])
+
+
 def test_text_and_numbers_that_last_reads_are_those_of_the_store_in_this_process(open_store: Open) -> None:
     features = [LastFeature(name=f"last_{of}", over="customer", of=of) for of in ("country", "distance", "items")]
     texts = ["DE", "FR", "AA", "ZZ", "DE2", "é", None]

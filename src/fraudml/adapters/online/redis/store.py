@@ -40,6 +40,8 @@ WAIT = 4  # deadlines that a call waits for the calls of other threads
 class RedisOnlineStore:
     """State in Redis, shared by any number of processes (implements ``OnlineStore``).
 
+    While history is missing ``read`` raises ``StateLost``, too.
+
     ``connect`` makes the client, on first use. ``project`` keeps models apart that use one Redis. ``lateness_us``: how
     late a transaction may be and still see all that it should. ``ahead_us``: how far ahead of the clock one may be.
 
@@ -167,7 +169,7 @@ class RedisOnlineStore:
                 cells, late[part], is_ready = self._run(transactions[part], None if rows is None else rows[part])
                 values[part] = cells[:, self._layout.positions]
                 ready &= is_ready
-        if rows is not None and not ready:
+        if not ready:
             raise StateLost(epochs.LOST)
         return StateRead(values, late)
 
@@ -197,6 +199,8 @@ class RedisOnlineStore:
                 self._tidy.look(read, seen, self._seal_us)
         if rows is not None:
             self._note_times(times)
+        if not ready:
+            self._tidy.take()  # nobody folds what may be loaded again
         return cells, late, ready
 
     def _add_labels(self, labels: Sequence[Label]) -> bool:
