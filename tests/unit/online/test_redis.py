@@ -183,6 +183,23 @@ def test_a_batch_larger_than_a_round_trip_is_one_after_the_other(
     open_store(FRAUDS).add_labels(reports * 2)
 
 
+def test_a_batch_far_out_of_order_is_one_after_the_other(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_RISES", 3)
+    opened = open_store(window(Aggregation.sum), window(Aggregation.count, of=None))
+    rng = random.Random(6)
+    events = [event(T0 + rng.randrange(1_000), i, rng.choice("ab")) for i in range(60)]
+    read = opened.read_then_update(events)
+    for i, each in enumerate(events):
+        wanted = [
+            as_float(state_value(opened.feature_set, f, each, events[:i], []))
+            for f in opened.feature_set.state_features
+        ]
+        assert read.values[i].tolist() == wanted
+        assert read.late[i] == any(
+            e.event_time_us > each.event_time_us for e in events[:i] if e.entities == each.entities
+        )
+
+
 def test_keys_of_any_text_are_apart(open_store: Open, client: redis.Client) -> None:
     keys = [
         "}",
