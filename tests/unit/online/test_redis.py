@@ -183,6 +183,23 @@ def test_a_batch_larger_than_a_round_trip_is_one_after_the_other(
     open_store(FRAUDS).add_labels(reports * 2)
 
 
+def test_a_batch_far_out_of_order_is_one_after_the_other(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_RISES", 3)
+    opened = open_store(window(Aggregation.sum), window(Aggregation.count, of=None))
+    rng = random.Random(6)
+    events = [event(T0 + rng.randrange(1_000), i, rng.choice("ab")) for i in range(60)]
+    read = opened.read_then_update(events)
+    for i, each in enumerate(events):
+        wanted = [
+            as_float(state_value(opened.feature_set, f, each, events[:i], []))
+            for f in opened.feature_set.state_features
+        ]
+        assert read.values[i].tolist() == wanted
+        assert read.late[i] == any(
+            e.event_time_us > each.event_time_us for e in events[:i] if e.entities == each.entities
+        )
+
+
 def test_keys_of_any_text_are_apart(open_store: Open, client: redis.Client) -> None:
     keys = [
         "}",
@@ -235,6 +252,18 @@ def test_lanes_are_made_short_by_later_batches(open_store: Open, client: redis.C
         opened.read_then_update([each])
     assert client.strlen(client.keys("*:customer:c}:e")[0]) < 30 * 22
     assert_reference(opened, event(T0 + 99 * HOUR_US // 10 + 1), events)
+
+
+def test_last_features_keep_no_more_than_they_need(open_store: Open, client: redis.Client) -> None:
+    opened = open_store(LastFeature(name="age", over="customer", within="90d"), lateness_us=HOUR_US, tick=1)
+    for i in range(200):
+        opened.read_then_update([event(T0 + i * HOUR_US)])
+    assert client.strlen(client.keys("*:customer:c}:e")[0]) < 30 * 14
+
+
+def test_nothing_is_read_while_history_is_missing(open_store: Open) -> None:
+    with pytest.raises(StateLost, match="has to be loaded"):
+        open_store(window(Aggregation.sum), ready=False).read([event(T0)])
 
 
 def test_text_and_numbers_that_last_reads_are_those_of_the_store_in_this_process(open_store: Open) -> None:

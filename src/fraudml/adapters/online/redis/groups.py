@@ -38,6 +38,11 @@ class Group:
         """How many views there are."""
         return len(self.key)
 
+    @property
+    def rises(self) -> int:
+        """How many views there are beyond one for each key."""
+        return len(self.key) - len(self.keys)
+
 
 def group(keys: Sequence[str | None], times: Ints, *, update: bool) -> Group | None:
     """Group a batch by its keys; ``None`` when all are missing. Without ``update`` nothing of the batch is seen."""

@@ -34,11 +34,18 @@ from fraudml.features.stores import StateRead
 DAY_US = 86_400_000_000
 TICK = 256  # transactions after which the store looks at how far time has moved
 AT_ONCE = 1_000  # transactions in one round trip
+MOST_RISES = 64  # of time in a batch whose keys' transactions are out of order: each has a copy of its lane
 WAIT = 4  # deadlines that a call waits for the calls of other threads
+
+
+# Cells, which transactions are late, and whether state is complete.
+Answered = tuple[NDArray[np.float64], NDArray[np.bool_], bool]
 
 
 class RedisOnlineStore:
     """State in Redis, shared by any number of processes (implements ``OnlineStore``).
+
+    While history is missing ``read`` raises ``StateLost``, too.
 
     ``connect`` makes the client, on first use. ``project`` keeps models apart that use one Redis. ``lateness_us``: how
     late a transaction may be and still see all that it should. ``ahead_us``: how far ahead of the clock one may be.
@@ -167,20 +174,24 @@ class RedisOnlineStore:
                 cells, late[part], is_ready = self._run(transactions[part], None if rows is None else rows[part])
                 values[part] = cells[:, self._layout.positions]
                 ready &= is_ready
-        if rows is not None and not ready:
+        if not ready:
             raise StateLost(epochs.LOST)
         return StateRead(values, late)
 
-    def _run(
-        self, transactions: Sequence[Transaction], rows: Sequence[Row] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], bool]:
+    def _run(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None) -> Answered:
         times = np.array([event.event_time_us for event in transactions], dtype=np.int64)
+        keys = zip(*(event.entities for event in transactions), strict=True)
+        groups = [group(each, times, update=rows is not None) for each in keys]
+        if rows is not None and max((found.rises for found in groups if found is not None), default=0) > MOST_RISES:
+            half = len(rows) // 2
+            first, then = (self._run(transactions[part], rows[part]) for part in (slice(half), slice(half, None)))
+            cells, late = np.concatenate([first[0], then[0]]), np.concatenate([first[1], then[1]])
+            return cells, late, first[2] and then[2]
         fields = self._records.of_rows(rows) if rows is not None else {}
         ids = records.ids_of([event.transaction_id for event in transactions]) if rows is not None else None
         reads: list[Read] = []
-        for entity, lanes in enumerate(self._layout.lanes):
-            found = group([event.entities[entity] for event in transactions], times, update=rows is not None)
-            if found is None or not lanes:
+        for lanes, found in zip(self._layout.lanes, groups, strict=True):
+            if found is None:
                 continue
             for lane in lanes:
                 new = b""
@@ -197,6 +208,8 @@ class RedisOnlineStore:
                 self._tidy.look(read, seen, self._seal_us)
         if rows is not None:
             self._note_times(times)
+        if not ready:
+            self._tidy.take()  # nobody folds what may be loaded again
         return cells, late, ready
 
     def _add_labels(self, labels: Sequence[Label]) -> bool:

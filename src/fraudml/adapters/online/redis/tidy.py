@@ -57,7 +57,7 @@ class Tidy:
         if lane.tiled and not lane.labels:
             wanted |= counts > MOST_RAW
         if seal_us > NEVER:
-            before = foldable_us(lane, seal_us) if lane.tiled and lane.labels else drop_us(lane, seal_us)
+            before = foldable_us(lane, seal_us) if lane.tiled and lane.labels else _windows_us(lane, seal_us)
             sums = running((seen.times < before).astype(np.int64))
             old = sums[seen.until] - sums[seen.first]
             most = MOST_RAW if lane.tiled and lane.labels else np.maximum(LEAST_DROPPED - 1, counts // 4)
@@ -127,6 +127,11 @@ def drop_us(lane: Lane, seal_us: int) -> int:
     return seal_us - lane.reach_us
 
 
+def _windows_us(lane: Lane, seal_us: int) -> int:
+    """What is older can no window see; of what is older a ``last`` feature needs the newest."""
+    return seal_us - (lane.windows.horizon_us if lane.windows is not None else 0)
+
+
 def foldable_us(lane: Lane, seal_us: int) -> int:
     """Label reports older than this are in no tile of which a read sees a part."""
     return seal_us // lane.step_us * lane.step_us
@@ -144,8 +149,7 @@ def _seen(lane: Lane, times: Ints, seal_us: int) -> NDArray[np.bool_]:
     keep_us = drop_us(lane, seal_us)
     if lane.last is not None:
         before = int(times[times < seal_us].max(initial=NEVER))
-        keep_us = before if lane.windows is None else min(before, seal_us - lane.windows.horizon_us)
-        keep_us = max(keep_us, drop_us(lane, seal_us))
+        keep_us = max(keep_us, min(before, _windows_us(lane, seal_us)))
     keep: NDArray[np.bool_] = (times >= keep_us) | (times == newest)
     return keep
 
