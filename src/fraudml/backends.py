@@ -24,24 +24,23 @@ Clock = Callable[[], float]
 def kind(url: str) -> str:
     """The kind of backend that a URL names.
 
-    >>> kind("postgresql+psycopg://host/db"), kind("postgres://host/db"), kind("spark:local[2]")
+    >>> kind("postgresql+psycopg://host/db"), kind("postgres://host/db"), kind("sc://host")
     ('postgresql', 'postgresql', 'spark')
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
-    return "postgresql" if scheme == "postgres" else scheme
+    return {"postgres": "postgresql", "sc": "spark", "k8s": "spark", "yarn": "spark"}.get(scheme, scheme)
 
 
 def load(settings: Settings) -> None:
     """Import what the other functions need: done at the same time as something is measured it would spoil that."""
     urls = (settings.database_url, settings.offline_url, settings.warehouse_url)
     kinds = {kind(url.get_secret_value()) for url in urls if url is not None}
-    modules = ["log._facts", "offline._facts", "registry._facts"]
+    modules = ["log._facts", "registry._facts"]
     if "postgresql" in kinds:
         modules += ["connections.postgres_facts", "log.postgres.upgrade"]
     if settings.redis_url is not None:
         modules.append("connections.redis_facts")
-    if settings.offline_url is None:
-        modules.append("offline.duckdb")
+    modules.append("offline._facts" if settings.offline_url is None else "connections.engine_facts")
     for module in modules:
         with suppress(ImportError):  # a missing extra is told where it is missed
             import_module(f"fraudml.adapters.{module}")
@@ -89,13 +88,15 @@ def history_missing(settings: Settings, feature_set: FeatureSet) -> bool | None:
 
 def engine(url: str | None, setting: str, timeout_s: float, clock: Clock) -> Facts:
     """An engine's that computes over history: ``None`` is DuckDB."""
-    from fraudml.adapters.offline import _facts
-
     if url is None:
-        return _facts.duckdb_facts()
+        from fraudml.adapters.offline import _facts
+
+        return _facts.facts()
     if kind(url) == "postgresql":
         return _postgres(url, setting, timeout_s, clock)
-    return _facts.engine_facts(url, timeout_s)
+    from fraudml.adapters.connections import engine_facts
+
+    return engine_facts.facts(url, setting, timeout_s)
 
 
 def registry(settings: Settings, timeout_s: float) -> Facts | None:

@@ -11,18 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from fraudml.adapters.connections import postgres_facts, redis_facts
+from fraudml.adapters.connections import engine_facts, postgres_facts, redis_facts
 from fraudml.adapters.connections.postgres_facts import Use
 from fraudml.adapters.log import _facts as sqlite_facts
 from fraudml.adapters.log._migrate import VERSION_TABLE, Tables
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
-from fraudml.adapters.offline import _facts as engine_facts
+from fraudml.adapters.offline import _facts as duckdb_facts
 from fraudml.adapters.registry import _facts as registry_facts
 from fraudml.adapters.registry.mlflow import MlflowRegistry
 from fraudml.decisions.servers import ServerFacts, Trouble
@@ -335,15 +336,29 @@ def test_mlflows_own_store_has_what_is_looked_for(tmp_path: Path) -> None:
 
 
 def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert good(engine_facts.duckdb_facts()).product == "DuckDB"
-    assert good(engine_facts.engine_facts("spark:local[2]", WITHIN_S)).product == "pyspark"
-    assert "nobody listens at 127.0.0.1:1" in bad(engine_facts.engine_facts("spark://127.0.0.1:1", WITHIN_S)).why
-    assert "no engine" in bad(engine_facts.engine_facts("oracle://me:secret@host", WITHIN_S)).why
-    monkeypatch.setitem(engine_facts.PACKAGES, "bigquery", ("bigquery", "no-such-package"))
-    with pytest.raises(MissingExtra):
-        engine_facts.engine_facts("bigquery://project", WITHIN_S)
+    def facts(url: str) -> ServerFacts | Trouble:
+        return engine_facts.facts(url, "FRAUDML_OFFLINE_URL", WITHIN_S)
+
+    assert good(duckdb_facts.facts()).product == "DuckDB"
+    assert good(facts("spark:local[2]")).product == "Spark's client"
+    assert "no Spark can be reached at 127.0.0.1:1" in bad(facts("spark://127.0.0.1:1")).why
+    assert "127.0.0.1:1" in bad(facts("sc://127.0.0.1:1")).why
+    shown = good(facts(f"snowflake://me:{PASSWORD}@acme/RISK/FRAUD?warehouse=WH"))
+    assert shown.place.startswith("acme/RISK/FRAUD ")
+    assert PASSWORD not in str(shown)
+    for url in ("oracle://me:secret@host", "snowflake://me:secret@account", "bigquery://"):
+        with pytest.raises((ConfigError, MissingExtra)) as refused:
+            facts(url)
+        assert "secret" not in str(refused.value)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "Java" in bad(engine_facts.engine_facts("spark:local", WITHIN_S)).why
+    assert "Java" in bad(facts("spark:local")).why
+    monkeypatch.setattr(engine_facts, "version", _no_version)
+    with pytest.raises(MissingExtra, match=r"fraudml\[spark\]"):
+        facts("spark:local")
+
+
+def _no_version(package: str) -> str:
+    raise PackageNotFoundError(package)
 
 
 class Surroundings:

@@ -77,7 +77,7 @@ def session(url: str, scratch: Path, memory: str = "4GB", options: dict[str, str
     master = master_of(url)
     scratch = scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
-    _check_reachable(master)
+    check_reachable(master)
     with _quiet():
         if master.startswith("sc://"):
             return _connect(SparkSession, master, options or {})
@@ -162,8 +162,11 @@ def _of_this_machine(scratch: Path, memory: str) -> dict[str, str]:
     }
 
 
-def _check_reachable(master: str) -> None:
-    """A connection to one of the cluster's addresses: Spark itself would try for minutes before it says so."""
+def check_reachable(master: str, within_s: float = REACHABLE_WITHIN_S) -> None:
+    """A connection to one of the cluster's addresses: Spark itself would try for minutes before it says so.
+
+    Raises ``OfflineStoreError``.
+    """
     scheme, _, rest = master.removeprefix("k8s://").partition("://")
     if not rest:
         return  # local, or found by the cluster's own configuration
@@ -173,7 +176,7 @@ def _check_reachable(master: str) -> None:
         parts = urlsplit(f"//{place}")
         address = (parts.hostname or "", parts.port or default)
         try:
-            with socket.create_connection(address, REACHABLE_WITHIN_S):
+            with socket.create_connection(address, within_s):
                 return
         except OSError as error:
             failures.append(f"{address[0]}:{address[1]} ({error.strerror or error})")
