@@ -26,14 +26,14 @@ PARAMETERS = {
     "tcp_user_timeout": "25000",
     "client_encoding": "UTF8",
 }
-# The last one only where a server, or a role, would answer before a commit is on its disk: a decision that was answered
-# must survive a crash of the server. Stricter values (remote_apply) stay.
+# The last one: a server, or a role, may be set to answer before a commit is on its disk; what was answered must survive a
+# crash of the server. Stricter values (remote_apply) stay, and a later change of the server's does not count here.
 SESSION = """
 SET statement_timeout = '10s';
 SET tcp_keepalives_idle = 10;
 SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3;
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+SELECT set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
 
 

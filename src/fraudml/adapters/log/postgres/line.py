@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -116,15 +116,11 @@ class Line:
             self._opening = Future()
             threading.Thread(target=self._reopen, args=(self._opening,), name="fraudml-connect", daemon=True).start()
         opening = self._opening
-        try:
-            opened = opening.result(self._patience.timeout_s)
-        except TimeoutError:
+        if not wait([opening], self._patience.timeout_s).done:
             self._patience.hangs()
-            raise NoAnswer(f"no connection within {self._patience.timeout_ms} ms") from None
-        finally:
-            if opening.done():
-                self._opening = None
-        return opened
+            raise NoAnswer(f"no connection within {self._patience.timeout_ms} ms")
+        self._opening = None
+        return opening.result()
 
     def _reopen(self, opening: Future[tuple[Any, Session]]) -> None:
         try:
