@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
+    from fraudml.decisions.warehouse import Warehouse
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -130,6 +131,24 @@ def _offline_server(settings: Settings, url: str) -> OfflineStore:
 
             return BigQueryOfflineStore(BigQuerySession(url, name))
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
+
+
+def warehouse(settings: Settings) -> Warehouse:
+    """The warehouse that decisions are exported to, connected."""
+    name = "FRAUDML_WAREHOUSE_URL"
+    url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()
+    match url.partition(":")[0].lower():
+        case "snowflake":
+            from fraudml.adapters.connections.snowflake import SnowflakeSession
+            from fraudml.adapters.warehouse.snowflake import SnowflakeWarehouse
+
+            return SnowflakeWarehouse(SnowflakeSession(url, name))
+        case "bigquery":
+            from fraudml.adapters.connections.bigquery import BigQuerySession
+            from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
+
+            return BigQueryWarehouse(BigQuerySession(url, name))
+    raise ConfigError(f"set {name} to a URL that starts with snowflake: or bigquery:")
 
 
 class History(NamedTuple):
