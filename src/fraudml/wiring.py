@@ -18,6 +18,8 @@ from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
+from fraudml.wiring_engines import offline_server
+from fraudml.wiring_engines import warehouse as warehouse
 from fraudml.wiring_sources import relations
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
-    from fraudml.decisions.warehouse import Warehouse
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -93,62 +94,12 @@ def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Pa
 def offline_store(settings: Settings) -> OfflineStore:
     """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
     if settings.offline_url is not None:
-        return _offline_server(settings, settings.offline_url.get_secret_value())
+        return offline_server(settings, settings.offline_url.get_secret_value())
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(
         threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
     )
-
-
-def _offline_server(settings: Settings, url: str) -> OfflineStore:
-    """The offline store that a URL names; nothing heavy is imported for the others."""
-    name = "FRAUDML_OFFLINE_URL"
-    match url.partition(":")[0].lower():
-        case "postgresql" | "postgres" | "postgresql+psycopg":
-            from fraudml.adapters.connections import postgres_session
-
-            connect = postgres_session.connector(url, name)
-            from fraudml.adapters.offline.postgres import PostgresOfflineStore
-
-            return PostgresOfflineStore(connect)
-        case "spark" | "sc" | "k8s" | "yarn":
-            from fraudml.adapters.connections import spark
-
-            scratch = settings.home / "tmp"
-            session = spark.session(url, scratch, settings.memory_limit)
-            from fraudml.adapters.offline.spark import SparkOfflineStore
-
-            return SparkOfflineStore(session, settings.spark_directory or scratch, owned=True)
-        case "snowflake":
-            from fraudml.adapters.connections.snowflake import SnowflakeSession
-            from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
-
-            return SnowflakeOfflineStore(SnowflakeSession(url, name))
-        case "bigquery":
-            from fraudml.adapters.connections.bigquery import BigQuerySession
-            from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
-
-            return BigQueryOfflineStore(BigQuerySession(url, name))
-    raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
-
-
-def warehouse(settings: Settings) -> Warehouse:
-    """The warehouse that decisions are exported to, connected."""
-    name = "FRAUDML_WAREHOUSE_URL"
-    url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()
-    match url.partition(":")[0].lower():
-        case "snowflake":
-            from fraudml.adapters.connections.snowflake import SnowflakeSession
-            from fraudml.adapters.warehouse.snowflake import SnowflakeWarehouse
-
-            return SnowflakeWarehouse(SnowflakeSession(url, name))
-        case "bigquery":
-            from fraudml.adapters.connections.bigquery import BigQuerySession
-            from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
-
-            return BigQueryWarehouse(BigQuerySession(url, name))
-    raise ConfigError(f"set {name} to a URL that starts with snowflake: or bigquery:")
 
 
 class History(NamedTuple):
