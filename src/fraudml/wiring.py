@@ -18,8 +18,7 @@ from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
-from fraudml.wiring_engines import offline_server
-from fraudml.wiring_engines import warehouse as warehouse
+from fraudml.wiring_engines import offline_server, open_warehouse
 from fraudml.wiring_sources import relations
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
+    from fraudml.decisions.warehouse import Warehouse
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -100,6 +100,11 @@ def offline_store(settings: Settings) -> OfflineStore:
     return DuckDBOfflineStore(
         threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
     )
+
+
+def warehouse(settings: Settings) -> Warehouse:
+    """The warehouse that decisions are exported to, connected."""
+    return open_warehouse(settings)
 
 
 class History(NamedTuple):

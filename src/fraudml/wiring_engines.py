@@ -44,7 +44,7 @@ def offline_server(settings: Settings, url: str) -> OfflineStore:
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 
-def warehouse(settings: Settings) -> Warehouse:
+def open_warehouse(settings: Settings) -> Warehouse:
     """The warehouse that decisions are exported to, connected."""
     name = "FRAUDML_WAREHOUSE_URL"
     url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fraudml.decisions.log import ARRIVAL, DecisionLog
 from fraudml.decisions.warehouse import DECISIONS, LABELS, Warehouse, exported_decisions, exported_schemas
@@ -24,7 +24,7 @@ from fraudml.errors import ConflictError
 from fraudml.events.schema import Schema
 from fraudml.events.source import Progress
 
-Read = Callable[[int], Iterator[pa.RecordBatch]]  # the rows after an arrival number, in order
+Read = Callable[[int, int], Iterator[pa.RecordBatch]]  # (rows at once, arrival number) -> the rows after it, in order
 
 
 class Exported(msgspec.Struct):
@@ -54,65 +54,78 @@ def sync(
     columns = exported_schemas(schema)
     warehouse.prepare(columns)
     reads: dict[str, Read] = {
-        DECISIONS: lambda after: (
-            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(batch_size, after)
+        DECISIONS: lambda size, after: (
+            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after)
         ),
-        LABELS: partial(log.audit_labels, batch_size),
+        LABELS: log.audit_labels,
     }
-    return {
-        table: _export(warehouse, table, read, until, recheck_us, (progress or {}).get(table))
-        for table, read in reads.items()
-    }
-
-
-def _export(
-    warehouse: Warehouse, table: str, read: Read, until: int, recheck_us: int, progress: Progress | None
-) -> Exported:
-    mark = warehouse.watermark(table)
-    if mark and not _holds(read, mark):
-        raise ConflictError(
-            f"the warehouse's {table} were exported from another decision log: name another schema or data set in "
-            "FRAUDML_WAREHOUSE_URL"
-        )
-    done = Exported(watermark=mark)
-    after = max(0, mark - recheck_us) if mark else 0
-    known = _known(warehouse, table, after) if after < mark else np.empty(0, np.int64)
-    seen = 0
-    while (batch := _first(read, after)) is not None:
-        arrivals = batch.column(ARRIVAL).to_numpy()
-        whole = len(arrivals)
-        batch = batch.slice(0, int(np.searchsorted(arrivals, until, side="right")))
-        if batch.num_rows:
-            arrivals = arrivals[: batch.num_rows]
-            after = int(arrivals[-1])
-            missing = np.isin(arrivals, known, invert=True)
-            if missing.any():
-                moved = max(done.watermark, after)
-                warehouse.write(table, batch.filter(pa.array(missing)), before=done.watermark, watermark=moved)
-                done.rows += int(missing.sum())
-                done.late += int((missing & (arrivals <= mark)).sum())
-                done.watermark = moved
-            seen += batch.num_rows
-            if progress:
-                progress(seen, None)
-        if batch.num_rows < whole:
-            break
+    done: dict[str, Exported] = {}
+    for table, read in reads.items():
+        mark = warehouse.watermark(table)
+        if mark and not _holds(read, mark):
+            raise ConflictError(
+                f"the warehouse's {table} were exported from another decision log: name another schema or data set in "
+                "FRAUDML_WAREHOUSE_URL"
+            )
+        known = _known(warehouse, table, mark, recheck_us)
+        batches = _batches(read, batch_size, max(0, mark - recheck_us), until)
+        done[table] = _export(warehouse, table, mark, known, batches, (progress or {}).get(table))
     return done
 
 
-def _first(read: Read, after: int) -> pa.RecordBatch | None:
-    """The next batch. The log is read anew for each: a reading that lasts for hours would keep it from being tidied."""
-    batches = read(after)
-    with closing(batches):  # type: ignore[type-var] # a generator
+def _export(
+    warehouse: Warehouse,
+    table: str,
+    mark: int,
+    known: NDArray[np.int64],
+    batches: Iterator[pa.RecordBatch],
+    progress: Progress | None,
+) -> Exported:
+    """Write what is not known there, batch by batch."""
+    done = Exported(watermark=mark)
+    seen = 0
+    for batch in batches:
+        arrivals = batch.column(ARRIVAL).to_numpy()
+        missing = np.isin(arrivals, known, invert=True)
+        if missing.any():
+            moved = max(done.watermark, int(arrivals[-1]))
+            warehouse.write(table, batch.filter(pa.array(missing)), before=done.watermark, watermark=moved)
+            done.rows += int(missing.sum())
+            done.late += int((missing & (arrivals <= mark)).sum())
+            done.watermark = moved
+        seen += batch.num_rows
+        if progress:
+            progress(seen, None)
+    return done
+
+
+def _batches(read: Read, batch_size: int, after: int, until: int) -> Iterator[pa.RecordBatch]:
+    """The rows after one number up to another. The log is read anew for each batch: a reading that lasts for hours
+    would keep it from being tidied."""
+    while (batch := _first(read, batch_size, after)) is not None:
+        arrivals = batch.column(ARRIVAL).to_numpy()
+        wanted = batch.slice(0, int(np.searchsorted(arrivals, until, side="right")))
+        if wanted.num_rows:
+            yield wanted
+        if wanted.num_rows < batch.num_rows:
+            return
+        after = int(arrivals[-1])
+
+
+def _first(read: Read, size: int, after: int) -> pa.RecordBatch | None:
+    with closing(read(size, after)) as batches:  # type: ignore[type-var] # a generator
         return next(batches, None)
 
 
 def _holds(read: Read, arrival: int) -> bool:
     """Whether the log has a row with this number."""
-    batch = _first(read, arrival - 1)
+    batch = _first(read, 1, arrival - 1)
     return batch is not None and batch.column(ARRIVAL)[0].as_py() == arrival
 
 
-def _known(warehouse: Warehouse, table: str, after: int) -> np.ndarray:
-    found = [np.empty(0, np.int64), *(array.to_numpy() for array in warehouse.arrivals(table, after))]
-    return np.concatenate(found)
+def _known(warehouse: Warehouse, table: str, mark: int, recheck_us: int) -> NDArray[np.int64]:
+    """The numbers that the table has of the stretch that is looked at again."""
+    if not mark or not recheck_us:
+        return np.empty(0, np.int64)
+    found = [array.to_numpy() for array in warehouse.arrivals(table, max(0, mark - recheck_us))]
+    return np.concatenate([np.empty(0, np.int64), *found])
