@@ -20,6 +20,7 @@
     │   │   └── StateLost       a shared store was emptied; history has to be loaded again
     │   ├── DecisionLogError
     │   ├── SourceError
+    │   ├── WarehouseError
     │   └── CacheError
     ├── OverloadError               the service turned a request away; its text is for the client
     │   ├── Overloaded
@@ -121,6 +122,10 @@ class DecisionLogError(StoreError):
 
 class SourceError(StoreError):
     """The database that history is read from failed, or does not let us in."""
+
+
+class WarehouseError(StoreError):
+    """The warehouse that decisions are exported to failed."""
 
 
 class CacheError(StoreError):

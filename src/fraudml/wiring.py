@@ -18,6 +18,7 @@ from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.features.stores import OfflineStore, OnlineStore
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
+from fraudml.wiring_engines import offline_server, open_warehouse
 from fraudml.wiring_sources import relations
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fraudml.decisions.keys import KeyStore
     from fraudml.decisions.log import DecisionLog
     from fraudml.decisions.model import Model
+    from fraudml.decisions.warehouse import Warehouse
     from fraudml.events.profile import TableProfile
     from fraudml.models.bundle import Bundle
     from fraudml.project import Project
@@ -92,7 +94,7 @@ def source(settings: Settings, schema: Schema, paths: Sequence[str], rejects: Pa
 def offline_store(settings: Settings) -> OfflineStore:
     """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
     if settings.offline_url is not None:
-        return _offline_server(settings, settings.offline_url.get_secret_value())
+        return offline_server(settings, settings.offline_url.get_secret_value())
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(
@@ -100,36 +102,9 @@ def offline_store(settings: Settings) -> OfflineStore:
     )
 
 
-def _offline_server(settings: Settings, url: str) -> OfflineStore:
-    """The offline store that a URL names; nothing heavy is imported for the others."""
-    name = "FRAUDML_OFFLINE_URL"
-    match url.partition(":")[0].lower():
-        case "postgresql" | "postgres" | "postgresql+psycopg":
-            from fraudml.adapters.connections import postgres_session
-
-            connect = postgres_session.connector(url, name)
-            from fraudml.adapters.offline.postgres import PostgresOfflineStore
-
-            return PostgresOfflineStore(connect)
-        case "spark" | "sc" | "k8s" | "yarn":
-            from fraudml.adapters.connections import spark
-
-            scratch = settings.home / "tmp"
-            session = spark.session(url, scratch, settings.memory_limit)
-            from fraudml.adapters.offline.spark import SparkOfflineStore
-
-            return SparkOfflineStore(session, settings.spark_directory or scratch, owned=True)
-        case "snowflake":
-            from fraudml.adapters.connections.snowflake import SnowflakeSession
-            from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
-
-            return SnowflakeOfflineStore(SnowflakeSession(url, name))
-        case "bigquery":
-            from fraudml.adapters.connections.bigquery import BigQuerySession
-            from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
-
-            return BigQueryOfflineStore(BigQuerySession(url, name))
-    raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
+def warehouse(settings: Settings) -> Warehouse:
+    """The warehouse that decisions are exported to, connected."""
+    return open_warehouse(settings)
 
 
 class History(NamedTuple):

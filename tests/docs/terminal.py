@@ -1,7 +1,8 @@
 """A terminal for the documentation's commands: real processes in a directory of their own, and a real service.
 
 What is written for readers is changed in four places only: files are smaller, one model family is enough, services
-listen on ports that the system chose, and :data:`DATABASE` and :data:`REDIS` are servers of the test.
+listen on ports that the system chose, and :data:`DATABASE`, :data:`REDIS` and :data:`WAREHOUSE` are servers of the
+test.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ ADDRESS = "127.0.0.1:8000"
 PLACEHOLDER = "fml_your_key"
 DATABASE = "postgresql://fraudml@localhost/fraudml"
 REDIS = "redis://localhost:6379/0"
+WAREHOUSE = "snowflake://fraudml@acme-prod/RISK/FRAUD?warehouse=LOAD_WH"
 _EXPORT = re.compile(r"export (FRAUDML_\w+)=(\S+)$")
 # An error answer shall fail the command, as it would mislead a reader.
 _STRICT_CURL = 'curl() { command curl --fail-with-body --noproxy "*" "$@"; }\n'
@@ -35,7 +37,7 @@ _STRICT_CURL = 'curl() { command curl --fail-with-body --noproxy "*" "$@"; }\n'
 class Terminal:
     """Runs commands in a directory; :meth:`close` ends the service if one was started.
 
-    ``servers``: what stands for :data:`DATABASE` and :data:`REDIS`. ``export FRAUDML_X=...`` holds for all that
+    ``servers``: what stands for :data:`DATABASE` and its like. ``export FRAUDML_X=...`` holds for all that
     follows; a second ``fraudml serve`` begins with the end of the first.
     """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import DOCS, PAGES, blocks, commands, page_name, words
-from tests.docs.terminal import DATABASE, REDIS, SMALL, Terminal
+from tests.docs.terminal import DATABASE, REDIS, SMALL, WAREHOUSE, Terminal
 
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 WITH_COMMANDS = [page for page in PAGES if blocks(page, "console", "bash")]
@@ -42,7 +42,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
     else:
         shutil.copytree(request.getfixturevalue("trained"), directory)
     shown = "".join(command for block in blocks(page, "console", "bash") for command in commands(block))
-    fixtures = {DATABASE: "postgres_url", REDIS: "redis_url"}
+    fixtures = {DATABASE: "postgres_url", REDIS: "redis_url", WAREHOUSE: "snowflake_url"}
     servers = {name: request.getfixturevalue(fixture) for name, fixture in fixtures.items() if name in shown}
     made = Terminal(directory, servers)
     yield made

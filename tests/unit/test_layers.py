@@ -34,10 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": set(),
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
-    "wiring": {"wiring_sources", "project", "settings", "adapters.*"} | CORE,
+    "wiring": {"wiring_sources", "wiring_engines", "project", "settings", "adapters.*"} | CORE,
     "sharing": {"wiring", "settings", "adapters.*"} | CORE,
     "backends": {"wiring", "settings", "adapters.*"} | CORE,
     "wiring_sources": {"settings", "adapters.*"} | CORE,  # a part of wiring
+    "wiring_engines": {"settings", "adapters.*"} | CORE,  # another one
     "service": FRONT,
     "worker": FRONT,
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that

@@ -23,6 +23,7 @@ COMMANDS = (
     "keys",
     "db",
     "migrate",
+    "warehouse",
     "doctor",
     "simulate",
     "demo",

@@ -76,6 +76,12 @@ class BigQueryServer:
         """A table's name in DuckDB's SQL."""
         return f'"{self.project}"."{self.dataset}"."{name}"'
 
+    def empty(self) -> None:
+        """Drop all tables."""
+        with self._lock:
+            for (name,) in self.rows("SELECT table_name FROM duckdb_tables()"):
+                self._db.execute(f"DROP TABLE {self.table_of(name)}")
+
     def close(self) -> None:
         """End it."""
         self._server.shutdown()
@@ -129,20 +135,10 @@ class BigQueryServer:
         text = job["configuration"]["query"]["query"]
         result: pa.Table | None = None
         try:
-            for statement in sqlglot.parse(text, read="bigquery"):
-                if statement is None:
-                    continue
-                self.statements.append(statement.sql("bigquery"))
-                self._refuse_if(self.statements[-1])
-                for kind in statement.find_all(exp.DataType):
-                    if kind.this == exp.DataType.Type.BIGDECIMAL:
-                        kind.replace(exp.DataType.build("HUGEINT", dialect="duckdb"))
-                translated = statement.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE)
-                result = None
-                if isinstance(statement, exp.Select):
-                    result = self._db.sql(translated).to_arrow_table()
-                else:
-                    self._db.execute(translated)
+            for each in text.split(";\n"):  # of a script
+                self.statements.append(each)
+                self._refuse_if(each)
+                result = self._run(each)
         except (duckdb.Error, Refused) as error:
             self._roll_back()  # as BigQuery does with the transaction of a script that fails
             if isinstance(error, Refused):
@@ -150,6 +146,23 @@ class BigQueryServer:
             missing = isinstance(error, duckdb.CatalogException)
             raise Refused(404 if missing else 400, "notFound" if missing else "invalidQuery", str(error)) from error
         return self._done(job, result)
+
+    def _run(self, text: str) -> pa.Table | None:
+        """One statement; the result of a SELECT."""
+        if asserted := re.fullmatch(r"ASSERT (.*) AS '(.*)'", text, re.DOTALL):
+            (held,) = self.rows(sqlglot.transpile(f"SELECT {asserted[1]}", read="bigquery", write="duckdb")[0])
+            if not held[0]:
+                raise Refused(400, "invalidQuery", asserted[2])
+            return None
+        statement = sqlglot.parse_one(text, read="bigquery")
+        for kind in statement.find_all(exp.DataType):
+            if kind.this == exp.DataType.Type.BIGDECIMAL:
+                kind.replace(exp.DataType.build("HUGEINT", dialect="duckdb"))
+        translated = statement.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE)
+        if isinstance(statement, exp.Select):
+            return self._db.sql(translated).to_arrow_table()
+        self._db.execute(translated)
+        return None
 
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.TransactionException):

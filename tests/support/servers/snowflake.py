@@ -6,7 +6,6 @@ rounds, locks and fails.
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import os
 import shutil
@@ -14,13 +13,25 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
+
+from snowflake.connector import SnowflakeConnection
 
 from tests.support.servers.process import LOOPBACK, ServerProcess, free_port
 
 _numbers = itertools.count()
+# Snowflake undoes the open transaction of a session that ends; fakesnow would keep it.
 _PROGRAM = """
-import sys, uvicorn, fakesnow.server
+import contextlib, sys, duckdb, uvicorn, fakesnow.server
+
+class Sessions(dict):
+    def __delitem__(self, token):
+        with contextlib.suppress(duckdb.TransactionException):  # there was none
+            self[token]._duck_conn.rollback()
+        super().__delitem__(token)
+
+fakesnow.server.sessions = Sessions()
 uvicorn.run(fakesnow.server.app, host=sys.argv[1], port=int(sys.argv[2]), log_level="warning")
 """
 
@@ -47,12 +58,22 @@ class SnowflakeServer:
         shutil.rmtree(self.folder)
 
     def _answers(self) -> None:
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+        connection = HTTPConnection(LOOPBACK, self.port, timeout=5)
         try:
             connection.request("GET", "/session")
             connection.getresponse().read()
         finally:
             connection.close()
+
+
+def end_session(connection: SnowflakeConnection) -> None:
+    """What happens in the server when a client is gone. The connector says goodbye only to sessions that can be
+    renewed, which those of the emulator cannot."""
+    rest = connection.rest
+    http = HTTPConnection(LOOPBACK, rest._port, timeout=5)
+    http.request("POST", "/session?delete=true", headers={"Authorization": f'Snowflake Token="{rest.token}"'})
+    assert http.getresponse().status == 200
+    http.close()
 
 
 @contextmanager

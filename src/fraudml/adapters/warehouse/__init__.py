@@ -1,0 +1,1 @@
+"""Warehouses that decisions are exported to."""

@@ -1,0 +1,78 @@
+"""``fraudml warehouse``: decisions and labels into Snowflake or BigQuery."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fraudml import wiring
+from fraudml.cli import output
+from fraudml.cli.options import AsJson, ProjectFile, read_project
+
+if TYPE_CHECKING:
+    from fraudml.operations.sync import Exported
+
+app = typer.Typer(help="Export decisions and labels into a warehouse.", no_args_is_help=True)
+MICROSECONDS = 1_000_000
+
+
+def add(parent: typer.Typer) -> None:
+    """Register the group of commands."""
+    parent.add_typer(app, name="warehouse")
+
+
+@app.command("sync")
+def sync(
+    lag: Annotated[float, typer.Option(min=0, help="Leave out what arrived less than so many seconds ago.")] = 60.0,
+    recheck: Annotated[
+        float, typer.Option(min=0, help="Look again for rows of so many seconds before the last one exported.")
+    ] = 3600.0,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Rows in one transaction of the warehouse.")] = 100_000,
+    project_file: ProjectFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export what the decision log has got since the last export, each row exactly once.
+
+    It may be interrupted and run again at any time; only one should run at a time.
+    """
+    from fraudml.decisions.warehouse import DECISIONS, LABELS
+    from fraudml.operations import sync as export
+
+    declared, current = read_project(project_file)
+    started = time.perf_counter()
+    until = time.time_ns() // 1_000 - int(lag * MICROSECONDS)
+    with (
+        closing(wiring.warehouse(current)) as warehouse,
+        closing(wiring.decision_log(current, declared.schema)) as log,
+        output.steps(quiet=as_json) as steps,
+        steps.step("Export decisions") as decisions,
+        steps.step("Export labels") as labels,
+    ):
+        exported = export.sync(
+            log,
+            warehouse,
+            declared.schema,
+            until=until,
+            recheck_us=int(recheck * MICROSECONDS),
+            batch_size=batch_rows,
+            progress={DECISIONS: decisions, LABELS: labels},
+        )
+    _tell(exported, time.perf_counter() - started, as_json=as_json)
+
+
+def _tell(exported: dict[str, Exported], seconds: float, *, as_json: bool) -> None:
+    import msgspec
+
+    rows = sum(done.rows for done in exported.values())
+    if as_json:
+        tables = {table: msgspec.structs.asdict(done) for table, done in exported.items()}
+        output.result({**tables, "seconds": seconds, "rows_per_s": rows / seconds})
+        return
+    said = ", ".join(f"{done.rows:,} {table}" for table, done in exported.items())
+    late = sum(done.late for done in exported.values())
+    output.remarks.print(f"{said} in {seconds:.1f} s ({rows / seconds:,.0f} rows/s)", highlight=False)
+    if late:
+        output.remarks.print(f"{late:,} of these came late, from before what was exported last", highlight=False)

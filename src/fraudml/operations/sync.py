@@ -1,0 +1,131 @@
+"""Exports a decision log into a warehouse: incremental, resumable, each row exactly once.
+
+Rows go in order of arrival, in batches; a batch and the watermark that says how far the export has come are one
+transaction of the warehouse. So an export that ends anywhere, however it ends, is continued by the next one.
+
+With several writers a row may become visible in the log after later ones: its commit took longer, or its process kept
+it in the journal while the log could not be reached. So the newest rows wait (``lag_us``), and a stretch before the
+watermark is looked at again (``recheck_us``): what is in the log and not in the warehouse is exported then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fraudml.decisions.log import ARRIVAL, DecisionLog
+from fraudml.decisions.warehouse import DECISIONS, LABELS, Warehouse, exported_decisions, exported_schemas
+from fraudml.errors import ConflictError
+from fraudml.events.schema import Schema
+from fraudml.events.source import Progress
+
+Read = Callable[[int, int], Iterator[pa.RecordBatch]]  # (rows at once, arrival number) -> the rows after it, in order
+
+
+class Exported(msgspec.Struct):
+    """What was done to one table: ``rows`` added, ``late`` of them from before the watermark; where that is now."""
+
+    rows: int = 0
+    late: int = 0
+    watermark: int = 0
+
+
+def sync(
+    log: DecisionLog,
+    warehouse: Warehouse,
+    schema: Schema,
+    *,
+    until: int,
+    recheck_us: int = 0,
+    batch_size: int = 100_000,
+    progress: dict[str, Progress] | None = None,
+) -> dict[str, Exported]:
+    """Export the rows with arrival numbers of at most ``until``; returns what was done by table.
+
+    ``recheck_us``: how far behind the watermark rows are looked for that came late. ``progress``: by table, told of
+    rows looked at. Raises ``ConflictError`` when the warehouse was filled from another log, or by another export at
+    this moment; ``WarehouseError`` and ``DecisionLogError``. It can always be run again.
+    """
+    columns = exported_schemas(schema)
+    warehouse.prepare(columns)
+    reads: dict[str, Read] = {
+        DECISIONS: lambda size, after: (
+            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after)
+        ),
+        LABELS: log.audit_labels,
+    }
+    done: dict[str, Exported] = {}
+    for table, read in reads.items():
+        mark = warehouse.watermark(table)
+        if mark and not _holds(read, mark):
+            raise ConflictError(
+                f"the warehouse's {table} were exported from another decision log: name another schema or data set in "
+                "FRAUDML_WAREHOUSE_URL"
+            )
+        known = _known(warehouse, table, mark, recheck_us)
+        batches = _batches(read, batch_size, max(0, mark - recheck_us), until)
+        done[table] = _export(warehouse, table, mark, known, batches, (progress or {}).get(table))
+    return done
+
+
+def _export(
+    warehouse: Warehouse,
+    table: str,
+    mark: int,
+    known: NDArray[np.int64],
+    batches: Iterator[pa.RecordBatch],
+    progress: Progress | None,
+) -> Exported:
+    """Write what is not known there, batch by batch."""
+    done = Exported(watermark=mark)
+    seen = 0
+    for batch in batches:
+        arrivals = batch.column(ARRIVAL).to_numpy()
+        missing = np.isin(arrivals, known, invert=True)
+        if missing.any():
+            moved = max(done.watermark, int(arrivals[-1]))
+            warehouse.write(table, batch.filter(pa.array(missing)), before=done.watermark, watermark=moved)
+            done.rows += int(missing.sum())
+            done.late += int((missing & (arrivals <= mark)).sum())
+            done.watermark = moved
+        seen += batch.num_rows
+        if progress:
+            progress(seen, None)
+    return done
+
+
+def _batches(read: Read, batch_size: int, after: int, until: int) -> Iterator[pa.RecordBatch]:
+    """The rows after one number up to another. The log is read anew for each batch: a reading that lasts for hours
+    would keep it from being tidied."""
+    while (batch := _first(read, batch_size, after)) is not None:
+        arrivals = batch.column(ARRIVAL).to_numpy()
+        wanted = batch.slice(0, int(np.searchsorted(arrivals, until, side="right")))
+        if wanted.num_rows:
+            yield wanted
+        if wanted.num_rows < batch.num_rows:
+            return
+        after = int(arrivals[-1])
+
+
+def _first(read: Read, size: int, after: int) -> pa.RecordBatch | None:
+    with closing(read(size, after)) as batches:  # type: ignore[type-var] # a generator
+        return next(batches, None)
+
+
+def _holds(read: Read, arrival: int) -> bool:
+    """Whether the log has a row with this number."""
+    batch = _first(read, 1, arrival - 1)
+    return batch is not None and batch.column(ARRIVAL)[0].as_py() == arrival
+
+
+def _known(warehouse: Warehouse, table: str, mark: int, recheck_us: int) -> NDArray[np.int64]:
+    """The numbers that the table has of the stretch that is looked at again."""
+    if not mark or not recheck_us:
+        return np.empty(0, np.int64)
+    found = [array.to_numpy() for array in warehouse.arrivals(table, max(0, mark - recheck_us))]
+    return np.concatenate([np.empty(0, np.int64), *found])

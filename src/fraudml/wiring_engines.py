@@ -1,0 +1,62 @@
+"""URLs of engines that compute over history, and of warehouses, to their adapters: a part of ``wiring``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fraudml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fraudml.decisions.warehouse import Warehouse
+    from fraudml.features.stores import OfflineStore
+    from fraudml.settings import Settings
+
+
+def offline_server(settings: Settings, url: str) -> OfflineStore:
+    """The offline store that a URL names; nothing heavy is imported for the others."""
+    name = "FRAUDML_OFFLINE_URL"
+    match url.partition(":")[0].lower():
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            from fraudml.adapters.connections import postgres_session
+
+            connect = postgres_session.connector(url, name)
+            from fraudml.adapters.offline.postgres import PostgresOfflineStore
+
+            return PostgresOfflineStore(connect)
+        case "spark" | "sc" | "k8s" | "yarn":
+            from fraudml.adapters.connections import spark
+
+            scratch = settings.home / "tmp"
+            session = spark.session(url, scratch, settings.memory_limit)
+            from fraudml.adapters.offline.spark import SparkOfflineStore
+
+            return SparkOfflineStore(session, settings.spark_directory or scratch, owned=True)
+        case "snowflake":
+            from fraudml.adapters.connections.snowflake import SnowflakeSession
+            from fraudml.adapters.offline.snowflake import SnowflakeOfflineStore
+
+            return SnowflakeOfflineStore(SnowflakeSession(url, name))
+        case "bigquery":
+            from fraudml.adapters.connections.bigquery import BigQuerySession
+            from fraudml.adapters.offline.bigquery import BigQueryOfflineStore
+
+            return BigQueryOfflineStore(BigQuerySession(url, name))
+    raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """The warehouse that decisions are exported to, connected."""
+    name = "FRAUDML_WAREHOUSE_URL"
+    url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()
+    match url.partition(":")[0].lower():
+        case "snowflake":
+            from fraudml.adapters.connections.snowflake import SnowflakeSession
+            from fraudml.adapters.warehouse.snowflake import SnowflakeWarehouse
+
+            return SnowflakeWarehouse(SnowflakeSession(url, name))
+        case "bigquery":
+            from fraudml.adapters.connections.bigquery import BigQuerySession
+            from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
+
+            return BigQueryWarehouse(BigQuerySession(url, name))
+    raise ConfigError(f"set {name} to a URL that starts with snowflake: or bigquery:")
