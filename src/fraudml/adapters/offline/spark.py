@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from fraudml.adapters.offline._shared import BARE, EMPTY, PUT_BEFORE, entity_names, label_table, result_schema
 from fraudml.adapters.offline._spark_errors import spark_errors
-from fraudml.adapters.offline._spark_files import open_files
+from fraudml.adapters.offline._spark_files import is_connect, open_files
 from fraudml.adapters.offline._spark_score import write_decisions
 from fraudml.adapters.offline._spark_vectors import SparkVectors, input_columns, vectors_of
-from fraudml.errors import OfflineStoreError, TrainingError
+from fraudml.errors import ConfigError, OfflineStoreError, TrainingError
 from fraudml.events.label import Label
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.events.source import Progress, gathered
@@ -153,6 +153,10 @@ class SparkOfflineStore:
 
     def vectors(self, feature_set: FeatureSet) -> SparkVectors:
         """Compute the model's inputs of all transactions and keep them with the cluster, for training there."""
+        if is_connect(self._session):
+            raise ConfigError(
+                "XGBoost cannot train over Spark Connect: name the cluster itself, or give --engine local"
+            )
         if not self._put_history().rows:
             raise TrainingError("there are no transactions in the period to train on")
         with spark_errors():
