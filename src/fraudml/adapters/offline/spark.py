@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -154,9 +155,7 @@ class SparkOfflineStore:
     def vectors(self, feature_set: FeatureSet) -> SparkVectors:
         """Compute the model's inputs of all transactions and keep them with the cluster, for training there."""
         if is_connect(self._session):
-            raise ConfigError(
-                "XGBoost cannot train over Spark Connect: name the cluster itself, or give --engine local"
-            )
+            raise ConfigError("XGBoost cannot train over Spark Connect: name the cluster, or give --engine local")
         if not self._put_history().rows:
             raise TrainingError("there are no transactions in the period to train on")
         with spark_errors():
@@ -165,15 +164,19 @@ class SparkOfflineStore:
         return SparkVectors(frame, input_columns(feature_set), self.stream)
 
     def close(self) -> None:
-        """Remove the temporary files, and stop the session if it is this store's own."""
+        """Remove the temporary files, and stop the session if it is this store's own.
+
+        It raises nothing: after a failure of Spark there may be nobody to ask, and that failure is what counts.
+        """
         if self._closed:
             return
         self._closed = True
-        with spark_errors():
+        with suppress(OfflineStoreError), spark_errors():
+            self._files.remove()
             for view in (self._seen, self._known, self._all):
                 self._session.catalog.dropTempView(view)
-            self._files.remove()
-            if self._owned:
+        if self._owned:
+            with suppress(OfflineStoreError), spark_errors():
                 self._session.stop()
 
     def _bound_views(self, feature_set: FeatureSet, since_us: int | None, until_us: int | None) -> None:
