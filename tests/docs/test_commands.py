@@ -12,7 +12,10 @@ from tests.docs.blocks import DOCS, PAGES, blocks, commands, page_name, words
 from tests.docs.terminal import DATABASE, REDIS, SMALL, WAREHOUSE, Terminal
 
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
-WITH_COMMANDS = [page for page in PAGES if blocks(page, "console", "bash")]
+OWN_TEST = (
+    DOCS / "howto" / "use-spark.md"
+)  # tests/docs/test_spark.py: it needs a Java, and a project with fewer features
+WITH_COMMANDS = [page for page in PAGES if blocks(page, "console", "bash") and page != OWN_TEST]
 
 
 @pytest.fixture(scope="module")

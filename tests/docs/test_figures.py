@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from fraudml.adapters.connections.spark import EXECUTOR_WITHIN_S
 from fraudml.adapters.log._checkpoint import PAGES
 from fraudml.adapters.log._connection import PAGES_UNTIL_COMMITS_HELP
+from fraudml.adapters.offline.spark import FILE_ROWS
 from fraudml.decisions import recent
 from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, REPLAY_AT_ONCE
 from fraudml.decisions.state import MISSED_LIMIT
@@ -19,6 +21,8 @@ from fraudml.service.problems import RETRY_AFTER_S
 from fraudml.service.refresh import ANSWER_S, FETCH_S
 from fraudml.service.server import GRACE_S
 from fraudml.settings import Settings
+from fraudml.training.families.xgboost import XGBoostFamily
+from fraudml.training.spark import HELD_BACK_ROWS, SAMPLE_ROWS
 from tests.docs.blocks import DOCS
 
 WORDS = {1.0: "every second", 2.0: "every two seconds"}
@@ -26,6 +30,7 @@ NUMBERS = {2: "two"}
 DURABILITY = "concepts/durability-and-idempotency.md"
 HOT_PATH = "concepts/hot-path.md"
 API = "reference/http-api.md"
+SPARK = "howto/use-spark.md"
 SAID = [
     (DURABILITY, f"asked again after a second, then after two, four and so on up to every {MOST_PROBE_S:g} seconds"),
     (DURABILITY, f"{REPLAY_AT_ONCE:,} decisions at a time"),
@@ -46,6 +51,13 @@ SAID = [
     (API, f"has {READY_WITHIN_S:g} seconds to answer"),
     ("reference/metrics.md", f"at most {MOST_TOGETHER}"),
     ("reference/metrics.md", f"at {MOST_JOURNALED:,} the journal is full"),
+    (SPARK, f"a first executor within {EXECUTOR_WITHIN_S:g} seconds"),
+    (SPARK, f"in pieces of {FILE_ROWS:,} rows"),
+    (SPARK, f"{HELD_BACK_ROWS:,} rows each"),
+    (SPARK, f"{SAMPLE_ROWS:,} rows |"),
+    (SPARK, f"{XGBoostFamily.defaults['genuine_per_fraud']:g} genuine transactions for each"),
+    (SPARK, f"limit of {XGBoostFamily.defaults['max_rows']:,} rows"),
+    ("reference/errors.md", f"gave no executor within {EXECUTOR_WITHIN_S:g} s"),
     ("reference/errors.md", f"`Retry-After: {RETRY_AFTER_S}`"),
 ]
 

@@ -139,7 +139,8 @@ def _connect(kind: type[SparkSession], address: str, options: dict[str, str]) ->
             f"Spark Connect needs more packages: pip install 'pyspark[connect]' ({_first_line(error)})"
         ) from None
     except Exception as error:  # gRPC's, or those of what Spark makes of them
-        raise OfflineStoreError(f"Spark Connect on {server} failed: {type(error).__name__}") from None
+        why = _first_line(error).replace(address, str(server))
+        raise OfflineStoreError(f"Spark Connect on {server} failed: {why}") from None
     return made
 
 

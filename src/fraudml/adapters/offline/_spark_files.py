@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -115,10 +115,15 @@ class ClusterFiles:
 
     def remove(self, name: str = "") -> None:
         """See :class:`Files`. Through Spark Connect, which has no way to remove files, they stay."""
-        context = getattr(self._session, "_sc", None)
-        if context is not None:
+        if not is_connect(self._session):
+            context: Any = self._session.sparkContext
             path = context._jvm.org.apache.hadoop.fs.Path(self.path(name))
             path.getFileSystem(context._jsc.hadoopConfiguration()).delete(path, True)
+
+
+def is_connect(session: SparkSession) -> bool:
+    """Whether a session speaks to a Spark Connect server, and so to no Java of its own."""
+    return ".connect." in f"{type(session).__module__}."
 
 
 def in_order(files: list[str]) -> list[str]:

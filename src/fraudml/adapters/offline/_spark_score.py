@@ -18,6 +18,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from fraudml.adapters.offline._spark_errors import quiet
+from fraudml.adapters.offline._spark_files import is_connect
 from fraudml.decisions import history
 from fraudml.errors import BundleError
 from fraudml.events.schema import IS_FRAUD, KNOWN_AT
@@ -88,9 +89,9 @@ def write_decisions(frame: DataFrame, bundle: Bundle, output: str, *, by_day: bo
         if by_day:
             # one task for each day, or for a part of one that is large
             days = decided.withColumn(DAY, decided["event_time"].cast("date")).hint("rebalance", DAY)
-            days.sortWithinPartitions(DAY, "event_time").write.partitionBy(DAY).parquet(draft)
+            days.sortWithinPartitions(DAY, "event_time").write.mode("overwrite").partitionBy(DAY).parquet(draft)
         else:
-            decided.write.parquet(draft)
+            decided.write.mode("overwrite").parquet(draft)
         found = frame.sparkSession.read.schema(fields).parquet(draft).groupBy("action").count()
         return {row["action"]: row["count"] for row in found.toLocalIterator()}
 
@@ -100,12 +101,20 @@ def published(session: SparkSession, output: str) -> Iterator[str]:
     """A place beside ``output`` to write to, which becomes ``output`` when the block ends well.
 
     What was at ``output`` is replaced. On HDFS and this machine's disks that is a change of names; an object store
-    copies, and there only the file ``_SUCCESS``, which comes last, says that everything is there.
+    copies, and there only the file ``_SUCCESS``, which comes last, says that everything is there. So it is with a URI
+    over Spark Connect, which has no way to rename: Spark writes to ``output`` itself.
     """
     draft = f"{output.rstrip('/')}.part-{uuid4().hex[:8]}"
-    files = _ThisMachine() if "://" not in output else _Hadoop(session)
+    if "://" not in output:
+        files: _ThisMachine | _Hadoop = _ThisMachine()
+        place = Path(draft).resolve().as_uri()
+    elif is_connect(session):
+        yield output
+        return
+    else:
+        files, place = _Hadoop(session), draft
     try:
-        yield Path(draft).resolve().as_uri() if isinstance(files, _ThisMachine) else draft
+        yield place
         files.move(draft, output)
     finally:
         files.remove(draft)

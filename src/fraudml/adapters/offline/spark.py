@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -18,10 +19,10 @@ import pyarrow as pa
 
 from fraudml.adapters.offline._shared import BARE, EMPTY, PUT_BEFORE, entity_names, label_table, result_schema
 from fraudml.adapters.offline._spark_errors import spark_errors
-from fraudml.adapters.offline._spark_files import open_files
+from fraudml.adapters.offline._spark_files import is_connect, open_files
 from fraudml.adapters.offline._spark_score import write_decisions
 from fraudml.adapters.offline._spark_vectors import SparkVectors, input_columns, vectors_of
-from fraudml.errors import OfflineStoreError, TrainingError
+from fraudml.errors import ConfigError, OfflineStoreError, TrainingError
 from fraudml.events.label import Label
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.events.source import Progress, gathered
@@ -153,6 +154,8 @@ class SparkOfflineStore:
 
     def vectors(self, feature_set: FeatureSet) -> SparkVectors:
         """Compute the model's inputs of all transactions and keep them with the cluster, for training there."""
+        if is_connect(self._session):
+            raise ConfigError("XGBoost cannot train over Spark Connect: name the cluster, or give --engine local")
         if not self._put_history().rows:
             raise TrainingError("there are no transactions in the period to train on")
         with spark_errors():
@@ -161,15 +164,19 @@ class SparkOfflineStore:
         return SparkVectors(frame, input_columns(feature_set), self.stream)
 
     def close(self) -> None:
-        """Remove the temporary files, and stop the session if it is this store's own."""
+        """Remove the temporary files, and stop the session if it is this store's own.
+
+        It raises nothing: after a failure of Spark there may be nobody to ask, and that failure is what counts.
+        """
         if self._closed:
             return
         self._closed = True
-        with spark_errors():
+        with suppress(OfflineStoreError), spark_errors():
+            self._files.remove()
             for view in (self._seen, self._known, self._all):
                 self._session.catalog.dropTempView(view)
-            self._files.remove()
-            if self._owned:
+        if self._owned:
+            with suppress(OfflineStoreError), spark_errors():
                 self._session.stop()
 
     def _bound_views(self, feature_set: FeatureSet, since_us: int | None, until_us: int | None) -> None:
