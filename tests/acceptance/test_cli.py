@@ -72,6 +72,10 @@ def test_all_commands_are_there() -> None:
         "simulate",
         "demo",
         "bench",
+        "db",
+        "doctor",
+        "migrate",
+        "warehouse",
     }
 
 

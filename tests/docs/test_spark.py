@@ -1,9 +1,8 @@
-"""The commands of the page on Spark, in a project of few features: planning a query of seventy takes Spark minutes here."""
+"""The commands of the page on Spark, in a project of few features: planning a query of seventy takes Spark minutes."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -59,4 +58,4 @@ def test_the_commands_work_and_give_what_duckdb_gives(tmp_path: Path, monkeypatc
         there = pq.read_table(directory / name).select(here.column_names)
         order = [("event_time", "ascending"), ("transaction_id", "ascending")]
         assert there.sort_by(order).cast(here.schema).equals(here), name
-    assert os.listdir(directory / ".fraudml" / "tmp") == ["spark.log"]
+    assert [path.name for path in (directory / ".fraudml" / "tmp").iterdir()] == ["spark.log"]

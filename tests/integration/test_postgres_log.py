@@ -208,10 +208,10 @@ def test_no_error_and_no_journal_names_a_password(postgres_url: str, tmp_path: P
         wiring.decision_log(Settings(database_url="postgresql://me:other-secret@[::1/x"), SCHEMA)
     assert "other-secret" not in str(refused.value)
     for url in (postgres_url, wrong, postgres_url + "?application_name=x", postgres_url + "2"):
-        journal = wiring.journal(Settings(database_url=url, home=tmp_path), SCHEMA)
+        journal, _ = wiring.journals(Settings(database_url=url, home=tmp_path), SCHEMA)
         journal.append([decision(transaction(1), 1)])
         journal.close()
-    assert len([*(tmp_path / "journal").iterdir()]) == 2  # one for each database, whatever the password
+    assert len([*(tmp_path / "journal").glob("*.journal")]) == 2  # one for each database, whatever the password
     assert "other-secret" not in repr(engine(wrong)) + repr(Settings(database_url=wrong))
 
 

@@ -26,8 +26,8 @@ PARAMETERS = {
     "tcp_user_timeout": "25000",
     "client_encoding": "UTF8",
 }
-# The last one: a server, or a role, may be set to answer before a commit is on its disk; what was answered must survive a
-# crash of the server. Stricter values (remote_apply) stay, and a later change of the server's does not count here.
+# The last one: a server, or a role, may be set to answer before a commit is on its disk; what was answered must survive
+# a crash of the server. Stricter values (remote_apply) stay, and a later change of the server's does not count here.
 SESSION = """
 SET statement_timeout = '10s';
 SET tcp_keepalives_idle = 10;
