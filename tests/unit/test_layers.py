@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "fraudml"
 
 CORE = {"events", "features", "models", "decisions"}
-FRONT = {"wiring", "sharing", "project", "settings", "monitoring", "decisions", "events"}
+FRONT = {"wiring", "project", "settings", "monitoring", "decisions", "events"}
 
 # Unit -> the other units it may import. Everyone may import `errors`. An adapter role is a unit of its own.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,16 +34,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": set(),
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
-    "wiring": {"wiring_sources", "wiring_engines", "project", "settings", "adapters.*"} | CORE,
-    "sharing": {"wiring", "settings", "adapters.*"} | CORE,
-    "backends": {"wiring", "settings", "adapters.*"} | CORE,
-    "wiring_sources": {"settings", "adapters.*"} | CORE,  # a part of wiring
-    "wiring_engines": {"settings", "adapters.*"} | CORE,  # another one
+    "wiring": {"project", "settings", "adapters.*"} | CORE,
     "service": FRONT,
     "worker": FRONT,
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
     # `serve` starts.
-    "cli": FRONT | {"service", "backends", "training", "operations", "simulation", "inference", "features", "models"},
+    "cli": FRONT | {"service", "training", "operations", "simulation", "inference", "features", "models"},
     "inference": {"events", "features"},
     "fraudml": set(),
     "__main__": {"cli"},

@@ -47,9 +47,9 @@ def doctor(
     Nothing is changed: what has to be tried is undone. Exit code 0: well, maybe with warnings; 1: warnings, with
     --strict; 2: something does not work.
     """
-    from fraudml.backends import load
     from fraudml.operations.doctor.findings import Status, examine
     from fraudml.operations.doctor.tiers import tier
+    from fraudml.wiring.backends import load
 
     current = settings()
     load(current)
@@ -74,9 +74,9 @@ def doctor(
 
 def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Check]:
     """All that there is to look at."""
-    from fraudml import backends
     from fraudml.operations.doctor import places, servers, tiers
     from fraudml.operations.doctor.findings import Check
+    from fraudml.wiring import backends
 
     def log() -> Iterator[Finding]:
         facts = backends.log(current, timeout_s, time.time)
@@ -112,8 +112,8 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
 
 
 def _chosen(current: Settings) -> Chosen:
-    from fraudml.backends import kind
     from fraudml.operations.doctor.tiers import Chosen
+    from fraudml.wiring.backends import kind
 
     def of(url: SecretStr | None) -> str | None:
         return None if url is None else kind(url.get_secret_value())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import closing
 
-from fraudml import sharing, wiring
+from fraudml import wiring
 from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.refill import Refiller
@@ -34,8 +34,8 @@ def build_state(
     writer = log.claim(shared=store.shared)
     journal, left = wiring.journals(settings, declared.schema)
     metrics = Metrics()
-    shared = sharing.shared_redis(settings)
-    recorder = Recorder(log, journal, sharing.recent_decisions(settings, declared.schema, shared, metrics.recent))
+    shared = wiring.shared_redis(settings)
+    recorder = Recorder(log, journal, wiring.recent_decisions(settings, declared.schema, shared, metrics.recent))
     recorder.replay()  # before state is rebuilt from the log
     for each in left:
         with closing(each):
@@ -44,7 +44,7 @@ def build_state(
     serving = models.load(models.named())
     bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
     spare_the_collector()
-    bank = sharing.token_bank(settings, shared)
+    bank = wiring.token_bank(settings, shared)
     deadline_s = settings.deadline_ms / 1_000
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     return ServiceState(

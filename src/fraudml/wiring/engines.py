@@ -1,7 +1,8 @@
-"""URLs of engines that compute over history, and of warehouses, to their adapters: a part of ``wiring``."""
+"""Engines that compute over history, and warehouses."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from fraudml.errors import ConfigError
@@ -12,7 +13,25 @@ if TYPE_CHECKING:
     from fraudml.settings import Settings
 
 
-def offline_server(settings: Settings, url: str) -> OfflineStore:
+def threads(settings: Settings) -> int:
+    """Threads for offline work: as set, or all cores this process may use."""
+    if settings.threads:
+        return settings.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def offline_store(settings: Settings) -> OfflineStore:
+    """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
+    if settings.offline_url is not None:
+        return _server(settings, settings.offline_url.get_secret_value())
+    from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
+
+    return DuckDBOfflineStore(
+        threads=threads(settings), memory_limit=settings.memory_limit, temp_directory=settings.home / "tmp"
+    )
+
+
+def _server(settings: Settings, url: str) -> OfflineStore:
     """The offline store that a URL names; nothing heavy is imported for the others."""
     name = "FRAUDML_OFFLINE_URL"
     match url.partition(":")[0].lower():
@@ -44,7 +63,7 @@ def offline_server(settings: Settings, url: str) -> OfflineStore:
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 
-def open_warehouse(settings: Settings) -> Warehouse:
+def warehouse(settings: Settings) -> Warehouse:
     """The warehouse that decisions are exported to, connected."""
     name = "FRAUDML_WAREHOUSE_URL"
     url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()

@@ -6,10 +6,10 @@ import platform
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from fraudml import wiring
 from fraudml.adapters.connections import postgres
 from fraudml.events.schema import Schema
 from fraudml.settings import Settings
+from fraudml.wiring.log import names
 
 if TYPE_CHECKING:
     from fraudml.adapters.connections.shared_redis import SharedRedis
@@ -36,7 +36,7 @@ def recent_decisions(
         return None
     from fraudml.adapters.recent.redis import RedisRecentDecisions
 
-    place = namespace(settings, "recent", *wiring.names(schema))
+    place = namespace(settings, "recent", *names(schema))
     return RedisRecentDecisions(
         shared, place, ttl_s=settings.recent_ttl_s, most=settings.recent_size, on_outcome=on_outcome
     )

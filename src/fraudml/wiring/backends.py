@@ -11,6 +11,8 @@ from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.errors import MissingExtra, OnlineStoreError
 from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
+from fraudml.wiring.log import database
+from fraudml.wiring.online import online_store
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
 
@@ -60,9 +62,7 @@ def log(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
 
 def tables(settings: Settings) -> Tables:
     """The tables that the decision log's database has; raises ``DecisionLogError`` for those of a newer fraudml."""
-    from fraudml import wiring
-
-    return wiring.database(settings).tables
+    return database(settings).tables
 
 
 def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
@@ -78,10 +78,8 @@ def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
 
 def history_missing(settings: Settings, feature_set: FeatureSet) -> bool | None:
     """Whether online state in Redis lacks history; ``None`` where that cannot be told."""
-    from fraudml import wiring
-
     try:
-        return wiring.online_store(settings, feature_set).lost()
+        return online_store(settings, feature_set).lost()
     except OnlineStoreError:  # what is wrong with Redis has been said
         return None
 

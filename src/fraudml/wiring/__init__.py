@@ -1,0 +1,41 @@
+"""Settings to adapters, by name: the one place that knows which technology stands behind a port.
+
+A module for each part of an installation. Drivers are imported when their backend is asked for.
+"""
+
+from fraudml.wiring.engines import offline_store, threads, warehouse
+from fraudml.wiring.log import Database, database, decision_log, journals, keys, upgrade_database
+from fraudml.wiring.models import MOST_CODES, ModelSource, champion, model_source, prediction_cache, registry
+from fraudml.wiring.online import lateness_us, online_store, reach_us
+from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
+from fraudml.wiring.sources import History, card_hasher, history, label_purity, profile, source
+
+__all__ = [
+    "MOST_CODES",
+    "Database",
+    "History",
+    "ModelSource",
+    "card_hasher",
+    "champion",
+    "database",
+    "decision_log",
+    "history",
+    "journals",
+    "keys",
+    "label_purity",
+    "lateness_us",
+    "model_source",
+    "offline_store",
+    "online_store",
+    "prediction_cache",
+    "profile",
+    "reach_us",
+    "recent_decisions",
+    "registry",
+    "shared_redis",
+    "source",
+    "threads",
+    "token_bank",
+    "upgrade_database",
+    "warehouse",
+]
