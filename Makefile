@@ -49,8 +49,8 @@ soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, then ten minut
 	FRAUDML_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration/test_kill.py
 	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 BENCH_RESOLUTION=5min $(BIN)/python -m benchmarks serving
 
-parity: $(VENV)/.dev-stamp ## every value of the Handbook's first 200,000 rows, DuckDB against PostgreSQL
-	FRAUDML_TEST_HANDBOOK_ROWS=200000 $(BIN)/python -m pytest tests/parity/test_handbook.py
+parity: $(VENV)/.dev-stamp ## every value of the Handbook's first 200,000 rows, in every backend (minutes)
+	FRAUDML_TEST_HANDBOOK_ROWS=200000 $(BIN)/python -m pytest -v --durations=0 tests/parity/test_handbook.py
 
 lock: $(BIN)/python ## solve the dependencies again and rewrite requirements/*.txt
 	VENV=$(VENV) scripts/lock
