@@ -222,8 +222,6 @@ def test_a_snowflake_that_cannot_be_reached() -> None:
     told(error)
 
 
-# a thread of the connector tries to end the query, and fails like the query
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_snowflake_that_goes_away() -> None:
     server = SnowflakeServer()
     try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +36,7 @@ NUMBERS = {"port", "login_timeout", "network_timeout"}
 OPTIONS: dict[str, Any] = {
     "application": "fraudml",
     "login_timeout": 30,
-    "network_timeout": 120,  # of one request, retries included; a query that takes longer is asked after again
+    "network_timeout": 3_600,  # of one statement, retries included: the driver cancels what takes longer
     "client_session_keep_alive": True,
     "session_parameters": {
         "QUERY_TAG": "fraudml",
@@ -80,8 +80,16 @@ class SnowflakeSession:
         except ImportError:
             raise MissingExtra("snowflake") from None
         arguments = OPTIONS | parameters(url, setting)
+
+        class Connection(snowflake.connector.SnowflakeConnection):
+            def _cancel_query(self, sql: str, request_id: UUID) -> dict[str, bool | None]:
+                """Called in a thread of the driver's: of a network that fails the statement itself tells."""
+                with suppress(snowflake.connector.Error):
+                    return super()._cancel_query(sql, request_id)
+                return {}
+
         self._setting = setting
-        self.connect: Callable[[], Any] = lambda: snowflake.connector.connect(**arguments)
+        self.connect: Callable[[], Any] = lambda: Connection(**arguments)
         self._connection: Any = None
         self._stage = f"fraudml_{uuid4().hex}"
         self._loads = count()
