@@ -251,10 +251,10 @@ def test_what_cannot_be_kept_in_the_middle_of_a_batch_is_503_for_each(
     def has_t500(decisions: Sequence[Decision]) -> bool:
         return any(decision.transaction.transaction_id == "t500" for decision in decisions)
 
-    def gone(decisions: Sequence[Decision]) -> None:
+    def gone(decisions: Sequence[Decision]) -> Sequence[Decision]:
         if has_t500(decisions):
             raise DecisionLogError("gone")
-        to_log(decisions)
+        return to_log(decisions)
 
     def full_twice(decisions: Sequence[Decision]) -> None:
         if has_t500(decisions) and next(refusals):
