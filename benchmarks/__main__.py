@@ -16,6 +16,7 @@ NAMES = {
     "scoring": "Scoring a file",
     "online": "In-process online store",
     "redis_store": "Online store in Redis",
+    "materialize": "Loading features into Redis",
     "log": "Decision log: PostgreSQL and SQLite",
     "serving": "Serving",
     "backends": "Serving on PostgreSQL and Redis",

@@ -141,7 +141,8 @@ def materialize(
         output.result({"events": events, "rebuilt": was_lost, "entities": held["entities"]})
         return
     what = "loaded" if was_lost else "of decisions without history looked at again; the rest is there already"
-    output.remarks.print(f"{events:,} events {what}; the store holds {held['entities']:,} entities.")
+    about = "about " if held.get("estimated") else ""
+    output.remarks.print(f"{events:,} events {what}; the store holds {about}{held['entities']:,} entities.")
 
 
 def _show(report: AuditReport) -> None:
