@@ -44,8 +44,8 @@ def run() -> str:
         ["memory of Redis", f"{memory:.2f} GiB"],
     ]
     told = (
-        f"{CUSTOMERS:,} customers with {EACH} transactions each at {TERMINALS:,} terminals within {DAYS} days, 12 exact "
-        "windows for both. Redis is on the same cores."
+        f"{CUSTOMERS:,} customers with {EACH} transactions each at {TERMINALS:,} terminals within {DAYS} days, 12 exact"
+        " windows for both. Redis is on the same cores."
     )
     return f"{told}\n\n{common.table(['what', 'measured'], rows)}"
 
