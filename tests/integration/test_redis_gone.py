@@ -36,7 +36,7 @@ def guard(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guar
     monkeypatch.setattr(guard_module, "MOST_S", 60.0)
     now = [0.0]
     made = guarded(server.url, TIMEOUT_MS)
-    made._clock = lambda: now[0]
+    made._circuit.clock = lambda: now[0]
     made.now = now  # type: ignore[attr-defined]
     yield made
     made.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 
 from fraudml.adapters.connections import redis
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
-from fraudml.adapters.online.redis import RedisOnlineStore, load
+from fraudml.adapters.online.redis import RedisOnlineStore, link, load
 from fraudml.decisions import rebuild
 from fraudml.decisions.model import Model
-from fraudml.decisions.rebuild import bring_up
+from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.record import Decision, Degradation
 from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
@@ -43,6 +44,9 @@ class World:
         self.scorer = Scorer(Model(bundle()), self.store, self.log)
         self.decided: list[Transaction] = []
 
+    def close(self) -> None:
+        self.log.close()
+
     def another_store(self, **options: Any) -> RedisOnlineStore:
         connect = redis.connector(options.pop("url", self.server.url), TIMEOUT_MS)
         return RedisOnlineStore(FEATURES, connect, timeout_ms=TIMEOUT_MS, **options)
@@ -53,6 +57,10 @@ class World:
         found = self.scorer.score(batch)
         assert all(isinstance(each, Decision) for each in found)
         return [each for each in found if isinstance(each, Decision)]
+
+    def look(self, history: ReadHistory = lambda: iter(())) -> None:
+        """What a service's thread does every two seconds."""
+        Refiller(self.store, self.log, history, DAY_US).check()
 
     def check_all(self, labels: list[Label] | None = None) -> None:
         """A further transaction sees each one decided so far."""
@@ -69,13 +77,8 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(rebuild, "COMMIT_S", 0.0)  # nobody commits late here
-    server = RedisServer()
-    try:
-        world = World(tmp_path, server)
+    with closing(RedisServer()) as server, closing(World(tmp_path, server)) as world:
         yield world
-        world.log.close()
-    finally:
-        server.close()
 
 
 def is_degraded(decisions: list[Decision]) -> bool:
@@ -93,7 +96,7 @@ def test_a_server_that_was_killed_costs_history_until_it_is_loaded_again(world: 
     world.server.process.start()  # empty: it keeps nothing on disk
     assert is_degraded(world.score(5))  # the next call reaches it; history is missing
     assert world.store.lost()
-    Refiller(world.store, world.log, lambda: iter(())).check()
+    world.look()
     assert not world.store.lost()
     assert not is_degraded(world.score(6))
     world.check_all()
@@ -106,8 +109,29 @@ def test_a_server_that_hangs_costs_a_deadline_and_nothing_else(world: World) -> 
         began = time.monotonic()
         assert is_degraded(world.score(number))
         assert time.monotonic() - began < TIMEOUT_MS / 1_000 + SLOW_S
+    began = time.monotonic()
+    for number in range(10, 60):
+        assert is_degraded(world.score(number))
+    assert time.monotonic() - began < TIMEOUT_MS / 1_000 + SLOW_S  # all of them
     world.server.process.send(signal.SIGCONT)
-    assert not is_degraded(world.score(5))  # what was sent before it hung may have been added: it counts once
+    world.look()
+    assert not is_degraded(world.score(100))  # what was sent before it hung may have been added: it counts once
+    world.check_all()
+
+
+def test_decisions_find_out_by_themselves_that_a_server_hangs_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "LEFT_ALONE_S", (0.001, 0.001))
+    world.score(1, 2)
+    world.server.process.send(signal.SIGSTOP)
+    assert is_degraded(world.score(3))
+    world.server.process.send(signal.SIGCONT)
+    with world.server.client() as client:
+        assert client.ping()
+    numbers = iter(range(4, 1_000))
+    while is_degraded(world.score(next(numbers))):
+        pass
     world.check_all()
 
 
@@ -119,6 +143,7 @@ def test_what_a_hanging_server_was_sent_and_then_carries_out_is_added_once(world
     world.server.process.send(signal.SIGCONT)
     with world.server.client() as client:  # it has now carried out all that it was sent
         assert client.ping()
+    world.look()
     decision = world.score(4)[0]
     assert decision.features()[2:4].tolist() == [3, 3_000]  # n_1d and sum_1d
     world.check_all()
@@ -129,7 +154,7 @@ def test_a_server_emptied_between_two_batches_is_noticed_by_the_next(world: Worl
     with world.server.client() as client:
         client.flushall()
     assert is_degraded(world.score(2))
-    Refiller(world.store, world.log, lambda: iter(())).check()
+    world.look()
     assert not is_degraded(world.score(3))
     world.check_all()
 
@@ -141,7 +166,7 @@ def test_decisions_go_on_while_another_process_loads(world: World) -> None:
     assert is_degraded(world.score(40))
     loading = world.another_store()
     assert loading.claim_load()
-    Refiller(world.store, world.log, lambda: iter(())).check()  # this process does not: another one does
+    world.look()  # this process does not: another one does
     for number, batch in enumerate(world.log.replay(batch_size=7)):
         loading.load(batch)
         assert is_degraded(world.score(41 + number))
@@ -162,7 +187,7 @@ def test_a_load_that_the_server_lost_half_of_is_not_taken_for_complete(world: Wo
     with pytest.raises(StateLost, match="from its begin"):
         world.store.loaded()
     assert world.store.lost()
-    Refiller(world.store, world.log, lambda: iter(())).check()
+    world.look()
     world.check_all()
 
 
@@ -177,7 +202,7 @@ def test_a_load_that_fails_is_begun_again_by_the_same_process(world: World, monk
     with pytest.raises(OnlineStoreError):
         world.store.load(history[0])
     world.server.process.send(signal.SIGCONT)
-    Refiller(world.store, world.log, lambda: iter(())).check()
+    world.look()
     assert not world.store.lost()
     world.check_all()
 
@@ -245,5 +270,6 @@ def test_labels_are_kept_for_a_server_that_is_gone(world: World) -> None:
     world.server.process.send(signal.SIGSTOP)
     world.scorer.add_labels([label])
     world.server.process.send(signal.SIGCONT)
+    world.look()
     assert not is_degraded(world.score(3))
     world.check_all([label])

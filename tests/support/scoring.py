@@ -109,6 +109,12 @@ class ReferenceStore:
     def loaded(self) -> None:
         self._check()
 
+    def behind(self) -> int | None:
+        return None
+
+    def confirm(self, arrival: int) -> None:
+        self._check()
+
     def set_mark(self, text: str) -> None:
         self._check()
 

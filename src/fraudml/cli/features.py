@@ -124,15 +124,16 @@ def materialize(
         raise ConfigError("features in this process's memory are built by `fraudml serve`; set FRAUDML_REDIS_URL first")
     log = wiring.decision_log(current, declared.schema)
     past = wiring.history(current, declared, history, rejects_path(current, "materialize"))
+    reach_us = wiring.reach_us(current, declared)
     try:
         was_lost = store.lost()
         if was_lost and not store.claim_load():
             raise ConfigError("another process loads the store just now; try again when it has ended")
         with output.steps(quiet=as_json) as steps, steps.step("Load", unit="events") as progress:
             if was_lost:
-                events = rebuild.rebuild(store, log, past.read(), progress)
+                events = rebuild.bring_back(store, log, past.read, reach_us, progress)
             else:
-                events = rebuild.catch_up(store, log, wiring.reach_us(current, declared))
+                events = rebuild.catch_up(store, log, reach_us)
         held = store.stats()
     finally:
         log.close()

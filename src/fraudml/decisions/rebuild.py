@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 
 import msgspec
 import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
 from fraudml.errors import StateLost
+from fraudml.events.label import Label
 from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
 from fraudml.features.stores import OnlineStore
 
 COMMIT_S = 2.0  # a decision is committed so soon after its transaction went into state, or it is degraded
 LABELS_US = 86_400_000_000
+OVERLAP_US = 60_000_000  # loaded once more: clocks differ, and a call of the log takes its time
+LABELS_AT_ONCE = 2_000
 
 # Reads what is in no decision log: the history that a service is started with.
 ReadHistory = Callable[[], Iterable[pa.RecordBatch]]
@@ -35,9 +39,28 @@ def bring_up(
     if not store.lost():
         catch_up(store, log, reach_us)
     elif store.claim_load():
-        rebuild(store, log, history(), progress)
+        bring_back(store, log, history, reach_us, progress)
     else:
         logger.warning("another process loads the history of the online store; until then decisions go without")
+
+
+def bring_back(
+    store: OnlineStore, log: DecisionLog, history: ReadHistory, reach_us: int, progress: Progress | None = None
+) -> int:
+    """Load what is missing in a store that this process has claimed: all of history, or the last events from the log.
+
+    Returns the number of events loaded.
+    """
+    since = store.behind()
+    if since is None:
+        return rebuild(store, log, history(), progress, reach_us=reach_us)
+    began_us = time.time_ns() // 1_000
+    given = catch_up(store, log, reach_us)  # what was kept for the store, and given to it late, is lost as well
+    _wait_for_commits(began_us)
+    given += _load(store, log.replay(after=since - OVERLAP_US))
+    _add_labels(store, log.labels(after=since - OVERLAP_US))
+    store.loaded()
+    return given
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -48,15 +71,22 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def rebuild(
-    store: OnlineStore, log: DecisionLog, history: Iterable[pa.RecordBatch], progress: Progress | None = None
+    store: OnlineStore,
+    log: DecisionLog,
+    history: Iterable[pa.RecordBatch],
+    progress: Progress | None = None,
+    *,
+    reach_us: int | None = None,
 ) -> int:
     """Fold history, then the log, into a store; returns the number of events, those loaded before included.
 
     Of a shared store a process that was interrupted may have loaded some: what comes before the store's mark is left
     out, as long as ``history`` has the same rows in the same order. Others add what they decide meanwhile. What they
     had added before the store was emptied, and committed only after the log was read here, is read once more.
+    ``reach_us``: see :func:`bring_up`; what was decided before that is not read for a shared store, which forgets it.
     """
     began = time.time_ns() // 1_000
+    oldest = began - reach_us if store.shared and reach_us is not None else 0
     mark = _mark_of(store)
     done = 0
 
@@ -76,14 +106,15 @@ def rebuild(
             load(is_new(batch), Mark(rows))
         else:
             done += batch.num_rows
-    for batch in log.replay(after=mark.arrival):
+    for batch in log.replay(after=max(mark.arrival, oldest)):
         newest = batch.column(TRANSACTION_ID)[-1].as_py()
         load(batch, Mark(rows, log.decision(newest).arrival))
-    for batch in _late_commits(store, log, began):
-        store.load(batch)
-    with suppress(StateLost):  # a shared store says so until the next line
-        store.add_labels(list(log.later_labels()))
+    if store.shared:
+        _wait_for_commits(began)
+        _load(store, log.replay(after=began - OVERLAP_US))
+    _add_labels(store, log.labels(after=oldest) if oldest > 0 else log.later_labels())
     store.loaded()
+    store.confirm(began)
     return done
 
 
@@ -99,19 +130,29 @@ def catch_up(store: OnlineStore, log: DecisionLog, reach_us: int) -> int:
     Returns the number of events given.
     """
     now_us = time.time_ns() // 1_000
-    given = 0
-    for batch in log.replay(after=now_us - reach_us, blind=True):
-        store.load(batch)
-        given += batch.num_rows
-    store.add_labels(list(log.labels(after=now_us - LABELS_US)))
+    given = _load(store, log.replay(after=now_us - reach_us, blind=True))
+    _add_labels(store, log.labels(after=now_us - LABELS_US))
     return given
 
 
-def _late_commits(store: OnlineStore, log: DecisionLog, began_us: int) -> Iterator[pa.RecordBatch]:
-    if not store.shared:
-        return
+def _load(store: OnlineStore, batches: Iterable[pa.RecordBatch]) -> int:
+    number = 0
+    for batch in batches:
+        store.load(batch)
+        number += batch.num_rows
+    return number
+
+
+def _add_labels(store: OnlineStore, labels: Iterable[Label]) -> None:
+    waiting = iter(labels)
+    while some := list(islice(waiting, LABELS_AT_ONCE)):
+        with suppress(StateLost):  # a shared store says so until all is loaded
+            store.add_labels(some)
+
+
+def _wait_for_commits(began_us: int) -> None:
+    """What was in flight when a shared store lost events is in the log afterwards."""
     time.sleep(max(0.0, COMMIT_S - (time.time_ns() // 1_000 - began_us) / 1e6))
-    yield from log.replay(after=began_us - 60_000_000)
 
 
 class NotLogged:

@@ -1,12 +1,14 @@
-"""Loads the history of a shared online store again after it was emptied, while decisions go on without it."""
+"""Loads what a shared online store has lost, all history or the last events, while decisions go on without it."""
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.rebuild import ReadHistory, rebuild
+from fraudml.decisions.rebuild import ReadHistory, bring_back
 from fraudml.errors import FraudmlError
 from fraudml.features.stores import OnlineStore
 
@@ -17,14 +19,25 @@ logger = logging.getLogger(__name__)
 
 
 class Refiller:
-    """Looks now and then whether a shared store lost its state, in a thread of its own. One process at a time loads."""
+    """Looks now and then whether a shared store lost events, in a thread of its own. One process at a time loads.
+
+    While nothing is missing it says so to the store, which keeps that beside its state. ``reach_us``: see
+    :func:`fraudml.decisions.rebuild.bring_up`.
+    """
 
     def __init__(
-        self, store: OnlineStore, log: DecisionLog, history: ReadHistory, *, every_s: float = LOOK_EVERY_S
+        self,
+        store: OnlineStore,
+        log: DecisionLog,
+        history: ReadHistory,
+        reach_us: int,
+        *,
+        every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._store = store
         self._log = log
         self._history = history
+        self._reach_us = reach_us
         self._every_s = every_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="state-refill", daemon=True)
@@ -42,15 +55,19 @@ class Refiller:
     def check(self) -> None:
         """Look once, and load what was lost unless another process does; raises nothing."""
         try:
-            if self._store.lost() and self._store.claim_load():
-                logger.warning("the online store was emptied; its history is loaded again")
-                events = rebuild(self._store, self._log, self._history())
-                logger.warning("the online store has its history again: %d events", events)
+            looked_us = time.time_ns() // 1_000
+            if not self._store.lost():
+                self._store.confirm(looked_us)
+            elif self._store.claim_load():
+                what = "all history" if self._store.behind() is None else "the last events"
+                logger.warning("the online store was emptied or restarted; %s: loaded again from now on", what)
+                events = bring_back(self._store, self._log, self._history, self._reach_us)
+                logger.warning("the online store is complete again: %d events were loaded", events)
         except FraudmlError as error:
-            logger.warning("the history of the online store is not loaded yet: %s", error)
+            logger.warning("what the online store lost is not loaded yet: %s", error)
         except Exception:  # a thread that ends would leave decisions without history for ever
             logger.exception("loading the history of the online store failed")
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._every_s):
+        while not self._stopping.wait(self._every_s * (0.75 + random.random() / 2)):  # noqa: S311 - not all at once
             self.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -14,6 +15,7 @@ from fraudml.features.stores import OnlineStore, StateRead
 
 MISSED_LIMIT = 1_000_000  # events remembered for a store that is gone, about 1 KB each
 GIVEN_AT_ONCE = 2_000
+GIVING_S = 0.25  # what a batch spends on giving, once that has taken as long: later ones give the rest
 
 _Event = TypeVar("_Event", Transaction, Label)
 
@@ -33,6 +35,7 @@ class OnlineState:
         self._missed: list[Transaction] = []
         self._missed_labels: list[Label] = []
         self._emptied = False
+        self._failing = False
         self.lost = 0
 
     @property
@@ -43,47 +46,70 @@ class OnlineState:
     def read_then_update(self, batch: Sequence[Transaction]) -> StateRead | None:
         """What the store reads for each transaction before adding it; ``None`` when that cannot be told."""
         try:
-            self._catch_up()
+            if not self._catch_up():
+                self._keep(self._missed, batch)  # behind those that came before
+                return None
             read = self._store.read_then_update(batch)
         except StateLost as error:
             self._note_loss(error)
             return None
         except OnlineStoreError as error:
-            self._keep(self._missed, batch, error)
+            self._note_failure(error)
+            self._keep(self._missed, batch)
             return None
-        self._emptied = False
+        if self._emptied or self._failing:
+            logger.warning("decisions are made with history again")
+            self._emptied = self._failing = False
         return read
 
     def add_labels(self, labels: Sequence[Label]) -> None:
         """Add label reports, now or as soon as the store works again."""
         try:
-            self._catch_up()
-            self._store.add_labels(labels)
+            if self._catch_up():
+                self._store.add_labels(labels)
+            else:
+                self._keep(self._missed_labels, labels)
         except StateLost as error:
             self._note_loss(error)
         except OnlineStoreError as error:
-            self._keep(self._missed_labels, labels, error)
+            self._note_failure(error)
+            self._keep(self._missed_labels, labels)
 
-    def _catch_up(self) -> None:
-        self._give(self._missed, self._store.read_then_update)
-        self._give(self._missed_labels, self._store.add_labels)
+    def _catch_up(self) -> bool:
+        """Give what the store has missed, or some of it; returns whether it has all of it now."""
+        until = time.monotonic() + GIVING_S
+        return self._give(self._missed, self._store.read_then_update, until) and self._give(
+            self._missed_labels, self._store.add_labels, until
+        )
 
-    def _give(self, missed: list[_Event], add: Callable[[list[_Event]], object]) -> None:
+    def _give(self, missed: list[_Event], add: Callable[[list[_Event]], object], until: float) -> bool:
         """Piece by piece: a store has a deadline for each call."""
-        while missed:
-            with suppress(StateLost):  # they are added all the same
-                add(missed[:GIVEN_AT_ONCE])
-            del missed[:GIVEN_AT_ONCE]
+        given = 0
+        while given < len(missed) and (not given or time.monotonic() < until):
+            try:
+                with suppress(StateLost):  # they are added all the same
+                    add(missed[given : given + GIVEN_AT_ONCE])
+            except OnlineStoreError:
+                del missed[:given]
+                raise
+            given += GIVEN_AT_ONCE
+        del missed[:given]
+        return not missed
 
     def _note_loss(self, error: StateLost) -> None:
         if not self._emptied:
             logger.error("decisions are made without history until it is loaded again: %s", error)
         self._emptied = True
 
-    def _keep(self, missed: list[_Event], events: Sequence[_Event], error: OnlineStoreError) -> None:
+    def _note_failure(self, error: OnlineStoreError) -> None:
+        if not self._failing:
+            logger.warning("the online store failed, events are kept for it until it works again: %s", error)
+        self._failing = True
+
+    def _keep(self, missed: list[_Event], events: Sequence[_Event]) -> None:
         kept = events[: MISSED_LIMIT - len(missed)]
         missed.extend(kept)
-        logger.warning("the online store failed, %d events are kept for it: %s", len(missed), error)
         if len(kept) < len(events):
+            if not self.lost:
+                logger.error("the online store missed too many events; restart to bring them back from the log")
             self.lost += len(events) - len(kept)
-            logger.error("the online store missed too many events: %s", "restart to bring them back from the log")

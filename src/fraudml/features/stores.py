@@ -90,11 +90,24 @@ class OnlineStore(Protocol):
         ...
 
     def lost(self) -> bool:
-        """Whether history has to be loaded: in a new store, and in a shared one that was emptied."""
+        """Whether events have to be loaded: in a new store, and in a shared one that was emptied or came back with
+        older data."""
         ...
 
     def claim_load(self) -> bool:
         """Become the one process that loads history, for some minutes from the last :meth:`load` on."""
+        ...
+
+    def behind(self) -> int | None:
+        """After :meth:`claim_load`: the number last confirmed of a store that came back with older data. Events with
+        greater arrival numbers have to be loaded, and no others. ``None`` where all history has to be loaded.
+        """
+        ...
+
+    def confirm(self, arrival: int) -> None:
+        """All events with arrival numbers up to this one that have been given to the store at all are there now. A
+        shared store keeps the number beside them, so it grows old with them; nothing happens while events are missing.
+        """
         ...
 
     def loaded(self) -> None:

@@ -42,7 +42,8 @@ def build_state(
             Recorder(log, each).replay()
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
     serving = models.load(models.named())
-    bring_up(store, log, history, wiring.reach_us(settings, declared), progress)
+    reach_us = wiring.reach_us(settings, declared)
+    bring_up(store, log, history, reach_us, progress)
     spare_the_collector()
     bank = wiring.token_bank(settings, shared)
     deadline_s = settings.deadline_ms / 1_000
@@ -56,7 +57,7 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
-        refiller=Refiller(store, log, history) if store.shared else None,
+        refiller=Refiller(store, log, history, reach_us) if store.shared else None,
         shared=shared,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )

@@ -112,7 +112,7 @@ def test_an_emptied_store_is_no_history_until_it_is_loaded_again(log: SqliteDeci
     assert blind.degraded == (Degradation.online_store,)
     assert scorer.degraded == (Degradation.online_store,)
     assert ids(store) == ["t3"]  # what is decided meanwhile is in state
-    refiller = Refiller(store, log, lambda: [])
+    refiller = Refiller(store, log, lambda: [], 365 * DAY_US)
     refiller.check()
     (seeing,) = scorer.score([transaction(4)])
     assert (seeing.degraded, scorer.degraded) == ((), ())
@@ -125,7 +125,7 @@ def test_an_emptied_store_is_no_history_until_it_is_loaded_again(log: SqliteDeci
 def test_only_one_process_loads(log: SqliteDecisionLog) -> None:
     store = SharedStore()
     store.claimed = True  # by another process
-    Refiller(store, log, lambda: []).check()
+    Refiller(store, log, lambda: [], 365 * DAY_US).check()
     assert store.lost()
 
 

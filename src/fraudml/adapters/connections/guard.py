@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fraudml.decisions.circuit import LEAST_S, MOST_S, Circuit
 from fraudml.errors import StoreError
-
-LEAST_S = 0.25  # how long it is left alone after a failure; each further one doubles that
-MOST_S = 10.0
 
 T = TypeVar("T")
 
@@ -23,8 +20,7 @@ logger = logging.getLogger(__name__)
 class Guard:
     """Calls a server through its client; a server that is gone or hangs costs one deadline, not one for every call.
 
-    After a failure nobody asks for a short time that grows and has jitter, so that many processes do not come back at
-    the same moment; then one call tries. Safe for use by several threads, which should share one guard of a server.
+    See :class:`Circuit`. Safe for use by several threads, which should share one guard of a server.
 
     ``connect`` makes the client, when it is first needed: it may fail. ``gone``: the errors of a server that cannot be
     reached; ``refused``: those of one that answers, which do not keep others from asking. ``server`` is its name for
@@ -44,18 +40,14 @@ class Guard:
         self._server = server
         self._connect = connect
         self._gone, self._refused = gone, refused
-        self._clock, self._chance = clock, chance
-        self._lock = threading.Lock()
+        self._circuit = Circuit(LEAST_S, MOST_S, clock=clock, chance=chance)
         self._connecting = threading.Lock()
         self._client: Any = None
-        self._failures = 0  # since it last worked
-        self._ask_at = 0.0
-        self._why = ""
 
     @property
     def up(self) -> bool:
         """Whether the last call found the server there."""
-        return self._failures == 0
+        return self._circuit.up
 
     def __call__(self, call: Callable[[Any], T]) -> T:
         """What ``call`` returns for the client; ``StoreError`` when the server fails, or is left alone now."""
@@ -86,26 +78,16 @@ class Guard:
         return self._client
 
     def _enter(self) -> None:
-        with self._lock:
-            if self._failures:
-                if self._clock() < self._ask_at:
-                    raise StoreError(f"{self._server} is not asked for a moment, as it does not answer: {self._why}")
-                self._ask_at = math.inf  # others wait for what this call finds
+        if not self._circuit.enter():
+            why = self._circuit.why
+            raise StoreError(f"{self._server} is not asked for a moment, as it does not answer: {why}")
 
     def _works(self) -> None:
-        if self._failures:
-            with self._lock:
-                self._failures = 0
+        if self._circuit.works():
             logger.info("%s works again", self._server)
 
     def _failed(self, why: str) -> None:
-        with self._lock:
-            wait_s = min(LEAST_S * 2.0 ** min(self._failures, 30), MOST_S)
-            self._ask_at = self._clock() + wait_s * (1 + self._chance()) / 2
-            self._failures += 1
-            self._why = why
-            first = self._failures == 1
-        if first:
+        if self._circuit.failed(why):
             logger.warning("%s does not answer: %s", self._server, why)
 
 

@@ -92,6 +92,12 @@ class MemoryOnlineStore:
         self.stats()
         self._loaded = True
 
+    def behind(self) -> None:
+        """State that ends with this process is never older than it."""
+
+    def confirm(self, arrival: int) -> None:
+        """Nothing to keep: state ends with this process."""
+
     def set_mark(self, text: str) -> None:
         """Not kept: state ends with the process that loads it."""
 

@@ -1,8 +1,8 @@
-"""Whether state is complete: marks in Redis that vanish with it.
+"""Whether state is complete: marks in Redis that vanish with it, or become old with it (see :mod:`.marks`).
 
-A node that was emptied has lost its marks, too. A mark is ``ready``, or ``loading:`` and the token of the process that
-loads. A cluster has many marks, spread over its slots: wherever slots are moved, each node has some, and one of them
-speaks for all that is on the node. (Marks move with their slots.)
+A node that was emptied has lost its marks, too; one that came back with older data has those of another life. A cluster
+has many marks, spread over its slots: wherever slots are moved, each node has some, and one of them speaks for all that
+is on the node. (Marks move with their slots.)
 """
 
 from __future__ import annotations
@@ -10,18 +10,31 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from fraudml.adapters.online.redis import marks
 from fraudml.adapters.online.redis.link import Command, Link, Script
+from fraudml.adapters.online.redis.lives import Told
+from fraudml.adapters.online.redis.marks import State
 from fraudml.errors import StateLost
 
-READY = b"ready"
-LOADING = b"loading:"
 MARKS = 1024  # in a cluster
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
 LOCK_MS = 300_000  # a process that loads says so more often
+CATCH_UP_LOCK_MS = 30_000  # the same where only the last events are missing: doing that twice does no harm
 
-LOST = "the history of online state is missing in Redis; it has to be loaded again, which a running service does itself"
+LOST = (
+    "the history of online state is missing in Redis, or the last of it, for Redis was restarted; "
+    "it has to be loaded again, which a running service does itself"
+)
 TAKEN_OVER = "Redis was emptied while history was loaded, or another process loads it now; load it again from its begin"
+
+
+class Node(NamedTuple):
+    """The marks on one node, and what the first of them says."""
+
+    keys: list[bytes]
+    told: Told
 
 
 class Epoch:
@@ -37,6 +50,7 @@ class Epoch:
         self._owners: dict[object, list[bytes]] = {}
         self._looked = -FRESH_S
         self._holds = b""  # what the lock says while this process has it
+        self._behind: list[Node] = []  # what this process brings the last events to
         self.token = b""  # of this process's load
 
     @property
@@ -53,21 +67,24 @@ class Epoch:
     def asked(self, nodes: Iterable[object]) -> list[Command]:
         """For each node the command that reads the mark which speaks for it."""
         if not self._link.is_cluster:
-            return [Command(key, ("GET", key)) for key in self._every()]
+            return [_get(key) for key in self._every()]
         if time.monotonic() - self._looked > FRESH_S:
             self._owners, self._looked = self._link.primaries(self._every()), time.monotonic()
-        known = [self._owners[node][0] for node in nodes if node in self._owners]
-        return [Command(key, ("GET", key)) for key in known]
+        return [_get(self._owners[node][0]) for node in nodes if node in self._owners]
 
-    def is_ready(self, marks: Sequence[object]) -> bool:
+    def is_ready(self, told: Sequence[Told]) -> bool:
         """Whether answers to :meth:`asked` say that state is complete."""
-        return all(mark == READY for mark in marks)
+        return all(map(marks.is_ready, told))
 
-    def ready_nodes(self) -> dict[object, bool]:
-        """Each node, and whether what it holds is complete."""
+    def nodes(self, *, insist: bool = False) -> dict[object, Node]:
+        """Each node. ``insist``: ask also those that are left alone."""
         owners = self._link.primaries(self._every())
-        marks = self._link.exchange([Command(keys[0], ("GET", keys[0])) for keys in owners.values()])
-        return {node: mark == READY for node, mark in zip(owners, marks, strict=True)}
+        told = self._link.exchange([_get(keys[0]) for keys in owners.values()], insist=insist)
+        return {node: Node(keys, each) for (node, keys), each in zip(owners.items(), told, strict=True)}
+
+    def loaded_nodes(self) -> set[object]:
+        """The nodes that have their history, even if not the last of it."""
+        return {node for node, each in self.nodes().items() if marks.state(each.told) is not State.lost}
 
     def claim(self) -> bool:
         """Become the process that loads; false when another one is, or nothing is missing."""
@@ -80,22 +97,42 @@ class Epoch:
         )
         if not taken and holder != self._holds:  # else this process's load failed: it may begin another one
             return False
-        self._holds = holder
-        ready = self.ready_nodes()
-        if all(ready.values()):
+        self._holds, self.token = holder, b""
+        nodes = list(self.nodes().values())
+        lost = [node for node in nodes if marks.state(node.told) is State.lost]
+        self._behind = [node for node in nodes if marks.state(node.told) is State.behind] if not lost else []
+        if self._behind:
+            self._link.exchange([self.renewal()])
+        elif lost:
+            self._begin(lost, token)
+        else:
             self._link.exchange([Command(self._lock, ("DEL", self._lock))])
-            return False
-        owners = self._link.primaries(self._every())
-        lost = [key for node, keys in owners.items() if not ready.get(node, False) for key in keys]
-        noted, *marks = self._link.exchange([Command(key, ("GET", key)) for key in (self._note, *lost)])
-        before = (noted or b"").partition(b":")[0]
-        if before and set(marks) == {LOADING + before}:  # a load that was interrupted, and nothing of it is lost
+        return bool(lost or self._behind)
+
+    def _begin(self, lost: list[Node], token: bytes) -> None:
+        """Load history into these nodes, or go on with a load of it that was interrupted."""
+        places = [(key, node.told.life) for node in lost for key in node.keys]
+        noted, *held = self._link.exchange([Command(key, ("GET", key)) for key in (self._note, *dict(places))])
+        before: bytes = (noted or b"").partition(b":")[0]
+        if before and held == [marks.loading(life, before) for _, life in places]:  # and nothing of it is lost
             self.token = before
-            return True
-        begun = [Command(key, ("SET", key, LOADING + token)) for key in lost]
+            return
+        begun = [Command(key, ("SET", key, marks.loading(life, token))) for key, life in places]
         self._link.exchange([Command(self._note, ("DEL", self._note)), *begun])
         self.token = token
-        return True
+
+    def behind(self) -> int | None:
+        """See ``OnlineStore``: of the load that this process has claimed."""
+        return min((marks.arrival(node.told) for node in self._behind), default=None)
+
+    def confirm(self, arrival: int) -> None:
+        """See ``OnlineStore``. One mark of each node is enough: the others say less."""
+        commands = []
+        for keys, told in self.nodes().values():
+            if marks.is_ready(told) and marks.arrival(told) < arrival:
+                commands.append(self._set(keys[0], told.answer, marks.ready(told.life, arrival)))
+        if commands:
+            self._link.exchange(commands)
 
     def set_mark(self, text: str) -> None:
         """Note how far this process's load has come."""
@@ -109,22 +146,52 @@ class Epoch:
 
     def renewal(self) -> Command:
         """Says that this process still loads."""
-        return Command(self._lock, ("PEXPIRE", self._lock, LOCK_MS))
+        return Command(self._lock, ("PEXPIRE", self._lock, LOCK_MS if self.token else CATCH_UP_LOCK_MS))
 
-    def check_load(self, marks: Sequence[object]) -> None:
+    @property
+    def claimed(self) -> bool:
+        """Whether this process loads."""
+        return bool(self.token or self._behind)
+
+    def check_load(self, told: Sequence[Told]) -> None:
         """Raise StateLost when answers to :meth:`asked` say that the load is not this process's any more."""
-        if any(mark not in (READY, LOADING + self.token) for mark in marks):
-            self.token = b""
-            raise StateLost(TAKEN_OVER)
+        for each in told:
+            if each.answer != marks.loading(each.life, self.token) and marks.state(each) is State.lost:
+                self.token = b""
+                raise StateLost(TAKEN_OVER)
 
     def finish(self) -> None:
         """State is complete. Raises StateLost when it was emptied since the load began."""
-        every = self._every()
-        if not self.token:
-            self._link.exchange([Command(key, ("SET", key, READY)) for key in every])
+        if self._behind:
+            self._finish_behind()
             return
-        expected, self.token = LOADING + self.token, b""
-        answers = self._link.exchange([Command(key, (1, key, expected, READY), self._replace) for key in every])
+        nodes = self.nodes().values()
+        places = [(key, node.told.life) for node in nodes for key in node.keys]
+        if not self.token:
+            self._link.exchange([Command(key, ("SET", key, marks.ready(life, 0))) for key, life in places])
+            return
+        token, self.token = self.token, b""
+        done = self._link.exchange(
+            [self._set(key, marks.loading(life, token), marks.ready(life, 0)) for key, life in places]
+        )
         self._link.exchange([Command(key, ("DEL", key)) for key in (self._lock, self._note)])
-        if not all(answers):
+        if not all(done):
             raise StateLost(TAKEN_OVER)
+
+    def _finish_behind(self) -> None:
+        """The marks keep their number: should a server have come back with older data once more, it still holds."""
+        behind, self._behind = self._behind, []
+        places = [(key, node.told.life) for node in behind for key in node.keys]
+        held = self._link.exchange([Command(key, ("GET", key)) for key, _ in places])
+        commands = []
+        for (key, life), mark in zip(places, held, strict=True):
+            if number := marks.arrival(Told(mark, life)):
+                commands.append(self._set(key, mark, marks.ready(life, number)))
+        self._link.exchange([*commands, Command(self._lock, ("DEL", self._lock))])
+
+    def _set(self, key: bytes, expected: bytes, new: bytes) -> Command:
+        return Command(key, (1, key, expected, new), self._replace)
+
+
+def _get(key: bytes) -> Command:
+    return Command(key, ("GET", key), tells_life=True)

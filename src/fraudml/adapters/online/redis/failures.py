@@ -31,21 +31,27 @@ _ANSWERS = {
 }
 
 
+class NotAsked(exceptions.ConnectionError):
+    """A server that failed is left alone for a moment; the text says how it failed."""
+
+
 def failure(error: Exception) -> OnlineStoreError:
     """The error to raise for one of the driver; never repeats the URL, which may hold a password."""
-    raised = OnlineStoreError(f"Redis, which holds online state, failed: {_meaning(error)}")
+    raised = OnlineStoreError(f"Redis, which holds online state, failed: {meaning(error)}")
     raised.__cause__ = error
     return raised
 
 
-def _meaning(error: Exception) -> str:
+def meaning(error: Exception) -> str:
+    """What an error of the driver means, and what to do, in words that follow a colon."""
+    if isinstance(error, NotAsked):
+        return f"it is not asked for a moment; before, {error}"
     code = str(getattr(error, "status_code", None) or str(error).partition(" ")[0])
     if code in _ANSWERS:
         return _ANSWERS[code]
-    if isinstance(error, exceptions.AuthenticationError):
-        return _ANSWERS["WRONGPASS"]
-    if isinstance(error, exceptions.BusyLoadingError):
-        return _ANSWERS["LOADING"]
+    for kind, same in ((exceptions.AuthenticationError, "WRONGPASS"), (exceptions.BusyLoadingError, "LOADING")):
+        if isinstance(error, kind):
+            return _ANSWERS[same]
     if isinstance(error, exceptions.TimeoutError):
         return "it did not answer within FRAUDML_REDIS_TIMEOUT_MS; see whether it is overloaded or out of reach"
     if isinstance(error, exceptions.MaxConnectionsError):

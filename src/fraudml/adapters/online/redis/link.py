@@ -15,14 +15,19 @@ from typing import Any, NamedTuple
 from redis import exceptions
 from redis.crc import key_slot
 
-from fraudml.adapters.online.redis.failures import DRIVER, failure
+from fraudml.adapters.online.redis.failures import DRIVER, NotAsked, failure, meaning
+from fraudml.adapters.online.redis.lives import ASK, Lives, Told
+from fraudml.decisions.circuit import Circuit
 
 ATTEMPTS = 4  # of what a broken connection, a moved slot or a forgotten script prevented
 BACKOFF_S = 0.01  # before another attempt, doubled each time and with jitter
+LEAST_WAIT_S = 0.001  # for an answer that may be here already when another node has used up the time
+LEFT_ALONE_S = (0.25, 10.0)  # after a failure; each further one doubles that, up to the second
 REFRESH_S = 1.0  # at most so often a cluster is asked who has which slots because a node does not answer
 
 Client = Any  # redis.Redis or redis.cluster.RedisCluster
 Pool = Any  # redis.ConnectionPool
+_Found = dict[Pool | None, Exception | None]  # how asking each node of a call has ended; None: all together
 # Broken connections; a timeout is not among them, for another attempt would take as long again.
 _BROKEN = (exceptions.ConnectionError, OSError)
 _MOVED = (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError)
@@ -44,11 +49,12 @@ class Script:
 
 class Command(NamedTuple):
     """One command; ``key`` is one of its keys: it says which node of a cluster has to get it. A script's arguments
-    begin with the number of its keys."""
+    begin with the number of its keys. ``tells_life``: the answer shall be a :class:`Told`."""
 
     key: bytes
     arguments: tuple[Any, ...]
     script: Script | None = None
+    tells_life: bool = False
 
     def words(self, *, in_full: bool) -> tuple[Any, ...]:
         """What is sent; ``in_full``: with the script's text, for a server that has not seen it."""
@@ -58,7 +64,10 @@ class Command(NamedTuple):
 
 
 class Link:
-    """Sends commands and collects their answers; safe for threads. ``connect`` makes the client, on first use."""
+    """Sends commands and collects their answers; safe for threads. ``connect`` makes the client, on first use.
+
+    A node that does not answer is left alone for a while: what would be sent to it fails at once, see :class:`Circuit`.
+    """
 
     def __init__(self, connect: Callable[[], Client], timeout_s: float) -> None:
         self._connect = connect
@@ -66,43 +75,78 @@ class Link:
         self._client: Client | None = None
         self._lock = threading.Lock()
         self._refreshed = 0.0
+        self._lives = Lives()
+        self._circuits: dict[Pool | None, Circuit] = {}  # of each node, and of all together
 
-    def exchange(self, commands: Sequence[Command], timeout_s: float | None = None) -> list[Any]:
+    def exchange(
+        self, commands: Sequence[Command], timeout_s: float | None = None, *, insist: bool = False
+    ) -> list[Any]:
         """The answers, in order; an error that the server answered to a command is raised (OnlineStoreError).
 
         Commands that a broken connection, a server without our script or a cluster that moved slots prevented are
-        sent again: they may then be carried out twice.
+        sent again: they may then be carried out twice. ``insist``: also where a node would be left alone.
         """
-        answers = self.answers(commands, timeout_s)
+        answers = self.answers(commands, timeout_s, insist=insist)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise failure(answer)
         return answers
 
-    def answers(self, commands: Sequence[Command], timeout_s: float | None = None) -> list[Any]:
+    def answers(
+        self, commands: Sequence[Command], timeout_s: float | None = None, *, insist: bool = False
+    ) -> list[Any]:
         """The same with errors of single commands among the answers; only those of the connection are raised."""
-        deadline = time.monotonic() + (timeout_s or self._timeout_s)
+        found: _Found = {}
+        try:
+            self._enter(None, found, insist=insist)
+            return self._answers(commands, time.monotonic() + (timeout_s or self._timeout_s), found, insist)
+        except DRIVER as error:
+            if not isinstance(error, NotAsked) and not any(found.values()):
+                found[None] = error
+            raise failure(error) from error
+        except BaseException as error:  # a defect, or the end of the process: others must not wait for its end
+            found |= dict.fromkeys(found, Exception(type(error).__name__))
+            raise
+        finally:
+            for pool, ended in found.items():
+                self._leave(pool, ended)
+
+    def _answers(self, commands: Sequence[Command], deadline: float, found: _Found, insist: bool) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
         pending = list(range(len(commands)))
         in_full, attempt = False, 0
-        try:
-            while pending:
-                self._send(commands, pending, answers, deadline, in_full=in_full)
-                pending = [i for i in pending if _again(answers[i])]
-                attempt += 1
-                if not pending or attempt == ATTEMPTS:
-                    break
-                errors = [answers[i] for i in pending]
-                in_full = in_full or any(isinstance(error, exceptions.NoScriptError) for error in errors)
-                others = [error for error in errors if not isinstance(error, exceptions.NoScriptError)]
-                if others and not self._recover(others[0], deadline, attempt):
-                    break
-            for answer in answers:
-                if isinstance(answer, _BROKEN):
-                    raise answer
-        except DRIVER as error:
-            raise failure(error) from error
+        while pending:
+            self._send(commands, pending, answers, _Attempt(deadline, in_full, insist, found))
+            pending = [i for i in pending if _again(answers[i])]
+            attempt += 1
+            if not pending or attempt == ATTEMPTS:
+                break
+            errors = [answers[i] for i in pending]
+            in_full = in_full or any(isinstance(error, exceptions.NoScriptError) for error in errors)
+            others = [error for error in errors if not isinstance(error, exceptions.NoScriptError)]
+            if others and not self._recover(others[0], deadline, attempt):
+                break
+        for answer in answers:
+            if isinstance(answer, _BROKEN):
+                raise answer
         return answers
+
+    def _enter(self, pool: Pool | None, found: _Found, *, insist: bool) -> None:
+        """Raise NotAsked for a node that is left alone now, unless it was asked before in this call."""
+        if pool in found:
+            return
+        circuit = self._circuits.get(pool)
+        if circuit is not None and not circuit.enter() and not insist:
+            raise NotAsked(circuit.why)
+        found[pool] = None
+
+    def _leave(self, pool: Pool | None, error: Exception | None) -> None:
+        circuit = self._circuits.get(pool)
+        if error is not None:
+            circuit = self._circuits.setdefault(pool, circuit or Circuit(*LEFT_ALONE_S))
+            circuit.failed(meaning(error))
+        elif circuit is not None:
+            circuit.works()
 
     def primaries(self, keys: Sequence[bytes]) -> dict[Any, list[bytes]]:
         """Keys by the node that has them; one node is all there is without a cluster."""
@@ -145,56 +189,68 @@ class Link:
         node = client.nodes_manager.get_node_from_slot(key_slot(key))
         return client.get_redis_connection(node).connection_pool
 
-    def _send(
-        self, commands: Sequence[Command], pending: list[int], answers: list[Any], deadline: float, *, in_full: bool
-    ) -> None:
-        """One attempt: to all nodes, then from all. Failures are among the answers."""
+    def _send(self, commands: Sequence[Command], pending: list[int], answers: list[Any], attempt: _Attempt) -> None:
+        """To all nodes, then from all. Failures are among the answers."""
         groups: dict[Pool, list[int]] = {}
         for i in pending:
             if isinstance(answers[i], exceptions.AskError):
-                answers[i] = self._ask(commands[i], answers[i], deadline)
+                answers[i] = self._ask(commands[i], answers[i], attempt.deadline)
             else:
                 groups.setdefault(self._pool(commands[i].key), []).append(i)
-        waiting: list[tuple[Pool, Any, list[int]]] = []
+        waiting: list[_Sent] = []
         for pool, places in groups.items():
             try:
-                connection = pool.get_connection()
+                self._enter(pool, attempt.found, insist=attempt.insist)
+                waiting.append(self._post(pool, [commands[i] for i in places], places, in_full=attempt.in_full))
             except DRIVER as error:
+                if not isinstance(error, NotAsked):
+                    attempt.found[pool] = error
                 _put(answers, places, error)
-                continue
-            try:
-                words = [commands[i].words(in_full=in_full) for i in places]
-                connection.send_packed_command(connection.pack_commands(words), check_health=False)
-            except BaseException as error:
-                self._drop(pool, connection)
-                if not isinstance(error, DRIVER):
-                    raise
-                _put(answers, places, error)
-                continue
-            waiting.append((pool, connection, places))
         while waiting:
-            pool, connection, places = waiting.pop(0)
+            sent = waiting.pop(0)
             try:
-                self._receive(connection, places, answers, deadline)
+                ended = self._receive(sent, answers, attempt.deadline)
             except BaseException:
-                for other, unread, _ in [(pool, connection, places), *waiting]:
-                    self._drop(other, unread)
+                for other in [sent, *waiting]:
+                    self._drop(other.pool, other.connection)
                 raise
-            pool.release(connection)
+            attempt.found[sent.pool] = ended
+            life = self._lives.of(sent.connection) or b""
+            for i in sent.places:
+                if commands[i].tells_life and not isinstance(answers[i], Exception):
+                    answers[i] = Told(answers[i], life)
+            sent.pool.release(sent.connection)
 
-    def _receive(self, connection: Any, places: list[int], answers: list[Any], deadline: float) -> None:
-        for number, i in enumerate(places):
+    def _post(self, pool: Pool, commands: Sequence[Command], places: list[int], *, in_full: bool) -> _Sent:
+        """To one node."""
+        connection = pool.get_connection()
+        asks = any(command.tells_life for command in commands) and self._lives.of(connection) is None
+        try:
+            words = [command.words(in_full=in_full) for command in commands]
+            packed = connection.pack_commands([ASK, *words] if asks else words)
+            connection.send_packed_command(packed, check_health=False)
+        except BaseException:
+            self._drop(pool, connection)
+            raise
+        return _Sent(pool, connection, places, asks)
+
+    def _receive(self, sent: _Sent, answers: list[Any], deadline: float) -> Exception | None:
+        """Collect the answers of one node; returns how its connection broke, if it did."""
+        connection, places = sent.connection, sent.places
+        for number, i in enumerate([None, *places] if sent.asks else places, -1 if sent.asks else 0):
             try:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise exceptions.TimeoutError
-                answers[i] = connection.read_response(timeout=left)
+                answer = connection.read_response(timeout=max(deadline - time.monotonic(), LEAST_WAIT_S))
             except exceptions.ResponseError as error:
-                answers[i] = error
+                answer = error
             except DRIVER as error:
                 connection.disconnect()
-                _put(answers, places[number:], error)
-                return
+                _put(answers, places[max(number, 0) :], error)
+                return error
+            if i is None:
+                self._lives.note(connection, answer)
+            else:
+                answers[i] = answer
+        return None
 
     def _ask(self, command: Command, error: Any, deadline: float) -> Any:
         """From the node that a slot moves to just now."""
@@ -208,12 +264,12 @@ class Link:
         try:
             connection.send_packed_command(connection.pack_commands([("ASKING",), command.words(in_full=True)]))
             answers: list[Any] = [None, None]
-            self._receive(connection, [0, 1], answers, deadline)
+            self._receive(_Sent(pool, connection, [0, 1], False), answers, deadline)
         except BaseException:
             self._drop(pool, connection)
             raise
         pool.release(connection)
-        return answers[1]
+        return Told(answers[1], b"") if command.tells_life and not isinstance(answers[1], Exception) else answers[1]
 
     def _recover(self, error: Exception, deadline: float, attempt: int) -> bool:
         """Wait a little and learn anew which node has what; whether another attempt can be made."""
@@ -238,6 +294,24 @@ class Link:
         pool.release(connection)
 
 
+class _Attempt(NamedTuple):
+    """``found``: how asking each node has ended; ``insist``: ask those that are left alone, too."""
+
+    deadline: float
+    in_full: bool
+    insist: bool
+    found: _Found
+
+
+class _Sent(NamedTuple):
+    """Commands on their way to a node; ``asks``: behind a question for its life."""
+
+    pool: Pool
+    connection: Any
+    places: list[int]
+    asks: bool
+
+
 @contextmanager
 def _failures() -> Iterator[None]:
     """Turns the driver's errors into ours."""
@@ -254,7 +328,7 @@ def _put(answers: list[Any], places: list[int], error: Exception) -> None:
 
 def _again(answer: Any) -> bool:
     """Whether another attempt may help."""
-    if isinstance(answer, exceptions.TimeoutError | TimeoutError):
+    if isinstance(answer, NotAsked | exceptions.TimeoutError | TimeoutError):
         raise answer
     if isinstance(answer, exceptions.AuthenticationError | exceptions.AuthenticationWrongNumberOfArgsError):
         return False

@@ -70,10 +70,11 @@ class Loader:
         self._newest_us = max(self._newest_us, int(np.partition(times, place)[place]))
         self._batches.append(batch.select(self._names))
         self._rows += batch.num_rows
+        if self._epoch.claimed:
+            self._link.exchange([self._epoch.renewal()], TIMEOUT_S)
         if not self._epoch.token:
             self.flush()
             return
-        self._link.exchange([self._epoch.renewal()], TIMEOUT_S)
         if self._rows >= ROWS:
             self._prune()
             if self._rows >= ROWS // 2:
@@ -184,10 +185,10 @@ class Loader:
         return [self._post.replace(lane, key, tidy.stamp(bytes_), *shorter, beside=len(shorter[1]))]
 
     def _complete_nodes(self) -> set[object]:
-        """Nodes whose state is complete: a load is for the others."""
+        """Nodes that have their history: a load is for the others."""
         if not self._epoch.token:
             return set()
-        return {node for node, ready in self._epoch.ready_nodes().items() if ready}
+        return self._epoch.loaded_nodes()
 
 
 def _by_key(keys: pa.Array, times: Ints) -> tuple[list[str], Ints, Ints, Ints]:

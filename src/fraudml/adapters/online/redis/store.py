@@ -96,9 +96,13 @@ class RedisOnlineStore:
         return True
 
     def lost(self) -> bool:
-        """See ``OnlineStore``: whether history is missing on any node."""
+        """See ``OnlineStore``: whether history, or the last of it, is missing on any node.
+
+        It asks also a server that calls of decisions leave alone for a while, so whoever looks now and then in a thread
+        of its own spares them the waiting.
+        """
         self._check()
-        return not all(self._epoch.ready_nodes().values())
+        return not self._epoch.is_ready([node.told for node in self._epoch.nodes(insist=True).values()])
 
     def claim_load(self) -> bool:
         """See ``OnlineStore``."""
@@ -115,6 +119,17 @@ class RedisOnlineStore:
         with self._loading:
             self._loader.flush()
             self._epoch.finish()
+
+    def behind(self) -> int | None:
+        """See ``OnlineStore``."""
+        with self._loading:
+            return self._epoch.behind()
+
+    def confirm(self, arrival: int) -> None:
+        """See ``OnlineStore``."""
+        self._check()
+        with self._loading:
+            self._epoch.confirm(arrival)
 
     def set_mark(self, text: str) -> None:
         """See ``OnlineStore``."""
