@@ -92,9 +92,9 @@ class Settings(BaseSettings):
     max_ahead_s: float = Field(
         86_400.0, ge=0, description="How far ahead of the server's clock a transaction's time may be; seconds."
     )
-    cache: Literal["auto", "on", "off"] = Field(
+    cache: Literal["auto", "on", "shared", "off"] = Field(
         "auto",
-        description="Keep scores of equal inputs: on, off, or auto, which is on for models without history features.",
+        description="Keep scores of equal inputs: on, in Redis (shared), off, or auto: on for models without history.",
     )
     cache_ttl_s: float = Field(3_600.0, gt=0, description="How long a cached score is used; seconds.")
     cache_size: int = Field(100_000, gt=0, description="Most cached scores.")

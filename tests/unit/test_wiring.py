@@ -11,6 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from fraudml import project, wiring
+from fraudml.adapters.cache.memory import MemoryPredictionCache
+from fraudml.adapters.cache.redis import RedisPredictionCache
+from fraudml.adapters.connections.shared_redis import shared_redis
 from fraudml.errors import ConfigError, MissingExtra
 from fraudml.events.schema import Attribute, AttributeType
 from fraudml.features.spec import AttributeFeature, DerivedFeature, FeatureSet
@@ -39,6 +42,21 @@ def test_the_cache_is_off_by_default_where_codes_would_merge(
     schema = msgspec.structs.replace(SCHEMA, attributes=SCHEMA.attributes | {"country": country})
     found = wiring.prediction_cache(Settings(cache=mode), FeatureSet(schema, features))
     assert (found is not None) is is_on
+
+
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_the_cache_stays_in_the_process_although_others_share_a_redis(mode: str) -> None:
+    shared = shared_redis("redis://127.0.0.1:1/0", 100)
+    features = FeatureSet(SCHEMA, [AttributeFeature("amount", of="amount")])
+    assert isinstance(wiring.prediction_cache(Settings(cache=mode), features, shared), MemoryPredictionCache)
+
+
+def test_a_shared_cache_is_in_redis_and_needs_one() -> None:
+    features = FeatureSet(SCHEMA, [CODE])
+    shared = shared_redis("redis://127.0.0.1:1/0", 100)
+    assert isinstance(wiring.prediction_cache(Settings(cache="shared"), features, shared), RedisPredictionCache)
+    with pytest.raises(ConfigError, match="FRAUDML_REDIS_URL"):
+        wiring.prediction_cache(Settings(cache="shared"), features)
 
 
 @pytest.mark.parametrize(

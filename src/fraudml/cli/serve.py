@@ -33,7 +33,7 @@ def serve(
         typer.Option(help="History that features start from; default: the project's source; '' for none."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes; more than one needs a store and a log that they can share.")
+        int, typer.Option(min=1, help="Only 1: for more start the command several times, over PostgreSQL and Redis.")
     ] = 1,
     project_file: ProjectFile = None,
 ) -> None:
@@ -50,8 +50,8 @@ def serve(
 
     if workers > 1:
         raise ConfigError(
-            "several workers would each keep features of their own: the online store of this version of fraudml lives "
-            "in one process, and so does the right to write the log; serve with one (it decides thousands a second)"
+            "fraudml serve is one process, which decides thousands a second. For more start it several times, each on "
+            "its own --port or machine, with the same FRAUDML_DATABASE_URL=postgresql://... and FRAUDML_REDIS_URL"
         )
     declared, current = read_project(project_file)
     changes = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from fraudml.errors import NotFoundError
+from fraudml.errors import ConfigError, NotFoundError
 from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
@@ -51,7 +51,7 @@ def model_source(
     shared: SharedRedis | None = None,
 ) -> ModelSource:
     """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended, which
-    is in ``shared`` where that is given."""
+    may be in ``shared``."""
     from fraudml.decisions.cache import ScoreCache
     from fraudml.decisions.model import Model
     from fraudml.decisions.policy import Policy, WhenDegraded
@@ -72,7 +72,8 @@ def prediction_cache(
     settings: Settings, feature_set: FeatureSet, shared: SharedRedis | None = None
 ) -> PredictionCache | None:
     """The prediction cache, or ``None``: as set, by default only where no input of the model comes from history, nor
-    from a category of more than :data:`MOST_CODES` values.
+    from a category of more than :data:`MOST_CODES` values. In ``shared`` only where the settings say so: what is not in
+    this process costs each batch a round trip, which takes as long as scoring does.
 
     What comes from history differs with each transaction, so such a model's inputs hardly ever repeat. And while the
     cache is on inputs are quantised: large codes, which name values that have nothing in common, would become one.
@@ -87,7 +88,9 @@ def prediction_cache(
     unfit = bool((history | coded) & feature_set.needed_by(feature_set.input_names))
     if settings.cache == "off" or (settings.cache == "auto" and unfit):
         return None
-    if shared is not None:
+    if settings.cache == "shared":
+        if shared is None:
+            raise ConfigError("FRAUDML_CACHE=shared keeps scores in Redis: set FRAUDML_REDIS_URL, or FRAUDML_CACHE=on")
         return RedisPredictionCache(shared, settings.cache_size, settings.cache_ttl_s)
     return MemoryPredictionCache(settings.cache_size, settings.cache_ttl_s)
 
