@@ -119,6 +119,21 @@ def test_a_server_that_hangs_costs_a_deadline_and_nothing_else(world: World) -> 
     world.check_all()
 
 
+def test_a_slow_server_makes_decisions_slow_but_not_worse(world: World) -> None:
+    world.score(1, 2)
+    with world.server.client() as client:
+        client.client_pause(TIMEOUT_MS // 5)
+        assert not is_degraded(world.score(3))
+        client.client_pause(3 * TIMEOUT_MS)
+        began = time.monotonic()
+        assert is_degraded(world.score(4))
+        assert time.monotonic() - began < TIMEOUT_MS / 1_000 + SLOW_S
+        client.ping()  # answered when the pause ends
+    world.look()
+    assert not is_degraded(world.score(5))
+    world.check_all()
+
+
 def test_decisions_find_out_by_themselves_that_a_server_hangs_no_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

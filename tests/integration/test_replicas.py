@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import statistics
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ import httpx
 import pytest
 import redis
 
-from tests.support.commands import well
+from tests.support.commands import refused, well
 from tests.support.hammer import Hammer
+from tests.support.servers.redis import RedisServer
 from tests.support.serving import Running, an_example, serving
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
@@ -110,6 +115,66 @@ def test_an_emptied_redis_is_filled_again_while_replicas_decide(home: Path, key:
     audit = well("features", "audit", "--json", cwd=home).json
     assert audit["decisions"] + audit["skipped"] == first + 51
     assert audit["differing"] == 0, audit["examples"]
+
+
+@pytest.fixture
+def own_redis(monkeypatch: pytest.MonkeyPatch, key: str) -> Iterator[RedisServer]:
+    """A Redis to be stopped and killed, in place of the one that tests share."""
+    with closing(RedisServer()) as server:
+        monkeypatch.setenv("FRAUDML_REDIS_URL", server.url)
+        yield server
+
+
+def test_a_redis_that_hangs_and_comes_back_older_costs_history_and_nothing_else(
+    home: Path, key: str, own_redis: RedisServer
+) -> None:
+    numbers = itertools.count()
+    with ExitStack() as opened:
+        services = [opened.enter_context(serving(home)) for _ in range(2)]
+        clients = [opened.enter_context(service.client(key)) for service in services]
+        example = an_example(clients[0])
+
+        def decide() -> list[str]:
+            number = next(numbers)
+            found: list[str] = score(clients[number % 2], transaction(example, number))["degraded"]
+            return found
+
+        def decide_until_history_is_back() -> None:
+            while decide() or decide():  # at both
+                pass
+
+        assert [decide() for _ in range(60)] == [[]] * 60
+        with own_redis.client() as client:
+            client.save()
+        assert [decide() for _ in range(60)] == [[]] * 60
+        own_redis.process.send(signal.SIGSTOP)
+        took = []
+        for _ in range(100):
+            began = time.monotonic()
+            assert decide() == ["online_store"]
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < 0.1  # of a timeout of 0.25 s, which few of them wait for
+        own_redis.process.send(signal.SIGCONT)
+        decide_until_history_is_back()
+        own_redis.process.kill()
+        own_redis.process.start()  # with the snapshot
+        assert decide() == ["online_store"]
+        decide_until_history_is_back()
+        assert [decide() for _ in range(60)] == [[]] * 60
+    audit = well("features", "audit", "--json", cwd=home).json
+    assert audit["decisions"] + audit["skipped"] == next(numbers)
+    assert audit["differing"] == 0, audit["examples"]
+
+
+def test_a_wrong_password_of_redis_is_told_at_the_start(
+    home: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_redis.client() as client:
+        client.config_set("requirepass", "secret")
+    monkeypatch.setenv("FRAUDML_REDIS_URL", own_redis.url.replace("redis://", "redis://:guess@"))
+    said = refused("serve", "--port", "0", cwd=home)
+    assert "FRAUDML_REDIS_URL" in said
+    assert "guess" not in said
 
 
 def score(client: httpx.Client, row: dict[str, Any]) -> dict[str, Any]:

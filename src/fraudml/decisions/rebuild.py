@@ -130,8 +130,18 @@ def catch_up(store: OnlineStore, log: DecisionLog, reach_us: int) -> int:
     Returns the number of events given.
     """
     now_us = time.time_ns() // 1_000
-    given = _load(store, log.replay(after=now_us - reach_us, blind=True))
-    _add_labels(store, log.labels(after=now_us - LABELS_US))
+    return _give_blind(store, log, now_us - reach_us, now_us - LABELS_US)
+
+
+def catch_up_since(store: OnlineStore, log: DecisionLog, failed_us: int) -> int:
+    """Give a shared store that works again what processes keep for it since then: they may not know yet."""
+    after = failed_us - OVERLAP_US
+    return _give_blind(store, log, after, after)
+
+
+def _give_blind(store: OnlineStore, log: DecisionLog, after: int, labels_after: int) -> int:
+    given = _load(store, log.replay(after=after, blind=True))
+    _add_labels(store, log.labels(after=labels_after))
     return given
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.rebuild import ReadHistory, bring_back
+from fraudml.decisions.rebuild import ReadHistory, bring_back, catch_up_since
+from fraudml.decisions.state import OnlineState
 from fraudml.errors import FraudmlError
 from fraudml.features.stores import OnlineStore
 
 LOOK_EVERY_S = 2.0
+LOOK_AGAIN_S = 0.25  # after a failure
+GRACE_S = 1.0  # in which all processes notice that a store works again: a look, a timeout and some more
 STOP_S = 1.0  # how long a stop waits; a load that was begun is left to another process
 
 logger = logging.getLogger(__name__)
@@ -22,7 +26,8 @@ class Refiller:
     """Looks now and then whether a shared store lost events, in a thread of its own. One process at a time loads.
 
     While nothing is missing it says so to the store, which keeps that beside its state. ``reach_us``: see
-    :func:`fraudml.decisions.rebuild.bring_up`.
+    :func:`fraudml.decisions.rebuild.bring_up`. ``state``: the store as this process uses it; when that works again
+    after a failure, it waits for this thread.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class Refiller:
         log: DecisionLog,
         history: ReadHistory,
         reach_us: int,
+        state: OnlineState | None = None,
         *,
         every_s: float = LOOK_EVERY_S,
     ) -> None:
@@ -38,12 +44,16 @@ class Refiller:
         self._log = log
         self._history = history
         self._reach_us = reach_us
+        self._state = state
         self._every_s = every_s
+        self._failed_s = -math.inf  # when this thread could not ask the store last
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="state-refill", daemon=True)
 
     def start(self) -> None:
         """Look from now on."""
+        if self._state is not None:
+            self._state.watch()
         self._thread.start()
 
     def stop(self) -> None:
@@ -58,16 +68,33 @@ class Refiller:
             looked_us = time.time_ns() // 1_000
             if not self._store.lost():
                 self._store.confirm(looked_us)
+                self._settle()
             elif self._store.claim_load():
                 what = "all history" if self._store.behind() is None else "the last events"
                 logger.warning("the online store was emptied or restarted; %s: loaded again from now on", what)
                 events = bring_back(self._store, self._log, self._history, self._reach_us)
                 logger.warning("the online store is complete again: %d events were loaded", events)
         except FraudmlError as error:
+            self._failed_s = time.monotonic()
             logger.warning("what the online store lost is not loaded yet: %s", error)
         except Exception:  # a thread that ends would leave decisions without history for ever
             logger.exception("loading the history of the online store failed")
 
+    def _settle(self) -> None:
+        """After a failure, give the store from the log what other processes keep for it, once they had time to notice
+        that it works again."""
+        state = self._state
+        if state is None or (failure := state.failure) is None:
+            return
+        if time.monotonic() - max(failure.last_s, self._failed_s) >= GRACE_S:
+            catch_up_since(self._store, self._log, failure.began_us)
+            state.caught_up(failure)
+
+    def _pause_s(self) -> float:
+        """Until the next look, with jitter: many processes do not look at the same moment."""
+        failed = self._state is not None and self._state.failure is not None
+        return (LOOK_AGAIN_S if failed else self._every_s) * (0.75 + random.random() / 2)  # noqa: S311
+
     def _run(self) -> None:
-        while not self._stopping.wait(self._every_s * (0.75 + random.random() / 2)):  # noqa: S311 - not all at once
+        while not self._stopping.wait(self._pause_s()):
             self.check()

@@ -90,6 +90,11 @@ class Scorer:
         return self._model
 
     @property
+    def state(self) -> OnlineState:
+        """The online store as batches use it."""
+        return self._state
+
+    @property
     def degraded(self) -> tuple[Degradation, ...]:
         """What is not available now, as far as the last batch has shown."""
         gone = {

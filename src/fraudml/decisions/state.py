@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fraudml.errors import OnlineStoreError, StateLost
 from fraudml.events.label import Label
@@ -22,6 +22,13 @@ _Event = TypeVar("_Event", Transaction, Label)
 logger = logging.getLogger(__name__)
 
 
+class Failure(NamedTuple):
+    """``began_us``: when a store failed first (a time); ``last_s``: when it did last (``time.monotonic``)."""
+
+    began_us: int
+    last_s: float
+
+
 class OnlineState:
     """An online store whose failures never reach the caller. Not for several threads at once.
 
@@ -35,13 +42,31 @@ class OnlineState:
         self._missed: list[Transaction] = []
         self._missed_labels: list[Label] = []
         self._emptied = False
-        self._failing = False
+        self._failure: Failure | None = None
+        self._watched = False
         self.lost = 0
 
     @property
     def gone(self) -> bool:
         """Whether events wait for a store that failed, or its history is missing."""
-        return bool(self._missed or self._missed_labels or self._emptied)
+        return bool(self._missed or self._missed_labels or self._emptied or self._failure)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Since when events may be missing in the store; ``None`` while none are."""
+        return self._failure
+
+    def watch(self) -> None:
+        """From now on somebody calls :meth:`caught_up`: after a failure of a shared store nothing is read before that.
+
+        What failed for this process most likely failed for others, and each gives it only its own events.
+        """
+        self._watched = self._store.shared
+
+    def caught_up(self, failure: Failure) -> None:
+        """The store got from the log what was decided without it. May be called by another thread."""
+        if self._failure is failure:  # it did not fail again
+            self._works()
 
     def read_then_update(self, batch: Sequence[Transaction]) -> StateRead | None:
         """What the store reads for each transaction before adding it; ``None`` when that cannot be told."""
@@ -57,10 +82,7 @@ class OnlineState:
             self._note_failure(error)
             self._keep(self._missed, batch)
             return None
-        if self._emptied or self._failing:
-            logger.warning("decisions are made with history again")
-            self._emptied = self._failing = False
-        return read
+        return self._trusted(read)
 
     def add_labels(self, labels: Sequence[Label]) -> None:
         """Add label reports, now or as soon as the store works again."""
@@ -74,6 +96,17 @@ class OnlineState:
         except OnlineStoreError as error:
             self._note_failure(error)
             self._keep(self._missed_labels, labels)
+
+    def _trusted(self, read: StateRead) -> StateRead | None:
+        """What was read, unless others may still keep events for the store."""
+        self._emptied = False
+        if self._failure and not self._watched:
+            self._works()
+        return None if self._failure else read
+
+    def _works(self) -> None:
+        self._failure = None
+        logger.warning("the online store works again, and has what was decided without it")
 
     def _catch_up(self) -> bool:
         """Give what the store has missed, or some of it; returns whether it has all of it now."""
@@ -102,9 +135,10 @@ class OnlineState:
         self._emptied = True
 
     def _note_failure(self, error: OnlineStoreError) -> None:
-        if not self._failing:
+        if self._failure is None:
             logger.warning("the online store failed, events are kept for it until it works again: %s", error)
-        self._failing = True
+        began_us = self._failure.began_us if self._failure else time.time_ns() // 1_000
+        self._failure = Failure(began_us, time.monotonic())
 
     def _keep(self, missed: list[_Event], events: Sequence[_Event]) -> None:
         kept = events[: MISSED_LIMIT - len(missed)]

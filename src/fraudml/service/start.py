@@ -57,7 +57,7 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
-        refiller=Refiller(store, log, history, reach_us) if store.shared else None,
+        refiller=Refiller(store, log, history, reach_us, scorer.state) if store.shared else None,
         shared=shared,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )

@@ -11,6 +11,7 @@ import pytest
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions import rebuild as rebuilding
+from fraudml.decisions import refill, state
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import catch_up, rebuild
 from fraudml.decisions.record import Decision, Degradation
@@ -147,6 +148,43 @@ def test_what_a_process_kept_for_a_store_when_it_ended_comes_from_the_log(log: S
     assert third.degraded == ()
     assert ids(store) == ["t1", "t2", "t3"]
     assert len(store.labels) == 1
+
+
+def test_after_a_failure_others_may_still_keep_events_for_the_store(
+    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refill, "GRACE_S", 0.0)
+    store = SharedStore()
+    rebuild(store, log, [])
+    one, other = start(log, store), Scorer(Model(bundle()), store, log, writer=1)
+    refiller = Refiller(store, log, lambda: [], 365 * DAY_US, one.state)
+    one.state.watch()
+    store.broken = True
+    one.score([transaction(1)])
+    other.score([transaction(2)])
+    store.broken = False
+    (blind,) = one.score([transaction(3)])  # which gave the store its own one, but not that of the other
+    assert blind.degraded == one.degraded == (Degradation.online_store,)
+    assert ids(store) == ["t1", "t3"]
+    refiller.check()
+    assert ids(store) == ["t1", "t2", "t3"]
+    (seeing,) = one.score([transaction(4)])
+    assert seeing.degraded == one.degraded == ()
+    other.score([transaction(5)])
+    assert ids(store) == ["t1", "t2", "t3", "t4", "t5"]
+
+
+def test_a_store_gets_what_it_missed_piece_by_piece(log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "GIVEN_AT_ONCE", 2)
+    monkeypatch.setattr(state, "GIVING_S", 0.0)
+    store = SharedStore()
+    rebuild(store, log, [])
+    scorer = start(log, store)
+    store.broken = True
+    scorer.score([transaction(n) for n in range(1, 6)])
+    store.broken = False
+    assert [bool(scorer.score([transaction(n)])[0].degraded) for n in range(6, 20)] == [True] * 3 + [False] * 11
+    assert len(ids(store)) == 19
 
 
 def test_an_interrupted_load_goes_on_behind_its_mark(log: SqliteDecisionLog) -> None:
