@@ -46,6 +46,7 @@ class Refiller:
         self._reach_us = reach_us
         self._state = state
         self._every_s = every_s
+        self._works = True
         self._failed_s = -math.inf  # when this thread could not ask the store last
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="state-refill", daemon=True)
@@ -69,14 +70,16 @@ class Refiller:
             if not self._store.lost():
                 self._store.confirm(looked_us)
                 self._settle()
+                self._works = True
             elif self._store.claim_load():
                 what = "all history" if self._store.behind() is None else "the last events"
                 logger.warning("the online store was emptied or restarted; %s: loaded again from now on", what)
                 events = bring_back(self._store, self._log, self._history, self._reach_us)
                 logger.warning("the online store is complete again: %d events were loaded", events)
         except FraudmlError as error:
-            self._failed_s = time.monotonic()
-            logger.warning("what the online store lost is not loaded yet: %s", error)
+            if self._works:
+                logger.warning("whether the online store lost something is not known, or not loaded yet: %s", error)
+            self._works, self._failed_s = False, time.monotonic()
         except Exception:  # a thread that ends would leave decisions without history for ever
             logger.exception("loading the history of the online store failed")
 
