@@ -13,7 +13,7 @@ from redis import exceptions
 from fraudml.adapters.online._plan import Plan
 from fraudml.adapters.online.redis import last, windows
 from fraudml.adapters.online.redis.failures import failure
-from fraudml.adapters.online.redis.groups import Group, newest, pieces
+from fraudml.adapters.online.redis.groups import ZERO, Group, newest, pieces
 from fraudml.adapters.online.redis.lanes import Lane, Layout
 from fraudml.adapters.online.redis.post import Read
 from fraudml.adapters.online.redis.records import Records, last_order
@@ -65,11 +65,15 @@ class Answer:
         parts, lengths = pieces(group, held, read.new, width)
         records = np.frombuffer(b"".join(parts), lane.record)
         times = np.ascontiguousarray(records["time"])
-        counts = lengths // width
-        first = np.cumsum(counts) - counts
-        until = first + (np.fromiter(map(len, held), np.int64, len(held)) // width)[group.key]
+        if group.views == 1:
+            first, until = ZERO, np.array([len(held[int(group.key[0])]) // width])
+            views = np.zeros(len(times), np.int64)
+        else:
+            counts = lengths // width
+            first = np.cumsum(counts) - counts
+            until = first + (np.fromiter(map(len, held), np.int64, len(held)) // width)[group.key]
+            views = np.repeat(np.arange(group.views), counts)
         seen = Seen(times, first, until)
-        views = np.repeat(np.arange(group.views), counts)
         if folded is None:
             sight = Sight(views, times, group.views)
             source: windows.Records | windows.Tiles = windows.Records(lane, sight, records, group.views)

@@ -73,6 +73,7 @@ class Link:
         self._connect = connect
         self._timeout_s = timeout_s
         self._client: Client | None = None
+        self._only: Pool | None = None  # the connections to a server that is no cluster
         self._lock = threading.Lock()
         self._refreshed = 0.0
         self._lives = Lives()
@@ -168,24 +169,31 @@ class Link:
         """The client, made on first use."""
         with self._lock:
             if self._client is None:
-                self._client = self._connect()
+                made = self._connect()
+                self._only = None if hasattr(made, "nodes_manager") else made.connection_pool
+                self._client = made
             return self._client
 
     def node_of(self, key: bytes) -> Any:
         """What tells the node that has a key from others."""
+        if self._only is not None:
+            return self._only
         with _failures():
             return self._pool(key)
 
     @property
     def is_cluster(self) -> bool:
         """Whether keys lie on several nodes."""
+        if self._only is not None:
+            return False
         with _failures():
-            return hasattr(self.client(), "nodes_manager")
+            self.client()
+            return self._only is None
 
     def _pool(self, key: bytes) -> Pool:
-        client = self.client()
-        if not hasattr(client, "nodes_manager"):
-            return client.connection_pool
+        client = self.client() if self._client is None else self._client
+        if self._only is not None:
+            return self._only
         node = client.nodes_manager.get_node_from_slot(key_slot(key))
         return client.get_redis_connection(node).connection_pool
 

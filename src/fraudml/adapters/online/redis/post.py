@@ -125,6 +125,9 @@ class Post:
 
     def _together(self, keys: Sequence[bytes]) -> Iterator[Sequence[int]]:
         """The places of keys that may go into one call: in a cluster those of one slot."""
+        if len(keys) == 1:
+            yield range(1)
+            return
         if not self._link.is_cluster:
             for first in range(0, len(keys), TOGETHER):
                 yield range(first, min(first + TOGETHER, len(keys)))

@@ -20,6 +20,13 @@ class Sight:
 
     def __init__(self, lanes: Ints, times: Ints, number: int) -> None:
         self.order: Ints | None = None
+        self._only = number == 1  # all in one lane: their times are in order
+        if self._only:
+            if (times[1:] < times[:-1]).any():
+                self.order = np.argsort(times, kind="stable")
+                lanes, times = lanes[self.order], times[self.order]
+            self.lanes, self.times = lanes, times
+            return
         back = lanes[1:] < lanes[:-1]
         if (back | ((times[1:] < times[:-1]) & (lanes[1:] == lanes[:-1]))).any():
             self.order = np.lexsort((times, lanes))
@@ -38,6 +45,9 @@ class Sight:
 
     def find(self, lanes: Ints, times: Ints) -> Ints:
         """For each (lane, time) the place of the lane's first event at or after that time."""
+        if self._only:
+            found: Ints = np.searchsorted(self.times, times)
+            return found
         if self._ranks is None:
             offsets = np.minimum(np.maximum(times, self._low), self._high + 1) - self._low
         else:

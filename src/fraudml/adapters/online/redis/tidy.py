@@ -53,15 +53,22 @@ class Tidy:
     def look(self, read: Read, seen: Seen, seal_us: int) -> None:
         """Look at the lanes of a batch; no read before ``seal_us`` will come."""
         lane, counts = read.lane, seen.until - seen.first
+        if int(counts.max()) < LEAST_DROPPED and not lane.tiled:
+            return
         wanted = np.zeros(len(counts), np.bool_)
         if lane.tiled and not lane.labels:
             wanted |= counts > MOST_RAW
         if seal_us > NEVER:
             before = foldable_us(lane, seal_us) if lane.tiled and lane.labels else _windows_us(lane, seal_us)
-            sums = running((seen.times < before).astype(np.int64))
-            old = sums[seen.until] - sums[seen.first]
+            if len(counts) == 1:
+                old = np.array([np.count_nonzero(seen.times[: int(seen.until[0])] < before)])
+            else:
+                sums = running((seen.times < before).astype(np.int64))
+                old = sums[seen.until] - sums[seen.first]
             most = MOST_RAW if lane.tiled and lane.labels else np.maximum(LEAST_DROPPED - 1, counts // 4)
             wanted |= old > most
+        if not wanted.any():
+            return
         for view in np.flatnonzero(wanted).tolist():
             number = int(read.group.key[view])
             if len(self._waiting) >= WAITING:
