@@ -179,6 +179,29 @@ def test_a_node_that_was_killed_and_comes_back_empty(cluster: RedisClusterServer
     check(store, events(*range(60)))
 
 
+def test_a_node_that_comes_back_with_older_data_lacks_the_last_events_only(cluster: RedisClusterServers) -> None:
+    store = open_store(cluster)
+    store.read_then_update(events(*range(30)))
+    store.confirm(1_000)
+    with cluster.nodes[1].client() as client:
+        client.save()
+    store.read_then_update(events(*range(30, 60)))
+    store.confirm(2_000)
+    cluster.nodes[1].process.kill()
+    cluster.nodes[1].process.start()
+    cluster.wait()
+    with pytest.raises(StateLost):
+        store.read_then_update(events(*range(60, 90)))
+    assert store.lost()
+    assert store.claim_load()
+    assert store.behind() == 1_000
+    load(store, events(*range(30, 60)))
+    store.loaded()
+    assert not store.lost()
+    store.confirm(3_000)
+    check(store, events(*range(90)))
+
+
 def test_a_cluster_that_cannot_be_reached_is_an_error_that_says_so() -> None:
     store = RedisOnlineStore(FEATURES, redis.connector("redis://127.0.0.1:1?cluster=true", TIMEOUT_MS))
     with pytest.raises(OnlineStoreError, match="cluster"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,7 @@ def read(lane: Lane, source: Records | Tiles, lanes: Ints, times: Ints, out: Flo
     if plan is None:
         return
     aligned = times if lane.step_us == 1 else times // lane.step_us * lane.step_us
-    lengths = np.array([min(length, FOREVER_US) for length in plan.lengths_us], dtype=np.int64)
-    starts = aligned - lengths[:, None]
+    starts = aligned - _lengths(plan.lengths_us)
     until = source.sight.find(lanes, times)
     first = np.minimum(source.sight.find(lanes, starts), until)
     cell = 0
@@ -148,6 +148,14 @@ def read(lane: Lane, source: Records | Tiles, lanes: Ints, times: Ints, out: Flo
         empty = nothing(name, values.dtype)
         found = reduce(function, values, *slices(extreme.windows), empty)
         put(extreme.windows, [np.where(found == empty, np.nan, found)])
+
+
+@lru_cache(maxsize=256)
+def _lengths(lengths_us: tuple[int, ...]) -> Ints:
+    """Lengths of windows as a column."""
+    column = np.array([[min(length, FOREVER_US)] for length in lengths_us], dtype=np.int64)
+    column.setflags(write=False)
+    return column
 
 
 def _distinct(source: Records | Tiles, field: Field, lanes: Ints, starts: Ints, times: Ints) -> Floats:
