@@ -420,8 +420,12 @@ def test_each_process_has_a_number_of_its_own(several: list[DecisionLog]) -> Non
     assert [log.claim(shared=True) for log in several] == numbers
 
 
-def test_of_one_id_decided_by_several_processes_one_decision_stands(several: list[DecisionLog]) -> None:
+def test_of_one_id_decided_by_several_processes_one_decision_stands(
+    several: list[DecisionLog], backend: Backend
+) -> None:
     """Each appends the same ids, in an order of its own; all are told the same."""
+    if backend.one_session:
+        pytest.skip(ONE_SESSION)
     rounds, ids = 15, 30
     together = threading.Barrier(max(len(several), 1))
     stands: list[dict[str, Decision]] = [{} for _ in several]
