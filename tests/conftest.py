@@ -13,6 +13,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from tests.support.servers.bigquery import BigQueryServer
     from tests.support.servers.snowflake import SnowflakeServer
+    from tests.support.servers.timescale import TimescaleServer
 
 # Two xdist workers that each start one thread per core only slow each other down.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -53,6 +54,21 @@ def postgres_url(postgres_server: str) -> str:
     from tests.support.servers import postgres
 
     return postgres.new_database(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def timescale_server() -> Iterator[TimescaleServer]:
+    """A TimescaleDB that lives as long as this process's tests."""
+    from tests.support.servers import timescale
+
+    with timescale.server() as made:
+        yield made
+
+
+@pytest.fixture
+def timescale_url(timescale_server: TimescaleServer) -> str:
+    """The URL of an empty database with TimescaleDB. Close its connections: the server has one session for all."""
+    return timescale_server.new_database()
 
 
 @pytest.fixture(scope="session")

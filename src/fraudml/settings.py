@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     db_pool_timeout_ms: int = Field(
         5_000, gt=0, description="How long to wait for a connection to PostgreSQL when all are in use; milliseconds."
     )
+    compress_after_days: int = Field(
+        7, ge=0, description="Age at which TimescaleDB compresses decisions; days, 0 means never."
+    )
+    retain_days: int | None = Field(
+        None, ge=1, description="How long decisions are kept, by their transactions' time; days. Default: for ever."
+    )
     redis_url: SecretStr | None = Field(
         None, description="Redis for state, prediction cache, recent decisions and rate limits. Default: this process."
     )
@@ -120,10 +126,12 @@ class Settings(BaseSettings):
         description="Level of the service's structured log: debug, info, warning, error or critical.",
     )
 
-    @field_validator("database_url", "redis_url", "offline_url", "warehouse_url", "registry_url", mode="before")
+    @field_validator(
+        "database_url", "redis_url", "offline_url", "warehouse_url", "registry_url", "retain_days", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
-        """A variable that a template left empty names no server."""
+        """A variable that a template left empty names no server, and no limit."""
         return None if value == "" else value
 
     def log_url(self) -> str:

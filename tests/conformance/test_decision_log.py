@@ -24,6 +24,7 @@ from fraudml.events.transaction import Transaction
 from tests.support.scoring import FEATURES, SCHEMA, T0, ReferenceStore, decision, transaction
 
 Open = Callable[[], DecisionLog]
+ONE_SESSION = "one session for all connections"
 BLIND = (Degradation.online_store,)
 
 
@@ -31,6 +32,7 @@ class Sqlite:
     """A file."""
 
     shared = False  # whether several processes may append
+    one_session = False  # for all connections, so that none is disturbed by another
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._folder: Path = request.getfixturevalue("tmp_path")
@@ -49,6 +51,7 @@ class Postgres:
     """A database of a server."""
 
     shared = True
+    one_session = False
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._url: str = request.getfixturevalue("postgres_url")
@@ -67,14 +70,29 @@ class Postgres:
         return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
 
 
+class Timescale(Postgres):
+    """A database of a server with TimescaleDB, arranged as ``fraudml db upgrade`` does it."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        from fraudml.adapters.connections.postgres import engine
+        from fraudml.adapters.log.postgres import timescale, upgrade
+
+        self._url = request.getfixturevalue("timescale_url")
+        self.one_session = request.getfixturevalue("timescale_server").one_session
+        made = engine(self._url)
+        upgrade.upgrade(made, "the test's database")
+        timescale.arrange(made, "the test's database", timescale.Policies())
+        made.dispose()
+
+
 Backend = Sqlite | Postgres
-ADAPTERS: dict[str, type[Backend]] = {"sqlite": Sqlite, "postgres": Postgres}
+ADAPTERS: dict[str, type[Backend]] = {"sqlite": Sqlite, "postgres": Postgres, "timescale": Timescale}
 
 
 def test_every_adapter_is_here() -> None:
     folder = Path(fraudml.adapters.log.__path__[0])
     modules = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
-    assert modules - {"journal"} == set(ADAPTERS)  # the journal has its own port and suite
+    assert modules - {"journal"} == set(ADAPTERS) - {"timescale"}  # the journal has its own port and suite
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
@@ -336,7 +354,9 @@ def test_the_audit_sees_vectors_models_and_arrivals(log: DecisionLog) -> None:
     ]
 
 
-def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> None:
+def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog, backend: Backend) -> None:
+    if backend.one_session:
+        pytest.skip(ONE_SESSION)
     stop, failures = threading.Event(), []
 
     def read() -> None:
@@ -360,6 +380,8 @@ def test_readers_and_the_writer_do_not_disturb_each_other(log: DecisionLog) -> N
 
 
 def test_one_process_appends_until_it_ends(reopen: Open, backend: Backend) -> None:
+    if backend.one_session:
+        pytest.skip(ONE_SESSION)
     log = reopen()
     log.claim()
     log.claim()  # it has it
@@ -398,8 +420,12 @@ def test_each_process_has_a_number_of_its_own(several: list[DecisionLog]) -> Non
     assert [log.claim(shared=True) for log in several] == numbers
 
 
-def test_of_one_id_decided_by_several_processes_one_decision_stands(several: list[DecisionLog]) -> None:
+def test_of_one_id_decided_by_several_processes_one_decision_stands(
+    several: list[DecisionLog], backend: Backend
+) -> None:
     """Each appends the same ids, in an order of its own; all are told the same."""
+    if backend.one_session:
+        pytest.skip(ONE_SESSION)
     rounds, ids = 15, 30
     together = threading.Barrier(max(len(several), 1))
     stands: list[dict[str, Decision]] = [{} for _ in several]

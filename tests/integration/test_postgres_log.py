@@ -111,7 +111,12 @@ def test_the_plans_do_not_depend_on_what_the_server_believes(log: PostgresDecisi
             asked = f"EXPLAIN DECLARE each CURSOR FOR {text.replace('%s', '0')}"
             plan = "\n".join(line for (line,) in connection.execute(asked.encode()))
             assert not re.search("Seq Scan|Materialize|Hash|Merge|Sort", plan), plan
-        found = statements.FIND.text.decode().replace("$1", "ARRAY['t1', 't2']")
+        found = (
+            statements.FIND.text.decode()
+            .replace("$1", "ARRAY['t1', 't2']")
+            .replace("$2", "0")
+            .replace("$3", f"{T0 * 2}")
+        )
         plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {found}".encode()))
         assert not re.search("Seq Scan|Materialize|Hash|Merge", plan), plan
 

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from pydantic import SecretStr
 
-from fraudml import project
+from fraudml import project, wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson, ProjectFile
 from fraudml.errors import ConfigError
@@ -80,7 +81,8 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
 
     def log() -> Iterator[Finding]:
         facts = backends.log(current, timeout_s, time.time)
-        yield from servers.judge_log(facts, lambda: backends.tables(current))
+        database = cache(lambda: wiring.database(current))
+        yield from servers.judge_log(facts, lambda: database().tables, lambda: database().differs)
 
     declared = _read(project_path)
 

@@ -3,10 +3,11 @@
 A module for each part of an installation. Drivers are imported when their backend is asked for.
 """
 
+from fraudml.wiring.databases import Database, database, remove_old, upgrade_database
 from fraudml.wiring.engines import offline_store, threads, warehouse
-from fraudml.wiring.log import Database, database, decision_log, journals, keys, upgrade_database
+from fraudml.wiring.log import decision_log, journals, keys
 from fraudml.wiring.models import MOST_CODES, ModelSource, champion, model_source, prediction_cache, registry
-from fraudml.wiring.online import lateness_us, online_store, reach_us
+from fraudml.wiring.online import kept_at_least_us, lateness_us, online_store, reach_us
 from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
 from fraudml.wiring.sources import History, card_hasher, history, label_purity, profile, source
 
@@ -21,6 +22,7 @@ __all__ = [
     "decision_log",
     "history",
     "journals",
+    "kept_at_least_us",
     "keys",
     "label_purity",
     "lateness_us",
@@ -32,6 +34,7 @@ __all__ = [
     "reach_us",
     "recent_decisions",
     "registry",
+    "remove_old",
     "shared_redis",
     "source",
     "threads",

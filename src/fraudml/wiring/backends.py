@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.errors import MissingExtra, OnlineStoreError
 from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
-from fraudml.wiring.log import database
 from fraudml.wiring.online import online_store
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
-
-if TYPE_CHECKING:
-    from fraudml.adapters.log._migrate import Tables
 
 Facts = ServerFacts | Trouble
 Clock = Callable[[], float]
@@ -39,7 +34,7 @@ def load(settings: Settings) -> None:
     kinds = {kind(url.get_secret_value()) for url in urls if url is not None}
     modules = ["log._facts", "registry._facts"]
     if "postgresql" in kinds:
-        modules += ["connections.postgres_facts", "log.postgres.upgrade"]
+        modules += ["connections.postgres_facts", "log.postgres.upgrade", "log.postgres.timescale"]
     if settings.redis_url is not None:
         modules.append("connections.redis_facts")
     modules.append("offline._facts" if settings.offline_url is None else "connections.engine_facts")
@@ -58,11 +53,6 @@ def log(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
     from fraudml.adapters.log import _facts
 
     return _facts.facts(url, timeout_s)
-
-
-def tables(settings: Settings) -> Tables:
-    """The tables that the decision log's database has; raises ``DecisionLogError`` for those of a newer fraudml."""
-    return database(settings).tables
 
 
 def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:

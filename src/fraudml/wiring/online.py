@@ -41,3 +41,9 @@ def reach_us(settings: Settings, declared: Project) -> int:
     """How long ago an event can have been decided that features of today may see, in microseconds."""
     horizon_us = max(map(declared.feature_set.horizon_us, declared.schema.entity_names), default=0)
     return horizon_us + lateness_us(settings) + int(settings.max_ahead_s * MICROSECONDS)
+
+
+def kept_at_least_us(settings: Settings, declared: Project) -> int:
+    """How long decisions must be kept, in microseconds: labels come late, and windows over them begin then."""
+    label = declared.schema.label
+    return reach_us(settings, declared) + (0 if label is None else label.delay_us)

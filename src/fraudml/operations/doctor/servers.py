@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from fraudml.decisions.servers import ServerFacts, Trouble
@@ -61,8 +61,13 @@ def judge(check: str, facts: ServerFacts | Trouble) -> Iterator[Finding]:
         yield from _redis(check, facts)
 
 
-def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables]) -> Iterator[Finding]:
-    """The decision log; ``None`` is a file that is not there yet. ``tables`` is only asked where the log can be."""
+def judge_log(
+    facts: ServerFacts | Trouble | None,
+    tables: Callable[[], Tables],
+    differs: Callable[[], Sequence[str]] = lambda: (),
+) -> Iterator[Finding]:
+    """The decision log; ``None`` is a file that is not there yet. ``tables``, and ``differs`` (what of TimescaleDB is
+    not as the settings say), are only asked where the log can be."""
     check = "decision log"
     if facts is None:
         yield Finding(check, Status.note, "it is a SQLite file that is not there yet", "the first start makes it")
@@ -74,6 +79,12 @@ def judge_log(facts: ServerFacts | Trouble | None, tables: Callable[[], Tables])
     if is_file and facts.details.get("others_may_read") == "True":
         yield Finding(check, Status.warning, "others may read it, and what is in it", f"chmod 600 {facts.place}")
     yield from judge_tables(check, tables(), by_itself=is_file)
+    if "timescaledb" in facts.details:
+        for text in differs():
+            yield Finding(check, Status.warning, f"TimescaleDB: {text}", "fraudml db upgrade")
+    elif not is_file:
+        text = "TimescaleDB is not installed: tier 3 has it for compression, retention and figures per hour"
+        yield Finding(check, Status.note, text, "CREATE EXTENSION timescaledb, then fraudml db upgrade")
 
 
 def judge_redis(facts: ServerFacts | Trouble | None, lost: Callable[[], bool | None]) -> Iterator[Finding]:

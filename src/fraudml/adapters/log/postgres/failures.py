@@ -20,6 +20,7 @@ _ADVICE: tuple[tuple[tuple[type[psycopg.Error], ...], str], ...] = (
     ((errors.InsufficientPrivilege,), "grant the role what docs/howto/run-on-postgresql.md lists"),
     ((errors.ReadOnlySqlTransaction,), "this server takes no writes: name the primary in FRAUDML_DATABASE_URL"),
     ((errors.UndefinedTable, errors.UndefinedColumn), "run: fraudml db upgrade"),
+    ((errors.LockNotAvailable,), "something holds the table for long, such as a backup: try again when it has ended"),
     ((errors.QueryCanceled,), "the server is slow, or something holds a lock"),
     ((errors.UniqueViolation, errors.ForeignKeyViolation), "what is in the log is never changed"),
     ((errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow), "the server is stopping or starting"),

@@ -1,4 +1,5 @@
-"""The calls of every batch: find, append, append_labels. Each is one round trip, but for COPY."""
+"""The calls of every batch: find, append, append_labels. Each is one round trip, but for COPY and for ids that are
+known."""
 
 from __future__ import annotations
 
@@ -52,7 +53,11 @@ class HotPath:
             with failures("reading"):
                 keys = cells.key_array(transaction_ids[start : start + MOST_IDS])
             with (self._writer if self._in_doubt else self._reader).turn("reading") as session:
-                rows = session.rows(statements.FIND, [keys], statements.FOUND)
+                ((first, last),) = session.rows(statements.KNOWN, [keys], statements.BETWEEN)
+                if first is None:
+                    continue
+                times = [value.to_bytes(8, "big", signed=True) for value in (first, last)]
+                rows = session.rows(statements.FIND, [keys, *times], statements.FOUND)
             with failures("reading"):  # outside the turn: others may read meanwhile
                 for arrival, name, *rest in rows:
                     transaction_id = name.decode()

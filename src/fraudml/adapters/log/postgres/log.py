@@ -28,6 +28,14 @@ _AT_LEISURE = (
 Made = TypeVar("Made")
 
 
+def _way(driver: Any, after: int | None) -> str:
+    """The setting by which a stream's tables are joined."""
+    in_pieces = after is not None and driver.execute(statements.CUT).fetchone()[0]
+    if in_pieces and driver.execute(statements.MANY, {"after": after}).fetchone()[0]:
+        return statements.BY_HASH
+    return statements.BY_INDEX.format("LOCAL")
+
+
 class PostgresDecisionLog:
     """:class:`fraudml.decisions.log.DecisionLog` in the database of an engine, which is closed with it.
 
@@ -148,7 +156,7 @@ class PostgresDecisionLog:
             try:
                 driver.execute(_AT_LEISURE)
                 if text is not statements.IDS:
-                    driver.execute(statements.BY_INDEX.format("LOCAL"))
+                    driver.execute(_way(driver, after))
                 with driver.cursor("fraudml_stream") as cursor:
                     cursor.execute(text, None if after is None else (after,), binary=True)
                     while rows := cursor.fetchmany(batch_size):

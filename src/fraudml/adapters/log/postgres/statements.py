@@ -16,6 +16,19 @@ BY_INDEX = "; ".join(
 )
 
 
+# Of a table that is cut into pieces, row by row means piece by piece for each row. So for many rows hashes are better.
+CUT = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'transactions'::regclass)"
+FEW = 5_000
+MANY = (
+    f"SELECT (SELECT count(*) FROM (SELECT FROM transaction_ids WHERE arrival > %(after)s LIMIT {FEW}) AS ids) + "  # noqa: S608
+    f"(SELECT count(*) FROM (SELECT FROM labels WHERE arrival > %(after)s LIMIT {FEW}) AS reports) >= {FEW}"
+)
+BY_HASH = "; ".join(
+    f"SET LOCAL enable_{way} = {on}"
+    for way, on in {"nestloop": "off", "hashjoin": "on", "seqscan": "on", "sort": "on"}.items()
+)
+
+
 class Statement(NamedTuple):
     """A statement that is prepared once for each connection; ``types``: OIDs of its parameters."""
 
@@ -53,7 +66,7 @@ INTO = {
     "decisions": (
         *("transaction_id", "event_time_us", "arrival"),
         *("vector", "score", "action", "model_version", "fingerprint", "arm"),
-        *("late", "degraded", "decided_at_us", "timings"),
+        *("late", "degraded", "decided_at_us", "timings", "amount_minor"),
     ),
 }
 _JSON = {"entities", "attributes", "timings"}
@@ -94,15 +107,23 @@ _OF_DECISION = (
 )
 _PLACE = "USING (transaction_id, event_time_us)"
 
-# Row of RowCodec.decision.
+# Mostly no id is known, and this is all that is asked: a plain table, while the others may be cut into pieces.
+KNOWN = Statement(
+    b"known",
+    b"SELECT min(event_time_us), max(event_time_us) FROM transaction_ids WHERE transaction_id = ANY($1)",
+    (ARRAY_OF[TEXT],),
+)
+BETWEEN = (BIGINT, BIGINT)
+# Row of RowCodec.decision. The times let the server open the pieces between them only.
 FIND = Statement(
     b"find",
     (
         f"SELECT t.arrival, {ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text, "  # noqa: S608
         f"{', '.join(_OF_DECISION)} FROM transaction_ids JOIN transactions AS t {_PLACE} JOIN decisions AS d {_PLACE} "
-        "WHERE transaction_ids.transaction_id = ANY($1)"
+        "WHERE transaction_ids.transaction_id = ANY($1) AND t.event_time_us BETWEEN $2 AND $3 "
+        "AND d.event_time_us BETWEEN $2 AND $3"
     ).encode(),
-    (ARRAY_OF[TEXT],),
+    (ARRAY_OF[TEXT], BIGINT, BIGINT),
 )
 FOUND = (
     *(BIGINT, BYTEA, BIGINT, BIGINT, TEXT, TEXT),

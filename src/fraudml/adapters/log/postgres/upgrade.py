@@ -6,6 +6,9 @@ revision may take away what nobody uses any more.
 
 A change that needs a lock waits for it no longer than :data:`LOCK_MS`, since all traffic queues up behind it, and is
 tried again. What takes long (an index, filling a column) is done outside of a transaction, where it holds up nobody.
+
+Since revision 0006 ``transactions`` and ``decisions`` may be hypertables (:mod:`timescale`): there is no CREATE INDEX
+CONCURRENTLY for them, but ``WITH (timescaledb.transaction_per_chunk)``.
 """
 
 from __future__ import annotations
