@@ -173,6 +173,7 @@ def test_kill_9_of_postgresql_and_then_of_the_service_loses_nothing(
                 service.process.send_signal(signal.SIGKILL)
                 load.result(60)
         assert hammer.refused == []
+        server.process.wait_until_it_answers()  # it may still recover; a service refuses to start meanwhile
         with serving(home) as service, service.client(key) as client:
             assert client.get("/health/ready").json()["degraded"] == []
             again = [client.post("/v1/predict", json=hammer.sent[name]) for name in [*hammer.acknowledged][-50:]]

@@ -45,6 +45,7 @@ def serving(directory: Path, **settings: str) -> Iterator[Running]:
     ):
         try:
             said: list[str] = []
+            found: re.Match[str] | None = None
             assert process.stdout is not None
             for line in process.stdout:
                 said.append(line.strip())

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -55,9 +55,10 @@ class PostgresServer:
     def send_to_all(self, number: signal.Signals) -> None:
         """Send a signal to the server's processes, those of its connections too."""
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for each in (pid, *map(int, children)):
-            os.kill(each, number)
+        os.kill(pid, number)  # first: one that is stopped starts no more
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):  # those that work for a moment only come and go
+                os.kill(int(child), number)
 
     def close(self) -> None:
         """End it and remove its data."""

@@ -38,9 +38,14 @@ class ServerProcess:
         """Start it and wait until it answers."""
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._folder, user=self._user)
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """After a start, or after a crash that the server recovers from by itself."""
+        assert self._process is not None, "the server does not run"
         until = time.monotonic() + START_S
         while True:
-            assert self._process.poll() is None, f"the server ended at its start:\n{self.output}"
+            assert self._process.poll() is None, f"the server ended:\n{self.output}"
             try:
                 self._ready()
             except Exception:
