@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pkgutil
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,11 @@ class Sqlite:
         """All that is kept."""
         return b"".join(path.read_bytes() for path in self._folder.iterdir())
 
+    def lose(self) -> None:
+        """Somebody removes a table."""
+        with closing(sqlite3.connect(self._folder / "log.db")) as file:
+            file.execute("DROP TABLE transactions")
+
 
 class Postgres:
     """A database of a server."""
@@ -68,6 +75,12 @@ class Postgres:
         names = [name for (name,) in execute(self._url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
         assert "api_keys" in names
         return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
+
+    def lose(self) -> None:
+        """Somebody removes a table."""
+        from tests.support.servers.postgres import execute
+
+        execute(self._url, "DROP TABLE transaction_ids CASCADE")
 
 
 class Timescale(Postgres):
@@ -494,8 +507,13 @@ def test_a_label_reported_by_several_processes_is_one_report(several: list[Decis
         assert sorted(each.arrival for each in history) == sorted(reported)
 
 
-def test_ping(log: DecisionLog) -> None:
+def test_a_ping_tells_whether_the_log_can_be_read(log: DecisionLog, backend: Backend) -> None:
     log.ping()
+    log.append([decision(transaction(1), 1)])
+    log.ping()
+    backend.lose()
+    with pytest.raises(DecisionLogError):
+        log.ping()
 
 
 def test_keys_are_kept_without_their_token(reopen: Open, backend: Backend) -> None:

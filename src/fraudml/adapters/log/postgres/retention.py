@@ -7,14 +7,12 @@ commit of its own: decisions go on meanwhile, and what was done stays done when 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import sqlalchemy as sa
 
-from fraudml.adapters.log.postgres.failures import failures
+from fraudml.adapters.log.postgres.long_work import long_work
 
 AT_ONCE = 5_000
-LONG_S = 3_600.0
 DAY_US = 86_400_000_000
 _OLD = (
     "WITH old AS (SELECT transaction_id, event_time_us FROM transaction_ids WHERE event_time_us < %(before)s "
@@ -38,15 +36,7 @@ def limit(retain_us: int) -> int:
 def remove(engine: sa.Engine, before_us: int) -> int:
     """Remove what is older; how many decisions. The role must own the tables, or be granted DELETE on them."""
     count = 0
-    with failures("removing old decisions"), engine.connect() as connection:
-        try:
-            driver: Any = connection.connection.driver_connection
-            driver.rollback()
-            driver.autocommit = True
-            driver.patience_s = LONG_S
-            driver.execute("SET statement_timeout = 0")
-            while taken := driver.execute(REMOVE, {"before": before_us, "at_once": AT_ONCE}).rowcount:
-                count += taken
-        finally:
-            connection.invalidate()  # what was set is not for others
+    with long_work(engine, "removing old decisions") as driver:
+        while taken := driver.execute(REMOVE, {"before": before_us, "at_once": AT_ONCE}).rowcount:
+            count += taken
     return count

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 
 from fraudml.adapters.log.postgres import timescale_sql as text
 from fraudml.adapters.log.postgres.failures import failures
+from fraudml.adapters.log.postgres.long_work import long_work
 from fraudml.adapters.log.postgres.timescale_sql import DAY_US, HOUR_US
 from fraudml.errors import DecisionLogError
 
 OLDEST = (2, 18)  # of TimescaleDB: the first one with the names used here
 LOCK_MS = 5_000
-LONG_S = 86_400.0
 RECENT_US = 2 * DAY_US  # how long after an upgrade older processes may have gone on
 _COMPRESSION = ("policy_compression", "policy_columnstore")
 
@@ -132,7 +132,9 @@ def arrange(engine: sa.Engine, place: str, wanted: Policies, say: Callable[[str]
     if found is None:
         return
     check(found, place)
-    with _work(engine) as do:
+    with long_work(engine, "arranging TimescaleDB") as driver:
+        driver.execute(f"SET lock_timeout = {LOCK_MS}")
+        do = _Work(driver)
         schema = do.one("SELECT quote_ident(current_schema())")
         do.names = {"x": found.schema, "s": schema}
         do(text.NOW)
@@ -169,20 +171,6 @@ class _Work:
     def together(self) -> Iterator[None]:
         with self._driver.transaction():
             yield
-
-
-@contextmanager
-def _work(engine: sa.Engine) -> Iterator[_Work]:
-    with failures("arranging TimescaleDB"), engine.connect() as connection:
-        try:
-            driver: Any = connection.connection.driver_connection
-            driver.rollback()
-            driver.autocommit = True
-            driver.patience_s = LONG_S
-            driver.execute(f"SET statement_timeout = 0; SET lock_timeout = {LOCK_MS}")
-            yield _Work(driver)
-        finally:
-            connection.invalidate()  # what was set is not for others
 
 
 def check(found: Timescale, place: str) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fraudml.adapters.online.redis import marks
-from fraudml.adapters.online.redis.link import Command, Link, Script
+from fraudml.adapters.online.redis.link import Link
 from fraudml.adapters.online.redis.lives import Told
 from fraudml.adapters.online.redis.marks import State
+from fraudml.adapters.online.redis.wire import Command, Script
 from fraudml.errors import StateLost
 
 MARKS = 1024  # in a cluster

@@ -6,61 +6,27 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from hashlib import sha1
-from importlib.resources import files
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from redis import exceptions
 from redis.crc import key_slot
 
+from fraudml.adapters.online.redis import wire
 from fraudml.adapters.online.redis.failures import DRIVER, NotAsked, failure, meaning
-from fraudml.adapters.online.redis.lives import ASK, Lives, Told
+from fraudml.adapters.online.redis.wire import Command, Pool, Sent
 from fraudml.decisions.circuit import Circuit
 
 ATTEMPTS = 4  # of what a broken connection, a moved slot or a forgotten script prevented
 BACKOFF_S = 0.01  # before another attempt, doubled each time and with jitter
-LEAST_WAIT_S = 0.001  # for an answer that may be here already when another node has used up the time
 LEFT_ALONE_S = (0.25, 10.0)  # after a failure; each further one doubles that, up to the second
 REFRESH_S = 1.0  # at most so often a cluster is asked who has which slots because a node does not answer
 
 Client = Any  # redis.Redis or redis.cluster.RedisCluster
-Pool = Any  # redis.ConnectionPool
 _Found = dict[Pool | None, Exception | None]  # how asking each node of a call has ended; None: all together
 # Broken connections; a timeout is not among them, for another attempt would take as long again.
 _BROKEN = (exceptions.ConnectionError, OSError)
 _MOVED = (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError)
-
-
-@dataclass(frozen=True)
-class Script:
-    """A Lua script and the name by which the server knows it once it has seen it."""
-
-    text: bytes
-    sha: str
-
-    @classmethod
-    def read(cls, name: str) -> Script:
-        """The script in a file of this package."""
-        text = files("fraudml.adapters.online.redis").joinpath(name).read_bytes()
-        return cls(text, sha1(text, usedforsecurity=False).hexdigest())
-
-
-class Command(NamedTuple):
-    """One command; ``key`` is one of its keys: it says which node of a cluster has to get it. A script's arguments
-    begin with the number of its keys. ``tells_life``: the answer shall be a :class:`Told`."""
-
-    key: bytes
-    arguments: tuple[Any, ...]
-    script: Script | None = None
-    tells_life: bool = False
-
-    def words(self, *, in_full: bool) -> tuple[Any, ...]:
-        """What is sent; ``in_full``: with the script's text, for a server that has not seen it."""
-        if self.script is None:
-            return self.arguments
-        return ("EVAL", self.script.text, *self.arguments) if in_full else ("EVALSHA", self.script.sha, *self.arguments)
 
 
 class Link:
@@ -76,7 +42,6 @@ class Link:
         self._only: Pool | None = None  # the connections to a server that is no cluster
         self._lock = threading.Lock()
         self._refreshed = 0.0
-        self._lives = Lives()
         self._circuits: dict[Pool | None, Circuit] = {}  # of each node, and of all together
 
     def exchange(
@@ -205,11 +170,11 @@ class Link:
                 answers[i] = self._ask(commands[i], answers[i], attempt.deadline)
             else:
                 groups.setdefault(self._pool(commands[i].key), []).append(i)
-        waiting: list[_Sent] = []
+        waiting: list[Sent] = []
         for pool, places in groups.items():
             try:
                 self._enter(pool, attempt.found, insist=attempt.insist)
-                waiting.append(self._post(pool, [commands[i] for i in places], places, in_full=attempt.in_full))
+                waiting.append(wire.post(pool, [commands[i] for i in places], places, in_full=attempt.in_full))
             except DRIVER as error:
                 if not isinstance(error, NotAsked):
                     attempt.found[pool] = error
@@ -217,48 +182,11 @@ class Link:
         while waiting:
             sent = waiting.pop(0)
             try:
-                ended = self._receive(sent, answers, attempt.deadline)
+                attempt.found[sent.pool] = wire.receive(sent, answers, attempt.deadline)
             except BaseException:
-                for other in [sent, *waiting]:
-                    self._drop(other.pool, other.connection)
+                for other in waiting:
+                    wire.drop(other)
                 raise
-            attempt.found[sent.pool] = ended
-            life = self._lives.of(sent.connection) or b""
-            for i in sent.places:
-                if commands[i].tells_life and not isinstance(answers[i], Exception):
-                    answers[i] = Told(answers[i], life)
-            sent.pool.release(sent.connection)
-
-    def _post(self, pool: Pool, commands: Sequence[Command], places: list[int], *, in_full: bool) -> _Sent:
-        """To one node."""
-        connection = pool.get_connection()
-        asks = any(command.tells_life for command in commands) and self._lives.of(connection) is None
-        try:
-            words = [command.words(in_full=in_full) for command in commands]
-            packed = connection.pack_commands([ASK, *words] if asks else words)
-            connection.send_packed_command(packed, check_health=False)
-        except BaseException:
-            self._drop(pool, connection)
-            raise
-        return _Sent(pool, connection, places, asks)
-
-    def _receive(self, sent: _Sent, answers: list[Any], deadline: float) -> Exception | None:
-        """Collect the answers of one node; returns how its connection broke, if it did."""
-        connection, places = sent.connection, sent.places
-        for number, i in enumerate([None, *places] if sent.asks else places, -1 if sent.asks else 0):
-            try:
-                answer = connection.read_response(timeout=max(deadline - time.monotonic(), LEAST_WAIT_S))
-            except exceptions.ResponseError as error:
-                answer = error
-            except DRIVER as error:
-                connection.disconnect()
-                _put(answers, places[max(number, 0) :], error)
-                return error
-            if i is None:
-                self._lives.note(connection, answer)
-            else:
-                answers[i] = answer
-        return None
 
     def _ask(self, command: Command, error: Any, deadline: float) -> Any:
         """From the node that a slot moves to just now."""
@@ -267,17 +195,11 @@ class Link:
         if node is None:
             client.nodes_manager.initialize()
             node = client.get_node(error.host, error.port)
-        connection = client.get_redis_connection(node).connection_pool.get_connection()
+        asking = Command(command.key, ("ASKING",))
+        answers: list[Any] = [None, None]
         pool = client.get_redis_connection(node).connection_pool
-        try:
-            connection.send_packed_command(connection.pack_commands([("ASKING",), command.words(in_full=True)]))
-            answers: list[Any] = [None, None]
-            self._receive(_Sent(pool, connection, [0, 1], False), answers, deadline)
-        except BaseException:
-            self._drop(pool, connection)
-            raise
-        pool.release(connection)
-        return Told(answers[1], b"") if command.tells_life and not isinstance(answers[1], Exception) else answers[1]
+        wire.receive(wire.post(pool, [asking, command], [0, 1], in_full=True), answers, deadline)
+        return answers[1]
 
     def _recover(self, error: Exception, deadline: float, attempt: int) -> bool:
         """Wait a little and learn anew which node has what; whether another attempt can be made."""
@@ -296,11 +218,6 @@ class Link:
                 manager.initialize()
         return True
 
-    def _drop(self, pool: Pool, connection: Any) -> None:
-        with suppress(Exception):
-            connection.disconnect()
-        pool.release(connection)
-
 
 class _Attempt(NamedTuple):
     """``found``: how asking each node has ended; ``insist``: ask those that are left alone, too."""
@@ -309,15 +226,6 @@ class _Attempt(NamedTuple):
     in_full: bool
     insist: bool
     found: _Found
-
-
-class _Sent(NamedTuple):
-    """Commands on their way to a node; ``asks``: behind a question for its life."""
-
-    pool: Pool
-    connection: Any
-    places: list[int]
-    asks: bool
 
 
 @contextmanager

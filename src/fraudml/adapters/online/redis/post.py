@@ -13,8 +13,9 @@ from fraudml.adapters.online.redis.epoch import Epoch
 from fraudml.adapters.online.redis.failures import failure
 from fraudml.adapters.online.redis.groups import Group
 from fraudml.adapters.online.redis.lanes import Lane, key_text
-from fraudml.adapters.online.redis.link import Command, Link, Script
+from fraudml.adapters.online.redis.link import Link
 from fraudml.adapters.online.redis.tiles import empty_header
+from fraudml.adapters.online.redis.wire import Command, Script
 
 TOGETHER = 200  # lanes in one call of the script: others wait for its end, about a millisecond
 SLACK_US = 3_600_000_000

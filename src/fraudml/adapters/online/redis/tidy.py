@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fraudml.adapters.online.redis.answer import NEVER, Seen
 from fraudml.adapters.online.redis.lanes import Lane
-from fraudml.adapters.online.redis.link import Command
 from fraudml.adapters.online.redis.post import Post, Read
 from fraudml.adapters.online.redis.sight import running
 from fraudml.adapters.online.redis.tiles import (
@@ -27,6 +26,7 @@ from fraudml.adapters.online.redis.tiles import (
     put_together,
     take_apart,
 )
+from fraudml.adapters.online.redis.wire import Command
 
 Ints = NDArray[np.int64]
 Values = NDArray[Any]
