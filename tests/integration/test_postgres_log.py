@@ -107,6 +107,7 @@ def test_the_plans_do_not_depend_on_what_the_server_believes(log: PostgresDecisi
     log.append_labels([LabelReport(Label(f"t{n}", True, T0 * 2), 3_000 + n) for n in range(500)])
     found = statements.FIND.text.decode().replace("$1", "ARRAY['t1', 't2']")
     found = found.replace("$2", "0").replace("$3", f"{T0 * 2}")
+    history = statements.HISTORY.text.decode().replace("$1", "ARRAY['t1', 't2']")
     for _ in range(2):
         with psycopg.connect(postgres_url) as connection:
             connection.execute(statements.BY_INDEX.format("LOCAL"))
@@ -114,8 +115,10 @@ def test_the_plans_do_not_depend_on_what_the_server_believes(log: PostgresDecisi
                 asked = f"EXPLAIN DECLARE each CURSOR FOR {text.replace('%s', '0')}"
                 plan = "\n".join(line for (line,) in connection.execute(asked.encode()))
                 assert not re.search("Seq Scan|Materialize|Hash|Merge|Sort", plan), plan
-            plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {found}".encode()))
-            assert not re.search("Seq Scan|Materialize|Hash|Merge|Heap Scan on (transactions|decisions)", plan), plan
+            for text in (found, history):
+                plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {text}".encode()))
+                assert not re.search("Seq Scan|Materialize|Hash|Merge|Sort|labels_pkey", plan), plan
+                assert not re.search("Heap Scan on (transactions|decisions)", plan), plan
         execute(postgres_url, "ANALYZE")
 
 

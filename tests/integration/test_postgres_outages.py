@@ -3,6 +3,7 @@ and nothing hangs."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -29,6 +30,10 @@ from tests.support.servers.postgres import PASSWORD, PostgresServer, execute
 from tests.support.servers.proxy import Proxy, proxy
 
 TIMEOUT_MS = 400
+WRITER = (
+    "SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+    "WHERE locktype = 'advisory' AND datname = current_database()"
+)
 GONE = (Degradation.decision_log,)
 
 
@@ -193,6 +198,24 @@ def test_a_connection_that_breaks_during_the_commit(
         assert world.log.decision("t3") == made
     finally:
         world.close()
+
+
+def test_labels_whose_commit_is_in_doubt_are_asked_for_where_it_cannot_come_later(world: World) -> None:
+    """The connection that reads would say that they are not there, and then they would be."""
+    world.score(1)
+    ((writer,),) = execute(world.url, WRITER)
+    label = Label("t1", True, T0 * 2)
+    os.kill(int(str(writer)), signal.SIGSTOP)
+    try:
+        with pytest.raises(DecisionLogError, match="no answer within"):
+            world.scorer.add_labels([label])
+        with pytest.raises(DecisionLogError):
+            world.log.label_history("t1")
+    finally:
+        os.kill(int(str(writer)), signal.SIGCONT)
+    wait_for(lambda: recorded(world, label))
+    assert [report.label for report in world.log.label_history("t1")] == [label]
+    assert world.store.labels == [msgspec.structs.replace(label, entities=transaction(1).entities)]
 
 
 def test_another_server_at_the_same_address(world: World, server: PostgresServer) -> None:

@@ -3,12 +3,13 @@ known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from fraudml.adapters.log._rows import RowCodec, report
+from fraudml.adapters.log._rows import Row, RowCodec, report
 from fraudml.adapters.log.postgres import cells, statements
 from fraudml.adapters.log.postgres.claim import Claim
 from fraudml.adapters.log.postgres.failures import failures
@@ -52,7 +53,7 @@ class HotPath:
         for start in range(0, len(transaction_ids), MOST_IDS):
             with failures("reading"):
                 keys = cells.key_array(transaction_ids[start : start + MOST_IDS])
-            with (self._writer if self._in_doubt else self._reader).turn("reading") as session:
+            with self._asking() as session:
                 ((first, last),) = session.rows(statements.KNOWN, [keys], statements.BETWEEN)
                 if first is None:
                     continue
@@ -85,9 +86,9 @@ class HotPath:
 
     def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
         """What is news, in one commit."""
-        with self._writer.turn("writing labels") as session:
+        with self._appending("writing labels") as session:
             for tried in range(1, MOST_TRIES + 1):
-                news, numbered = _news(reports, self._histories(session, reports))
+                news, numbered = _news(reports, _histories(session, reports))
                 if not news:
                     break
                 try:
@@ -100,8 +101,8 @@ class HotPath:
 
     def label_history(self, transaction_id: str) -> list[LabelReport]:
         """The reports about one transaction."""
-        with self._reader.turn("reading") as session:
-            rows = session.rows(statements.HISTORY, [cells.key_array([transaction_id])], statements.REPORTED)
+        with self._asking() as session:
+            rows = _reported(session, [transaction_id])
         return [report((transaction_id, *row[1:])) for row in rows]
 
     def close(self) -> None:
@@ -117,25 +118,39 @@ class HotPath:
     def _append(self, batch: Sequence[Decision]) -> None:
         with failures("writing decisions"):
             rows = cells.rows(batch, self._codec)
+        with self._appending("writing decisions") as session:
+            if len(batch) < COPY_FROM:
+                arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
+                session.run(statements.APPEND, arrays)
+            else:
+                session.copy(statements.COPY, statements.copied(rows))
+
+    def _asking(self) -> AbstractContextManager[Session]:
+        return (self._writer if self._in_doubt else self._reader).turn("reading")
+
+    @contextmanager
+    def _appending(self, doing: str) -> Iterator[Session]:
         try:
-            with self._writer.turn("writing decisions") as session:
-                if len(batch) < COPY_FROM:
-                    arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
-                    session.run(statements.APPEND, arrays)
-                else:
-                    session.copy(statements.COPY, statements.copied(rows))
+            with self._writer.turn(doing) as session:
+                yield session
         except BaseException:
             self._in_doubt = True
             raise
         self._in_doubt = False
 
-    def _histories(self, session: Session, reports: Sequence[LabelReport]) -> dict[bytes, list[LabelReport]]:
-        """By key."""
-        keys = cells.key_array([*{item.label.transaction_id for item in reports}])
-        histories: dict[bytes, list[LabelReport]] = {}
-        for row in session.rows(statements.HISTORY, [keys], statements.REPORTED):
-            histories.setdefault(row[0].encode(), []).append(report(row))
-        return histories
+
+def _reported(session: Session, transaction_ids: Iterable[str]) -> list[Row]:
+    """All reports about these transactions, in order of arrival."""
+    keys = cells.key_array([*transaction_ids])
+    return sorted(session.rows(statements.HISTORY, [keys], statements.REPORTED), key=lambda row: int(row[-1]))
+
+
+def _histories(session: Session, reports: Sequence[LabelReport]) -> dict[bytes, list[LabelReport]]:
+    """By key."""
+    histories: dict[bytes, list[LabelReport]] = {}
+    for row in _reported(session, {item.label.transaction_id for item in reports}):
+        histories.setdefault(row[0].encode(), []).append(report(row))
+    return histories
 
 
 def _news(
