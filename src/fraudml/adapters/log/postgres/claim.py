@@ -63,8 +63,8 @@ class Claim:
         if shared:
             number = next((each for each in _numbers(driver) if _lock(driver, each + 1, shared=False)), None)
         else:
-            number = 0
-            driver.execute("UPDATE writers SET epoch = epoch + 1, held = false")  # all that shared it before
+            driver.execute("UPDATE writers SET epoch = epoch + 1, held = false")  # all that appended before
+            number = _numbers(driver)[0]
         if number is None:
             driver.execute(f"SELECT pg_advisory_unlock_shared({_KEY}, %s)", (ALL,))
             raise ConfigError(f"{WRITERS} processes append to {self._place} already: that is the most")
@@ -99,7 +99,11 @@ class Claim:
 
 
 def _numbers(driver: Any) -> list[int]:
-    """All numbers; first those that belong to nobody for sure. The others' owners may be about to come back."""
+    """All numbers; first those that belong to nobody for sure. The others' owners may be about to come back.
+
+    The one that was claimed longest ago comes first: who lost its claim while it could not reach the log goes on
+    deciding with its number, into its journal, until it is restarted. Nobody else may take arrivals like those then.
+    """
     rows = driver.execute("SELECT number FROM writers ORDER BY held, claimed_at").fetchall()
     known = [number for (number,) in rows]
     return [*(number for number in range(WRITERS) if number not in known), *known]
