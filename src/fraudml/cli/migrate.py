@@ -51,7 +51,7 @@ def migrate(
         new.claim()
         idle = _claims(old, origin, declared)
         with steps.step("Copy", unit="decisions") as progress:
-            copied = moving.copy(old, new, progress)
+            copied = moving.copy(old, new, progress, idle=idle)
         if not idle:
             told = f"{copied:,} decisions copied; a service still writes to the source: stop it and run this again"
             output.remarks.print(told, style="yellow", markup=False)

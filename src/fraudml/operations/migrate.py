@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
-from fraudml.decisions.log import ARRIVAL, DecisionLog
-from fraudml.decisions.record import Decision, LabelReport
+from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.record import Decision
 from fraudml.errors import ConflictError
-from fraudml.events.label import Label
-from fraudml.events.schema import IS_FRAUD, KNOWN_AT, TRANSACTION_ID
 from fraudml.events.source import Progress
+from fraudml.operations import migrate_labels
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -26,33 +25,29 @@ class Contents(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def copy(source: DecisionLog, target: DecisionLog, progress: Progress | None = None) -> int:
+def copy(source: DecisionLog, target: DecisionLog, progress: Progress | None = None, *, idle: bool = True) -> int:
     """Copy transactions with their decisions, label reports and keys; returns the number of decisions copied now.
 
-    May be interrupted at any moment and run again: decisions go on behind the last one that the target has, reports
-    and keys that it has are left out. Raises ``ConflictError`` when the target holds something else.
+    May be interrupted at any moment and run again. Decisions go on behind the last one that the target has. ``idle``:
+    nobody writes to the source, as its claim proves. Then what several writers committed late, with lower numbers of
+    arrival, is looked for as well, and reports and keys follow that the target lacks; before, they would be of
+    decisions that are not copied. Raises ``ConflictError`` when the target holds something else.
     """
     _refuse_strangers(source, target)
     copied = 0
     for batch in source.decisions(after=target.last_arrival(labels=False)):
-        stand = target.append(batch)
-        for decision in batch:
-            other = stand.get(decision.transaction.transaction_id, decision)
-            if other != decision:
-                raise _stranger(decision)
+        _append(target, batch)
         copied += len(batch)
         if progress:
             progress(copied, None)
-    for reports in _reports(source):
+    if not idle:
+        return copied
+    there, here = (sum(1 for _ in log.transaction_ids()) for log in (source, target))
+    if there != here:
+        copied += _copy_between(source, target, there, progress)
+    for reports in chain(migrate_labels.histories(source, target), migrate_labels.reports(source)):
         target.append_labels(reports)
-    have = {key.name: key for key in target.keys.all()}
-    for key in source.keys.all():
-        if key.name not in have:
-            target.keys.add(key)
-        elif have[key.name].token_hash != key.token_hash:
-            raise ConflictError(f"the target has another API key named {key.name!r}: migrate into an empty database")
-        elif key.revoked_at_us is not None:
-            target.keys.revoke(key.name)
+    _copy_keys(source, target)
     return copied
 
 
@@ -66,7 +61,7 @@ def contents(log: DecisionLog, progress: Progress | None = None) -> Contents:
         decisions += len(batch)
         if progress:
             progress(decisions, None)
-    for reports in _reports(log):
+    for reports in migrate_labels.reports(log):
         for report in reports:
             digest.update(_encode(report))
         labels += len(reports)
@@ -75,20 +70,53 @@ def contents(log: DecisionLog, progress: Progress | None = None) -> Contents:
     return Contents(decisions, labels, len(keys), digest.hexdigest())
 
 
-def _reports(log: DecisionLog) -> Iterator[list[LabelReport]]:
-    """All label reports in order of arrival, a thousand at once, without entities: those are the transactions'."""
-    for batch in log.audit_labels(batch_size=1_000):
-        rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        names = batch.schema.names
-        places = [names.index(name) for name in (TRANSACTION_ID, IS_FRAUD, KNOWN_AT, ARRIVAL)]
-        yield [LabelReport(Label(*(row[place] for place in places[:3])), row[places[3]]) for row in rows]
+def _append(target: DecisionLog, batch: list[Decision]) -> None:
+    stand = target.append(batch)
+    for decision in batch:
+        if stand.get(decision.transaction.transaction_id, decision) != decision:
+            raise _stranger(decision)
+
+
+def _copy_between(source: DecisionLog, target: DecisionLog, total: int, progress: Progress | None) -> int:
+    """Copy the decisions that the target lacks, wherever; reads both logs from their beginning, side by side."""
+    held = chain.from_iterable(target.decisions())
+    nearest = next(held, None)
+    read = copied = 0
+    for batch in source.decisions():
+        missing = []
+        for decision in batch:
+            if nearest is None or nearest.arrival > decision.arrival:
+                missing.append(decision)
+            elif nearest != decision:
+                raise _stranger(nearest)
+            else:
+                nearest = next(held, None)
+        _append(target, missing)
+        copied += len(missing)
+        read += len(batch)
+        if progress:
+            progress(read, total)
+    if nearest is not None:
+        raise _stranger(nearest)
+    return copied
+
+
+def _copy_keys(source: DecisionLog, target: DecisionLog) -> None:
+    have = {key.name: key for key in target.keys.all()}
+    for key in source.keys.all():
+        if key.name not in have:
+            target.keys.add(key)
+        elif have[key.name].token_hash != key.token_hash:
+            raise ConflictError(f"the target has another API key named {key.name!r}: migrate into an empty database")
+        elif key.revoked_at_us is not None:
+            target.keys.revoke(key.name)
 
 
 def _refuse_strangers(source: DecisionLog, target: DecisionLog) -> None:
     """A target that was begun by something else is told by its first decision."""
-    ours, theirs = (next(log.decisions(batch_size=1), []) for log in (source, target))
-    if theirs and ours != theirs:
-        raise _stranger(theirs[0])
+    for first in next(target.decisions(batch_size=1), []):
+        if source.find([first.transaction.transaction_id]) != {first.transaction.transaction_id: first}:
+            raise _stranger(first)
 
 
 def _stranger(decision: Decision) -> ConflictError:
