@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
+from pydantic import SecretStr
 
-from fraudml import __version__
+from fraudml import __version__, wiring
+from fraudml import project as projects
 from fraudml.cli.main import app
+from fraudml.decisions.record import Decision, LabelReport
+from fraudml.events.label import Label
+from fraudml.events.transaction import Transaction
+from fraudml.settings import Settings
 from tests.support.commands import fraudml, refused, well
+from tests.support.scoring import T0, decision
+from tests.support.servers import postgres
 
 ROWS = 8_000
 
@@ -378,3 +387,27 @@ def test_a_log_is_migrated_and_compared(project: Path) -> None:
     done = well("migrate", "--to", "sqlite:///moved.db", "--json", cwd=project)
     assert {**done.json, "sha256": ""} == {"copied": 0, "decisions": 0, "labels": 0, "keys": 1, "sha256": ""}
     assert "same database" in refused("migrate", cwd=project)
+
+
+def test_a_log_with_several_writers_is_migrated_while_they_write_and_again_after(
+    project: Path, postgres_server: str
+) -> None:
+    schema = projects.read(project / "fraudml.yaml").schema
+    urls = [postgres.new_database(postgres_server) for _ in "12"]
+
+    def made(number: int, arrival: int) -> Decision:
+        nothing = tuple(None for _ in schema.attribute_names)
+        event = Transaction(f"t{number}", T0, tuple("x" for _ in schema.entity_names), 100, nothing)
+        return decision(event, arrival)
+
+    with closing(wiring.decision_log(Settings(_env_file=None, database_url=SecretStr(urls[0])), schema)) as source:
+        source.claim(shared=True)
+        source.append([made(number, 100 * number) for number in range(1, 11)])
+        source.append_labels([LabelReport(Label("t1", True, T0), 5_000)])
+        told = fraudml("migrate", "--from", urls[0], "--to", urls[1], cwd=project)
+        assert told.code == 3, told.err
+        assert "10 decisions copied" in told.err
+        source.append([made(11, 50), made(12, 450)])  # by another writer, which was slow
+        source.append_labels([LabelReport(Label("t11", True, T0), 4_000)])
+    done = well("migrate", "--from", urls[0], "--to", urls[1], "--json", cwd=project)
+    assert {**done.json, "sha256": ""} == {"copied": 2, "decisions": 12, "labels": 2, "keys": 0, "sha256": ""}
