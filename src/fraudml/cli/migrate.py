@@ -36,8 +36,8 @@ def migrate(
 ) -> None:
     """Copy transactions, decisions, labels and API keys into another database, and compare both.
 
-    It may be interrupted and run again. While a service writes to the source it copies what is there and ends with exit
-    code 3: stop the service and run it again for the rest.
+    It may be interrupted and run again. While a service writes to the source it copies the decisions that are there and
+    ends with exit code 3: stop all services and run it again for the rest.
     """
     from fraudml.operations import migrate as moving
 
@@ -53,7 +53,7 @@ def migrate(
         with steps.step("Copy", unit="decisions") as progress:
             copied = moving.copy(old, new, progress, idle=idle)
         if not idle:
-            told = f"{copied:,} decisions copied; a service still writes to the source: stop it and run this again"
+            told = f"{copied:,} decisions copied; a service still writes to the source: stop all and run this again"
             output.remarks.print(told, style="yellow", markup=False)
             raise typer.Exit(STILL_WRITTEN)
         with steps.step("Compare", unit="decisions") as progress:
