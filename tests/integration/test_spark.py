@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fraudml.adapters.connections import spark as connection
+from fraudml.adapters.offline._spark_score import published, write_decisions
 from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 from fraudml.adapters.offline.spark import SparkOfflineStore
 from fraudml.decisions import history as local
@@ -99,6 +100,24 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(
     with pytest.raises(OfflineStoreError, match=r"model\.onnx is corrupt") as caught:
         store.score(bundle, f"{scheme}{out}")
     assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "scores"]
+    assert [path.name for path in out.iterdir()] == ["old.parquet"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_what_executors_wrote_where_nobody_else_sees_it_replaces_nothing(
+    store: SparkOfflineStore, bundle: Bundle, tmp_path: Path, scheme: str
+) -> None:
+    out = tmp_path / "scores"
+    out.mkdir()
+    (out / "old.parquet").touch()
+    with pytest.raises(OfflineStoreError, match=r"2,000 of 2,001 decisions can be read.* all executors share"):
+        write_decisions(store.frame(bundle.feature_set), ROWS + 1, bundle, f"{scheme}{out}", by_day=False)
+    with (
+        pytest.raises(Exception, match=r"renamed|No such file|not exist"),
+        published(spark.session(), f"{scheme}{out}"),
+    ):
+        pass  # nothing was written
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "scores"]
     assert [path.name for path in out.iterdir()] == ["old.parquet"]
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
@@ -96,7 +97,7 @@ def _score_here(store: OfflineStore, bundle: Bundle, out: Path, threads: int, pr
 
     from fraudml.decisions import history
 
-    draft = out.with_name(out.name + ".part")
+    draft = out.with_name(f"{out.name}.part-{uuid4().hex[:8]}")  # of this command alone
     actions: Counter[str] = Counter()
     schema = history.output_schema(bundle.feature_set.schema.id_column)
     try:

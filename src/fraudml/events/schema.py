@@ -24,6 +24,11 @@ TIME_INPUT = "event_time"
 NO_CURRENCY = "XXX"  # ISO 4217's code for none
 _INPUT_COLUMNS = {AMOUNT_INPUT: AMOUNT, TIME_INPUT: EVENT_TIME}
 RESERVED = frozenset({TRANSACTION_ID, EVENT_TIME, AMOUNT, IS_FRAUD, KNOWN_AT, AMOUNT_INPUT, TIME_INPUT})
+# What stands beside a transaction's own columns when its decision is read for an audit or an export.
+DECIDED = frozenset(
+    {"arrival", "decided_at_us", "score", "action", "model_version", "arm", "fingerprint", "late", "blind", "vector"}
+)
+NOT_FOR_COLUMNS = RESERVED | DECIDED  # names that no entity and no attribute may have
 
 
 def normal_column(name: str) -> str:
@@ -207,7 +212,7 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seen: dict[str, str] = {}
         for name in (*self.entities, *self.attributes):
             folded = name.casefold()  # SQL engines fold the case of names
-            if folded in RESERVED:
+            if folded in NOT_FOR_COLUMNS:
                 raise ConfigError(f"the name {name!r} is reserved; name it otherwise and set 'column: {name}'")
             if folded in seen:
                 raise ConfigError(f"{name!r} and {seen[folded]!r} are the same name to a database; rename one")

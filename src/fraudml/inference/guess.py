@@ -10,7 +10,15 @@ import msgspec
 
 from fraudml.errors import DataError
 from fraudml.events.profile import ColumnProfile, TableProfile
-from fraudml.events.schema import RESERVED, AmountColumn, Attribute, AttributeType, LabelColumn, Schema, TimeColumn
+from fraudml.events.schema import (
+    NOT_FOR_COLUMNS,
+    AmountColumn,
+    Attribute,
+    AttributeType,
+    LabelColumn,
+    Schema,
+    TimeColumn,
+)
 from fraudml.events.units import INTEGER_LIMIT
 from fraudml.inference import times, words
 from fraudml.inference.columns import attribute_of, is_row_number
@@ -238,7 +246,7 @@ class _Guesser:
             ):
                 name = words.slug(column.name)
                 self._add_entity(
-                    "card" if column.cards > 0.9 else name if name not in RESERVED else f"{name}_key", column
+                    "card" if column.cards > 0.9 else name if name not in NOT_FOR_COLUMNS else f"{name}_key", column
                 )
 
     def _add_entity(self, entity: str, column: ColumnProfile) -> None:
@@ -264,7 +272,7 @@ class _Guesser:
 
     def _add(self, column: ColumnProfile, attribute: Attribute) -> None:
         name = column.name
-        taken = {existing.casefold() for existing in (*self.entities, *self.attributes)} | RESERVED
+        taken = {existing.casefold() for existing in (*self.entities, *self.attributes)} | NOT_FOR_COLUMNS
         while name.casefold() in taken:
             name = f"{name}_value"
         renamed = msgspec.structs.replace(attribute, column=column.name) if name != column.name else attribute

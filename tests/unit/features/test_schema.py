@@ -4,8 +4,10 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from fraudml.decisions.log import audit_schema
 from fraudml.errors import ConfigError
 from fraudml.events.schema import (
+    DECIDED,
     AmountColumn,
     Attribute,
     AttributeType,
@@ -96,6 +98,7 @@ def category(*vocabulary: str) -> Attribute:
         (Schema(TIME, entities={"card no": "c"}), "not a plain name"),
         (Schema(TIME, entities={"is_fraud": "c"}), "reserved"),
         (Schema(TIME, attributes={"Event_Time": category()}), "reserved"),
+        (Schema(TIME, attributes={"Score": category()}), "reserved"),
         (Schema(TIME, entities={"card": "c"}, attributes={"CARD": category()}), "same name to a database"),
         (
             Schema(TIME, attributes={"n": Attribute(AttributeType.number, vocabulary=("1",))}),
@@ -128,3 +131,9 @@ def test_the_label_delay_is_in_microseconds() -> None:
 def test_a_misspelt_key_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="entites"):
         msgspec.convert({"event_time": {"column": "t"}, "entites": {}}, Schema)
+
+
+def test_no_column_has_the_name_of_what_is_decided() -> None:
+    """An audit and an export have both side by side."""
+    plain = Schema(TIME)
+    assert set(audit_schema(plain).names) - set(arrow_schema(plain).names) == DECIDED

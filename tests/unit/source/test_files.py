@@ -167,6 +167,22 @@ def test_rows_are_numbered_without_an_id_column(tmp_path: Path) -> None:
     assert len(set(both)) == 4
 
 
+def test_two_runs_at_once_lose_none_of_their_rejects(tmp_path: Path) -> None:
+    """The second begins while the first has rejects already, and ends before it."""
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    for path in paths:
+        rows = f"{path.stem}1,2024-01-01,c,1,0,\n{path.stem}2,soon,c,1,0,\n"
+        path.write_text(HEADER + rows, encoding="utf-8")
+    first, second = source(paths[:2]), source(paths[2])
+    reading = first.read()
+    assert [reading.read_next_batch()["transaction_id"].to_pylist() for _ in "ab"] == [["a1"], ["b1"]]
+    assert ids(second) == ["c1"]
+    assert [row["id"] for _, _, row in rejected(second)] == ["c2"]
+    assert reading.read_all().num_rows == 0
+    assert [row["id"] for _, _, row in rejected(first)] == ["a2", "b2"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejects.csv"]
+
+
 def test_too_many_rejects_stop_the_command(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(HEADER + "1,2024-01-01,c,1,0,\n" * 3)

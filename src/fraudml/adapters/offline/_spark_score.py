@@ -20,7 +20,7 @@ import pyarrow as pa
 from fraudml.adapters.offline._spark_errors import quiet
 from fraudml.adapters.offline._spark_files import is_connect
 from fraudml.decisions import history
-from fraudml.errors import BundleError
+from fraudml.errors import BundleError, OfflineStoreError
 from fraudml.events.schema import IS_FRAUD, KNOWN_AT
 from fraudml.features.derive import Deriver, to_model
 from fraudml.models import bundle as bundles
@@ -76,8 +76,9 @@ def ship(bundle: Bundle) -> Shipped:
     return Shipped(manifest, model, bundle.version)
 
 
-def write_decisions(frame: DataFrame, bundle: Bundle, output: str, *, by_day: bool) -> dict[str, int]:
-    """Compute ``frame`` (transactions with their state features), decide and write; see ``history.ScoresThere``."""
+def write_decisions(frame: DataFrame, rows: int, bundle: Bundle, output: str, *, by_day: bool) -> dict[str, int]:
+    """Compute ``frame`` (``rows`` transactions with their state features), decide and write; see
+    ``history.ScoresThere``."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
     schema = bundle.feature_set.schema
@@ -93,7 +94,13 @@ def write_decisions(frame: DataFrame, bundle: Bundle, output: str, *, by_day: bo
         else:
             decided.write.mode("overwrite").parquet(draft)
         found = frame.sparkSession.read.schema(fields).parquet(draft).groupBy("action").count()
-        return {row["action"]: row["count"] for row in found.toLocalIterator()}
+        actions = {row["action"]: row["count"] for row in found.toLocalIterator()}
+        if (there := sum(actions.values())) != rows:
+            raise OfflineStoreError(
+                f"{there:,} of {rows:,} decisions can be read where {output} was to be: let the output be a place that "
+                "this process and all executors share, such as a URI"
+            )
+        return actions
 
 
 @contextmanager
@@ -115,19 +122,34 @@ def published(session: SparkSession, output: str) -> Iterator[str]:
         files, place = _Hadoop(session), draft
     try:
         yield place
-        files.move(draft, output)
+        _replace(files, draft, output)
     finally:
         files.remove(draft)
 
 
+def _replace(files: _ThisMachine | _Hadoop, draft: str, output: str) -> None:
+    """Put the directory ``draft`` in the place of ``output``, which stays when that fails."""
+    old = f"{draft}-old"
+    replaces = files.exists(output)
+    if replaces:
+        files.rename(output, old)
+    try:
+        files.rename(draft, output)
+    except BaseException:
+        if replaces:
+            files.rename(old, output)
+        raise
+    files.remove(old)
+
+
 class _ThisMachine:
-    def move(self, draft: str, output: str) -> None:
-        """Put the directory ``draft`` in the place of ``output``."""
-        old = Path(f"{draft}-old")
-        if Path(output).exists():
-            Path(output).rename(old)
-        Path(draft).rename(output)
-        self.remove(str(old))
+    def exists(self, place: str) -> bool:
+        """Whether there is a file or a directory."""
+        return Path(place).exists()
+
+    def rename(self, place: str, name: str) -> None:
+        """Move a file or a directory."""
+        Path(place).rename(name)
 
     def remove(self, place: str) -> None:
         """Remove a file or a directory, if it is there."""
@@ -144,10 +166,14 @@ class _Hadoop:
         self._path = context._jvm.org.apache.hadoop.fs.Path
         self._settings = context._jsc.hadoopConfiguration()
 
-    def move(self, draft: str, output: str) -> None:
-        """Put the directory ``draft`` in the place of ``output``."""
-        self.remove(output)
-        self._system(draft).rename(self._path(draft), self._path(output))
+    def exists(self, place: str) -> bool:
+        """Whether there is a file or a directory."""
+        return bool(self._system(place).exists(self._path(place)))
+
+    def rename(self, place: str, name: str) -> None:
+        """Move a file or a directory; raises also where the file system just answers no."""
+        if not self._system(place).rename(self._path(place), self._path(name)):
+            raise OfflineStoreError(f"{place} could not be renamed to {name}: does something else write there?")
 
     def remove(self, place: str) -> None:
         """Remove a file or a directory, if it is there."""

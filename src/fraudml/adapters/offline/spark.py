@@ -150,7 +150,7 @@ class SparkOfflineStore:
         """Decide on all transactions, on the executors; see ``decisions.history.ScoresThere``."""
         with spark_errors():
             frame = self.frame(bundle.feature_set)
-            return write_decisions(frame, bundle, output, by_day=by_day)
+            return write_decisions(frame, self._put_history().rows, bundle, output, by_day=by_day)
 
     def vectors(self, feature_set: FeatureSet) -> SparkVectors:
         """Compute the model's inputs of all transactions and keep them with the cluster, for training there."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TextIO
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -34,10 +35,14 @@ _REASONS = {
 
 
 class RejectFile:
-    """Writes rejects as they are found, and counts them; the file exists only when there are any."""
+    """Writes rejects as they are found, and counts them; the file exists only when there are any.
+
+    It gets its name when it is finished: another run of the same command may write its own meanwhile.
+    """
 
     def __init__(self, path: Path, hasher: CardHasher) -> None:
         self._path = path
+        self._draft = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
         self._hasher = hasher
         self._file: TextIO | None = None
         self.reasons: Counter[str] = Counter()
@@ -92,14 +97,15 @@ class RejectFile:
 
     def close(self) -> None:
         """Finish the file."""
-        if self._file is not None:
+        if self._file is not None and not self._file.closed:
             self._file.close()
+            self._draft.replace(self._path)
 
     def _write(self, table: Table, line: int, reason: str, row: str) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch(mode=0o600)  # rows are personal data
-            self._file = self._path.open("w", encoding="utf-8", newline="")
+            self._draft.touch(mode=0o600)  # rows are personal data
+            self._file = self._draft.open("w", encoding="utf-8", newline="")
             csv.writer(self._file).writerow(HEADER)
         csv.writer(self._file).writerow((table.name, line, reason, row[:MAX_ROW_CHARACTERS]))
         self.count += 1
