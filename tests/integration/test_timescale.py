@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -279,9 +279,79 @@ def test_the_commands(timescale_url: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert "decisions are kept for ever, not 90 days" in told.json["timescale"]["differs"]
     checked = fraudml("doctor", "--json", cwd=tmp_path).json["findings"]
     assert any("kept for ever, not 90 days" in each["text"] for each in checked)
+    assert "90 days: run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)  # nothing would remove any
     done = well("db", "upgrade", "--json", cwd=tmp_path)
     assert "decisions are kept 90 days" in done.json["said"]
     assert "by itself" in well("db", "retain", cwd=tmp_path).out
+    monkeypatch.setenv("FRAUDML_RETAIN_DAYS", "30")
+    assert "30 days: run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)
+    monkeypatch.setenv("FRAUDML_RETAIN_DAYS", "90")
+    (job,) = found(timescale_url).retain
+    execute(timescale_url, f"SELECT alter_job({job.number}, scheduled => false)")
+    assert "run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)
+
+
+def test_an_extension_that_was_just_installed_removes_nothing(timescale_url: str) -> None:
+    given = Settings(database_url=timescale_url, retain_days=30)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="run fraudml db upgrade"):
+        wiring.remove_old(given)
+    wiring.upgrade_database(given)
+    assert wiring.remove_old(given) is None
+
+
+@pytest.mark.parametrize("step", ["_compress", "_count_labels", "_keep", "_retain"])
+def test_an_upgrade_that_is_interrupted_is_continued(
+    timescale_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What older processes wrote meanwhile is filled in, however long that took."""
+    for url in (timescale_url, postgres_url):
+        log = opened(url)
+        log.append(made(50, 31, days=12))
+        log.append_labels(reports(range(20), 32, 10_000))
+        log.close()
+    wanted = Policies(retain_days=30)
+
+    def interrupted(*_: object) -> None:
+        raise DecisionLogError("canceling statement due to lock timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timescale, step, interrupted)
+        with pytest.raises(DecisionLogError):
+            arranged(timescale_url, wanted)
+    for url in (timescale_url, postgres_url):
+        log = opened(url)
+        log.append(made(30, 33, days=12, first=100))
+        log.close()
+    if step in ("_compress", "_count_labels"):  # later steps come after the policies, which are for newer processes
+        execute(timescale_url, "UPDATE decisions SET amount_minor = NULL")
+    arranged(timescale_url, wanted)
+    assert found(timescale_url).differences(wanted) == []
+    assert found(timescale_url).columnar == {"transactions", "decisions", "label_changes"}
+    assert figures(timescale_url) == figures(postgres_url)
+    run_jobs(timescale_url, "compression")
+    assert figures(timescale_url) == figures(postgres_url)
+    assert arranged(timescale_url, wanted) == []
+
+
+def test_an_upgrade_is_continued_where_only_one_table_was_cut(
+    timescale_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = timescale._cut
+
+    def only_transactions(do: timescale._Work, table: str, say: Callable[[str], None]) -> None:
+        if table == "decisions":
+            raise DecisionLogError("canceling statement due to lock timeout")
+        cut(do, table, say)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timescale, "_cut", only_transactions)
+        with pytest.raises(DecisionLogError):
+            arranged(timescale_url)
+    assert found(timescale_url).hypertables == {"transactions"}
+    arranged(timescale_url)
+    assert found(timescale_url).differences(Policies()) == []
+    settings = "SELECT DISTINCT hypertable_name FROM timescaledb_information.compression_settings"
+    assert len(execute(timescale_url, settings)) == 3
 
 
 def test_the_commands_without_timescaledb(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
