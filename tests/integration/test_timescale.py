@@ -7,16 +7,18 @@ hand. Locks between sessions cannot be tested there.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
 from fraudml import wiring
 from fraudml.adapters.connections.postgres import engine
-from fraudml.adapters.log.postgres import PostgresDecisionLog, retention, timescale, upgrade
+from fraudml.adapters.log.postgres import PostgresDecisionLog, reading, retention, statements, timescale, upgrade
 from fraudml.adapters.log.postgres.timescale import Policies
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
 from fraudml.errors import ConfigError, DecisionLogError
@@ -175,6 +177,38 @@ def test_a_log_with_rows_becomes_hypertables_while_an_older_process_goes_on(
             execute(url, f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(row.values())})")  # noqa: S608
     assert arranged(timescale_url) == ["1 decisions of an older fraudml got their amounts"]
     assert figures(timescale_url) == figures(postgres_url)
+
+
+def test_a_part_of_the_log_opens_its_own_pieces_only(timescale_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export reads the log part by part. Some transactions of each part are of long ago."""
+    arranged(timescale_url)
+    log = opened(timescale_url)
+    times = [NOW_US - round((40 if n % 100 == 50 else 30 - n / 20) * DAY_US) for n in range(600)]
+    names = [f"t{n}" if n % 10 else f"{'x' * 5_000}{n}" for n in range(600)]
+    events = [Transaction(name, at, (None, None), 1, ("DE", 2.5, 3)) for name, at in zip(names, times, strict=True)]
+    log.append([decision(event, 1_000 + n) for n, event in enumerate(events)])
+    log.append_labels([LabelReport(Label(name, True, NOW_US + n), 10_000 + n) for n, name in enumerate(names)])
+    days = len({at // DAY_US for at in times[300:400]})
+    assert days <= 7
+    reads = ((statements.AUDIT, 1_299, 2 * days), (statements.AUDIT_LABELS, 10_299, days))  # labels: of long ids only
+    for few in (1, 5_000, 1):  # many rows, few rows, and many from the columnstore
+        monkeypatch.setattr(statements, "FEW", few)
+        for part in (log.audit_batches(after=1_299, limit=100), log.audit_labels(after=10_299, limit=100)):
+            (batch,) = part
+            assert batch.column("transaction_id").to_pylist() == names[300:400]
+        for text, after, pieces in reads:
+            assert len(pieces_of(timescale_url, text, after, 100)) == pieces, text
+            assert len(pieces_of(timescale_url, text, after, None)) > 30
+        run_jobs(timescale_url, "compression")
+    log.close()
+
+
+def pieces_of(url: str, text: str, after: int, limit: int | None) -> set[str]:
+    """Those that a plan opens."""
+    with psycopg.connect(url) as driver:
+        statement, parameters = reading.planned(driver, text, after, limit)
+        plan = driver.execute(f"EXPLAIN {statement}", parameters).fetchall()
+    return set(re.findall(r" (_hyper_\d+_\d+_chunk)", str(plan)))
 
 
 def test_a_role_that_may_only_add_needs_no_new_right(timescale_url: str) -> None:

@@ -55,9 +55,9 @@ def sync(
     warehouse.prepare(columns)
     reads: dict[str, Read] = {
         DECISIONS: lambda size, after: (
-            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after)
+            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after, limit=size)
         ),
-        LABELS: log.audit_labels,
+        LABELS: lambda size, after: log.audit_labels(size, after, limit=size),
     }
     done: dict[str, Exported] = {}
     for table, read in reads.items():

@@ -2,7 +2,8 @@
 oldest removed, and the figures per hour kept up to date.
 
 :func:`arrange` is for ``fraudml db upgrade``, after the migrations. It may be run again, after settings changed too: it
-changes what differs, and goes on where it was interrupted. Without the extension nothing here is needed, and the same tables and views are there.
+changes what differs, and goes on where it was interrupted. Without the extension nothing here is needed, and the same
+tables and views are there.
 """
 
 from __future__ import annotations
