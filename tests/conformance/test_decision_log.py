@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -226,6 +227,30 @@ def test_only_what_arrived_after_a_number_is_read(log: DecisionLog) -> None:
     for read, wanted in ((log.replay, ["t2", "t3"]), (log.audit_batches, ["t2", "t3"])):
         assert [name for batch in read(after=1) for name in batch.column("transaction_id").to_pylist()] == wanted
     assert [row["transaction_id"] for batch in log.audit_labels(after=4) for row in batch.to_pylist()] == ["t3"]
+
+
+def test_no_more_than_a_number_of_rows_are_read(log: DecisionLog) -> None:
+    """Of all times, ids of any length, and in batches."""
+    day = 86_400_000_000
+    names = ["x" * 5_000 if n % 3 == 0 else f"t{n}" for n in range(1, 8)]
+    names = [f"{name}{n}" for n, name in enumerate(names)]
+    events = [Transaction(name, T0 + n * n * day, (None, None), n, ("DE", 1.0, 1)) for n, name in enumerate(names)]
+    log.append([decision(event, 10 + n) for n, event in enumerate(events)])
+    log.append_labels([LabelReport(Label(name, True, T0 + n), 20 + n) for n, name in enumerate(names)])
+    for read, first in ((log.audit_batches, 10), (log.audit_labels, 20)):
+        whole = [row for batch in read() for row in _comparable(batch)]
+        assert [row["transaction_id"] for row in whole] == names
+        for after, limit, size in ((0, 7, 7), (0, 99, 99), (0, 3, 2), (first, 1, 5), (first + 2, 3, 3), (99, 5, 5)):
+            batches = list(read(size, after, limit=limit))
+            assert [row for batch in batches for row in _comparable(batch)] == [
+                row for row in whole if row["arrival"] > after
+            ][:limit]
+            assert all(batch.num_rows <= size for batch in batches)
+
+
+def _comparable(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    """NaN is not equal to itself."""
+    return [{name: repr(value) if name == "vector" else value for name, value in r.items()} for r in batch.to_pylist()]
 
 
 def test_what_was_decided_without_history_is_found(log: DecisionLog) -> None:

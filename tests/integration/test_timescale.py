@@ -7,16 +7,18 @@ hand. Locks between sessions cannot be tested there.
 from __future__ import annotations
 
 import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
 from fraudml import wiring
 from fraudml.adapters.connections.postgres import engine
-from fraudml.adapters.log.postgres import PostgresDecisionLog, retention, timescale, upgrade
+from fraudml.adapters.log.postgres import PostgresDecisionLog, reading, retention, statements, timescale, upgrade
 from fraudml.adapters.log.postgres.timescale import Policies
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
 from fraudml.errors import ConfigError, DecisionLogError
@@ -177,6 +179,38 @@ def test_a_log_with_rows_becomes_hypertables_while_an_older_process_goes_on(
     assert figures(timescale_url) == figures(postgres_url)
 
 
+def test_a_part_of_the_log_opens_its_own_pieces_only(timescale_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export reads the log part by part. Some transactions of each part are of long ago."""
+    arranged(timescale_url)
+    log = opened(timescale_url)
+    times = [NOW_US - round((40 if n % 100 == 50 else 30 - n / 20) * DAY_US) for n in range(600)]
+    names = [f"t{n}" if n % 10 else f"{'x' * 5_000}{n}" for n in range(600)]
+    events = [Transaction(name, at, (None, None), 1, ("DE", 2.5, 3)) for name, at in zip(names, times, strict=True)]
+    log.append([decision(event, 1_000 + n) for n, event in enumerate(events)])
+    log.append_labels([LabelReport(Label(name, True, NOW_US + n), 10_000 + n) for n, name in enumerate(names)])
+    days = len({at // DAY_US for at in times[300:400]})
+    assert days <= 7
+    reads = ((statements.AUDIT, 1_299, 2 * days), (statements.AUDIT_LABELS, 10_299, days))  # labels: of long ids only
+    for few in (1, 5_000, 1):  # many rows, few rows, and many from the columnstore
+        monkeypatch.setattr(statements, "FEW", few)
+        for part in (log.audit_batches(after=1_299, limit=100), log.audit_labels(after=10_299, limit=100)):
+            (batch,) = part
+            assert batch.column("transaction_id").to_pylist() == names[300:400]
+        for text, after, pieces in reads:
+            assert len(pieces_of(timescale_url, text, after, 100)) == pieces, text
+            assert len(pieces_of(timescale_url, text, after, None)) > 30
+        run_jobs(timescale_url, "compression")
+    log.close()
+
+
+def pieces_of(url: str, text: str, after: int, limit: int | None) -> set[str]:
+    """Those that a plan opens."""
+    with psycopg.connect(url) as driver:
+        statement, parameters = reading.planned(driver, text, after, limit)
+        plan = driver.execute(f"EXPLAIN {statement}", parameters).fetchall()
+    return set(re.findall(r" (_hyper_\d+_\d+_chunk)", str(plan)))
+
+
 def test_a_role_that_may_only_add_needs_no_new_right(timescale_url: str) -> None:
     """What docs/howto/run-on-postgresql.md grants; reports are counted for it all the same."""
     arranged(timescale_url)
@@ -279,9 +313,79 @@ def test_the_commands(timescale_url: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert "decisions are kept for ever, not 90 days" in told.json["timescale"]["differs"]
     checked = fraudml("doctor", "--json", cwd=tmp_path).json["findings"]
     assert any("kept for ever, not 90 days" in each["text"] for each in checked)
+    assert "90 days: run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)  # nothing would remove any
     done = well("db", "upgrade", "--json", cwd=tmp_path)
     assert "decisions are kept 90 days" in done.json["said"]
     assert "by itself" in well("db", "retain", cwd=tmp_path).out
+    monkeypatch.setenv("FRAUDML_RETAIN_DAYS", "30")
+    assert "30 days: run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)
+    monkeypatch.setenv("FRAUDML_RETAIN_DAYS", "90")
+    (job,) = found(timescale_url).retain
+    execute(timescale_url, f"SELECT alter_job({job.number}, scheduled => false)")
+    assert "run fraudml db upgrade" in refused("db", "retain", cwd=tmp_path)
+
+
+def test_an_extension_that_was_just_installed_removes_nothing(timescale_url: str) -> None:
+    given = Settings(database_url=timescale_url, retain_days=30)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="run fraudml db upgrade"):
+        wiring.remove_old(given)
+    wiring.upgrade_database(given)
+    assert wiring.remove_old(given) is None
+
+
+@pytest.mark.parametrize("step", ["_compress", "_count_labels", "_keep", "_retain"])
+def test_an_upgrade_that_is_interrupted_is_continued(
+    timescale_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What older processes wrote meanwhile is filled in, however long that took."""
+    for url in (timescale_url, postgres_url):
+        log = opened(url)
+        log.append(made(50, 31, days=12))
+        log.append_labels(reports(range(20), 32, 10_000))
+        log.close()
+    wanted = Policies(retain_days=30)
+
+    def interrupted(*_: object) -> None:
+        raise DecisionLogError("canceling statement due to lock timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timescale, step, interrupted)
+        with pytest.raises(DecisionLogError):
+            arranged(timescale_url, wanted)
+    for url in (timescale_url, postgres_url):
+        log = opened(url)
+        log.append(made(30, 33, days=12, first=100))
+        log.close()
+    if step in ("_compress", "_count_labels"):  # later steps come after the policies, which are for newer processes
+        execute(timescale_url, "UPDATE decisions SET amount_minor = NULL")
+    arranged(timescale_url, wanted)
+    assert found(timescale_url).differences(wanted) == []
+    assert found(timescale_url).columnar == {"transactions", "decisions", "label_changes"}
+    assert figures(timescale_url) == figures(postgres_url)
+    run_jobs(timescale_url, "compression")
+    assert figures(timescale_url) == figures(postgres_url)
+    assert arranged(timescale_url, wanted) == []
+
+
+def test_an_upgrade_is_continued_where_only_one_table_was_cut(
+    timescale_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = timescale._cut
+
+    def only_transactions(do: timescale._Work, table: str, say: Callable[[str], None]) -> None:
+        if table == "decisions":
+            raise DecisionLogError("canceling statement due to lock timeout")
+        cut(do, table, say)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timescale, "_cut", only_transactions)
+        with pytest.raises(DecisionLogError):
+            arranged(timescale_url)
+    assert found(timescale_url).hypertables == {"transactions"}
+    arranged(timescale_url)
+    assert found(timescale_url).differences(Policies()) == []
+    settings = "SELECT DISTINCT hypertable_name FROM timescaledb_information.compression_settings"
+    assert len(execute(timescale_url, settings)) == 3
 
 
 def test_the_commands_without_timescaledb(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

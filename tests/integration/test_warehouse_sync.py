@@ -18,7 +18,9 @@ from snowflake.connector.errors import OperationalError
 
 from fraudml import wiring
 from fraudml.adapters.connections.bigquery import BigQuerySession
+from fraudml.adapters.connections.postgres import engine
 from fraudml.adapters.connections.snowflake import SnowflakeSession
+from fraudml.adapters.log.postgres import PostgresDecisionLog
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
 from fraudml.adapters.warehouse.snowflake import SnowflakeWarehouse
@@ -31,6 +33,7 @@ from fraudml.operations.sync import sync
 from fraudml.settings import Settings
 from tests.support.commands import refused, well
 from tests.support.scoring import SCHEMA, decision, transaction
+from tests.support.servers.postgres import execute
 from tests.support.servers.process import LOOPBACK, free_port
 from tests.support.servers.snowflake import end_session
 from tests.support.warehouses import SETTING, Tables, bigquery_tables, snowflake_tables
@@ -145,6 +148,72 @@ def test_two_logs_do_not_get_into_one_table(tables: Tables, log: DecisionLog, tm
         with pytest.raises(ConflictError, match="exported from another decision log"):
             export(tables, other)
     assert contents(tables) == expected(log)
+
+
+@KINDS
+def test_a_log_whose_oldest_rows_were_removed_is_still_the_same(tables: Tables, postgres_url: str) -> None:
+    """Rows are removed by the time of their transactions, so the last one exported may go before others."""
+    log = PostgresDecisionLog(engine(postgres_url), SCHEMA, place="here", timeout_ms=20_000)
+    log.claim()
+    newest = 500_000_020  # some minutes later
+    with closing(log):
+        decided(log, 10, 15, newest)
+        log.append_labels([LabelReport(Label(name, True, 5), at) for name, at in (("t10", 16), ("t20", 21))])
+        assert export(tables, log) == (3, 2)
+        exported = contents(tables)
+        remove(postgres_url, "t20")
+        assert export(tables, log) == (0, 0)
+        decided(log, newest + 1, newest + 2)
+        assert export(tables, log) == (2, 0)
+        remove(postgres_url, "t10", "t15", "t22")
+        assert export(tables, log) == (0, 0)
+        remove(postgres_url, "t21")
+        assert export(tables, log) == (0, 0)  # nothing is left
+        decided(log, newest + 3)
+        assert export(tables, log) == (1, 0)
+    assert contents(tables)[LABELS] == exported[LABELS]
+    assert contents(tables)[DECISIONS][:3] == exported[DECISIONS]
+    assert len(contents(tables)[DECISIONS]) == 6
+
+
+def remove(url: str, *names: str) -> None:
+    """What retention does to these transactions."""
+    for table in ("labels", "decisions", "transactions", "transaction_ids"):
+        execute(url, f"DELETE FROM {table} WHERE transaction_id IN {(*names, '')}")  # noqa: S608
+
+
+@KINDS
+def test_a_busy_log_of_the_same_time_is_another_one(tables: Tables, log: DecisionLog, tmp_path: Path) -> None:
+    """Some of its arrival numbers are those of the first one, by chance."""
+    log.append([decision(transaction(n), n * 64) for n in range(1, 500)])
+    export(tables, log)
+    with closing(SqliteDecisionLog(f"sqlite:///{tmp_path / 'other.db'}", SCHEMA)) as other:
+        other.append([decision(transaction(n), n * 64 + (n % 10 > 0)) for n in range(1, 490)])
+        with pytest.raises(ConflictError, match="exported from another decision log"):
+            export(tables, other)
+
+
+@KINDS
+def test_rows_are_read_part_by_part(tables: Tables, log: DecisionLog) -> None:
+    """A log cut into pieces by time would be read as a whole for each part otherwise."""
+    limits: list[int | None] = []
+
+    class Told:
+        def audit_batches(self, *given: Any, limit: int | None = None) -> Iterator[pa.RecordBatch]:
+            limits.append(limit)
+            return log.audit_batches(*given, limit=limit)
+
+        def audit_labels(self, *given: Any, limit: int | None = None) -> Iterator[pa.RecordBatch]:
+            limits.append(limit)
+            return log.audit_labels(*given, limit=limit)
+
+    decided(log, 1, 2, 3)
+    reported(log, 4)
+    told: Any = Told()
+    assert export(tables, told, batch_size=2) == (3, 1)
+    assert export(tables, told, batch_size=2) == (0, 0)
+    assert len(limits) > 4
+    assert set(limits) == {1, 2}
 
 
 class Cut:

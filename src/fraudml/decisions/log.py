@@ -109,11 +109,19 @@ class DecisionLog(Protocol):
         """The second and further reports about transactions, in order of arrival, with their entities."""
         ...
 
-    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
-        """All decisions in order of arrival: batches of :func:`audit_schema`."""
+    def audit_batches(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All decisions in order of arrival: batches of :func:`audit_schema`.
+
+        ``limit``: no more rows than that, here and below. To read a part of a large log say so: the log then looks for
+        no others.
+        """
         ...
 
-    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def audit_labels(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """All label reports in order of arrival: batches of :data:`AUDIT_LABELS`."""
         ...
 

@@ -24,7 +24,10 @@ from fraudml.errors import ConflictError
 from fraudml.events.schema import Schema
 from fraudml.events.source import Progress
 
-Read = Callable[[int, int], Iterator[pa.RecordBatch]]  # (rows at once, arrival number) -> the rows after it, in order
+Read = Callable[[int, int], Iterator[pa.RecordBatch]]  # (number of rows, arrival number) -> so many after it, in order
+
+NEAR_US = 60_000_000  # of the watermark: where rows are compared first
+SAMPLE = 1_000
 
 
 class Exported(msgspec.Struct):
@@ -48,21 +51,21 @@ def sync(
     """Export the rows with arrival numbers of at most ``until``; returns what was done by table.
 
     ``recheck_us``: how far behind the watermark rows are looked for that came late. ``progress``: by table, told of
-    rows looked at. Raises ``ConflictError`` when the warehouse was filled from another log, or by another export at
-    this moment; ``WarehouseError`` and ``DecisionLogError``. It can always be run again.
+    rows looked at. Raises ``ConflictError`` when the warehouse was filled from another log with rows of the same time,
+    or by another export at this moment; ``WarehouseError`` and ``DecisionLogError``. It can always be run again.
     """
     columns = exported_schemas(schema)
     warehouse.prepare(columns)
     reads: dict[str, Read] = {
         DECISIONS: lambda size, after: (
-            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after)
+            exported_decisions(batch, columns[DECISIONS]) for batch in log.audit_batches(size, after, limit=size)
         ),
-        LABELS: log.audit_labels,
+        LABELS: lambda size, after: log.audit_labels(size, after, limit=size),
     }
     done: dict[str, Exported] = {}
     for table, read in reads.items():
         mark = warehouse.watermark(table)
-        if mark and not _holds(read, mark):
+        if mark and not _is_of(read, warehouse, table, mark):
             raise ConflictError(
                 f"the warehouse's {table} were exported from another decision log: name another schema or data set in "
                 "FRAUDML_WAREHOUSE_URL"
@@ -100,8 +103,8 @@ def _export(
 
 
 def _batches(read: Read, batch_size: int, after: int, until: int) -> Iterator[pa.RecordBatch]:
-    """The rows after one number up to another. The log is read anew for each batch: a reading that lasts for hours
-    would keep it from being tidied."""
+    """The rows after one number up to another. The log is read anew for each batch, and no further: a reading that
+    lasts for hours would keep it from being tidied."""
     while (batch := _first(read, batch_size, after)) is not None:
         arrivals = batch.column(ARRIVAL).to_numpy()
         wanted = batch.slice(0, int(np.searchsorted(arrivals, until, side="right")))
@@ -117,10 +120,34 @@ def _first(read: Read, size: int, after: int) -> pa.RecordBatch | None:
         return next(batches, None)
 
 
-def _holds(read: Read, arrival: int) -> bool:
-    """Whether the log has a row with this number."""
-    batch = _first(read, 1, arrival - 1)
-    return batch is not None and batch.column(ARRIVAL)[0].as_py() == arrival
+def _is_of(read: Read, warehouse: Warehouse, table: str, mark: int) -> bool:
+    """Whether the table was exported from this log, as far as that can be told.
+
+    The row of the watermark tells. When retention has removed it, which goes by the time of transactions, rows before
+    it do: the table has most of a sample, while of another log's it has none, or a few by chance. The nearest ones are
+    asked first, then those of ever longer stretches. Without any row up to the watermark there is nothing to compare.
+    """
+    if _numbers(read, 1, mark - 1, mark).size:
+        return True
+    stretch, sampled = NEAR_US, False
+    while True:
+        after = max(0, mark - stretch)
+        sample = _numbers(read, SAMPLE, after, mark)
+        if sample.size:
+            sampled = True
+            found = sum(int(np.isin(sample, there.to_numpy()).sum()) for there in warehouse.arrivals(table, after))
+            if 2 * found > sample.size:
+                return True
+        if not after:
+            return not sampled
+        stretch *= 16
+
+
+def _numbers(read: Read, size: int, after: int, until: int) -> NDArray[np.int64]:
+    """The first arrival numbers of a stretch, no more than ``size``."""
+    batch = _first(read, size, after)
+    numbers = np.empty(0, np.int64) if batch is None else batch.column(ARRIVAL).to_numpy()
+    return numbers[numbers <= until]
 
 
 def _known(warehouse: Warehouse, table: str, mark: int, recheck_us: int) -> NDArray[np.int64]:

@@ -99,7 +99,8 @@ def _check_retention(settings: Settings, needed_us: int) -> None:
 
 def remove_old(settings: Settings, needed_us: int = 0) -> tuple[int, str] | None:
     """Remove the decisions that the settings do not keep; how many, and the day (UTC) before which. ``None`` where
-    TimescaleDB does it by itself. Raises ``ConfigError`` where nothing is to be removed, or too much."""
+    TimescaleDB does it by itself. Raises ``ConfigError`` where nothing is to be removed, or too much, or TimescaleDB
+    has still to be told."""
     if settings.retain_days is None:
         raise ConfigError("FRAUDML_RETAIN_DAYS is not set: decisions are kept for ever")
     _check_retention(settings, needed_us)
@@ -108,7 +109,12 @@ def remove_old(settings: Settings, needed_us: int = 0) -> tuple[int, str] | None
     from fraudml.adapters.log.postgres import retention, timescale
 
     with _disposed(log_engine(settings)) as engine:
-        if timescale.state(engine) is not None:
+        if (found := timescale.state(engine)) is not None:
+            if not found.retains(_policies(settings)):
+                raise ConfigError(
+                    f"TimescaleDB at {postgres.place(settings.log_url())} has no job yet that removes decisions after "
+                    f"{settings.retain_days} days: run fraudml db upgrade"
+                )
             return None
         before_us = retention.limit(settings.retain_days * DAY_US)
         day = datetime.fromtimestamp(before_us / 1e6, UTC).date().isoformat()

@@ -148,7 +148,9 @@ class SqliteDecisionLog:
         """Reports with their entities, streamed."""
         return self._labels(reports.c.arrival > after)
 
-    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def audit_batches(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
         d = decisions.c
         own = (d.score, d.action, d.model_version, d.arm, d.fingerprint, d.late, d.degraded, d.vector)
@@ -157,10 +159,13 @@ class SqliteDecisionLog:
             .select_from(transactions.join(decisions))
             .where(transactions.c.arrival > after)
             .order_by(transactions.c.arrival)
+            .limit(limit)
         )
         yield from self._stream(query, batch_size, self._rows.audit)
 
-    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def audit_labels(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
         query = (
             sa.select(
@@ -173,6 +178,7 @@ class SqliteDecisionLog:
             .select_from(reports.join(transactions))
             .where(reports.c.arrival > after)
             .order_by(reports.c.arrival)
+            .limit(limit)
         )
         yield from self._stream(query, batch_size, audit_labels)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._rows import Row, RowCodec, audit_labels
-from fraudml.adapters.log.postgres import statements, upgrade
+from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
 from fraudml.decisions.record import Decision, LabelReport
@@ -22,18 +22,10 @@ STREAM_S = 900.0  # for the next rows of a stream: the first ones may take a sor
 
 # Of the transaction of a stream: who reads it may take as long as he likes between two batches.
 _AT_LEISURE = (
-    f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = '{STREAM_S:.0f}s'; "
+    f"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '{STREAM_S:.0f}s'; "
     "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
 )
 Made = TypeVar("Made")
-
-
-def _way(driver: Any, after: int | None) -> str:
-    """The setting by which a stream's tables are joined."""
-    in_pieces = after is not None and driver.execute(statements.CUT).fetchone()[0]
-    if in_pieces and driver.execute(statements.MANY, {"after": after}).fetchone()[0]:
-        return statements.BY_HASH
-    return statements.BY_INDEX.format("LOCAL")
 
 
 class PostgresDecisionLog:
@@ -121,13 +113,17 @@ class PostgresDecisionLog:
         """Reports with their entities, streamed."""
         return self._labels(statements.LABELS, after)
 
-    def audit_batches(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def audit_batches(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Decisions with their logged vectors, streamed."""
-        yield from self._stream(statements.AUDIT, after, batch_size, self._rows.audit)
+        yield from self._stream(statements.AUDIT, after, batch_size, self._rows.audit, limit)
 
-    def audit_labels(self, batch_size: int = 50_000, after: int = 0) -> Iterator[pa.RecordBatch]:
+    def audit_labels(
+        self, batch_size: int = 50_000, after: int = 0, *, limit: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
-        yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels)
+        yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels, limit)
 
     def ping(self) -> None:
         """Read one row."""
@@ -147,7 +143,12 @@ class PostgresDecisionLog:
             yield from found
 
     def _stream(
-        self, text: str, after: int | None, batch_size: int, made: Callable[[Sequence[Row]], Made]
+        self,
+        text: str,
+        after: int | None,
+        batch_size: int,
+        made: Callable[[Sequence[Row]], Made],
+        limit: int | None = None,
     ) -> Iterator[Made]:
         """What is made of the rows, batch by batch. They stay on the server until then."""
         with failures("reading"), self._engine.connect() as connection:
@@ -155,10 +156,9 @@ class PostgresDecisionLog:
             patience, driver.patience_s = driver.patience_s, STREAM_S
             try:
                 driver.execute(_AT_LEISURE)
-                if text is not statements.IDS:
-                    driver.execute(_way(driver, after))
+                statement, parameters = reading.planned(driver, text, after, limit)
                 with driver.cursor("fraudml_stream") as cursor:
-                    cursor.execute(text, None if after is None else (after,), binary=True)
+                    cursor.execute(statement, parameters, binary=True)
                     while rows := cursor.fetchmany(batch_size):
                         yield made(rows)
             finally:

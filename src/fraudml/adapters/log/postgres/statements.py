@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fraudml.adapters.log.postgres import cells
@@ -193,3 +194,26 @@ AUDIT_LABELS = (
     "ON t.transaction_id = i.transaction_id AND t.event_time_us = i.event_time_us "
     rf"AND {_IS_DIGEST.format('t.transaction_id')} WHERE l.arrival > %s ORDER BY l.arrival"
 )
+# Of a limited number of their rows, for each day: the first and last time, the number of rows, the last arrival. Days
+# are null of rows for which no table is asked that may be in pieces.
+_DAYS = (
+    "SELECT min(time), max(time), count(*), max(arrival) FROM ({} WHERE {}.arrival > %s ORDER BY arrival LIMIT %s) "
+    "AS part GROUP BY time / 86400000000 ORDER BY 1"
+)
+PARTS = {
+    AUDIT: _DAYS.format("SELECT i.arrival, i.event_time_us AS time FROM transaction_ids AS i", "i"),
+    AUDIT_LABELS: _DAYS.format(
+        f"SELECT l.arrival, CASE WHEN {_IS_DIGEST.format('l.transaction_id')} THEN i.event_time_us END AS time "  # noqa: S608
+        "FROM labels AS l JOIN transaction_ids AS i USING (transaction_id)",
+        "l",
+    ),
+}
+
+
+def part(text: str, times: Sequence[tuple[int, int]]) -> str:
+    """One of :data:`PARTS` up to an arrival number, its second parameter, whose transactions are of these times."""
+    within = " OR ".join(f"{{0}}.event_time_us BETWEEN {first:d} AND {last:d}" for first, last in times) or "false"
+    pieces = " AND ".join(f"({within.format(table)})" for table in ("t", "d") if f" AS {table} " in text)
+    if text is AUDIT_LABELS:
+        return text.replace(" WHERE l.arrival > %s", f" AND {pieces} WHERE l.arrival > %s AND l.arrival <= %s")
+    return text.replace("i.arrival > %s", f"i.arrival > %s AND i.arrival <= %s AND {pieces}")

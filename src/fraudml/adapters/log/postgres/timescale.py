@@ -2,7 +2,8 @@
 oldest removed, and the figures per hour kept up to date.
 
 :func:`arrange` is for ``fraudml db upgrade``, after the migrations. It may be run again, after settings changed too: it
-changes what differs. Without the extension nothing here is needed, and the same tables and views are there.
+changes what differs, and goes on where it was interrupted. Without the extension nothing here is needed, and the same
+tables and views are there.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Job(NamedTuple):
 
 
 class Timescale(NamedTuple):
-    """TimescaleDB in a database: ``schema`` is where its functions are, quoted."""
+    """TimescaleDB in a database: ``schema`` is where its functions are, quoted. ``columnar``: the hypertables that may
+    be compressed."""
 
     version: str
     schema: str
@@ -67,6 +69,7 @@ class Timescale(NamedTuple):
     hypertables: frozenset[str]
     aggregates: frozenset[str]
     jobs: tuple[Job, ...]
+    columnar: frozenset[str] = frozenset()
 
     def of(self, table: str, *procedures: str) -> Job | None:
         """The job of these procedures for a table."""
@@ -77,12 +80,18 @@ class Timescale(NamedTuple):
         """The jobs that remove what is too old."""
         return tuple(job for job in self.jobs if job.procedure == text.JOB)
 
+    def retains(self, wanted: Policies) -> bool:
+        """Whether just what is too old is removed by itself: nothing, where it is kept for ever."""
+        limits = [] if wanted.retain_us is None else [(wanted.retain_us, True)]
+        return [(job.config.get("retain_us"), job.scheduled) for job in self.retain] == limits
+
     def differences(self, wanted: Policies) -> list[str]:
         """What :func:`arrange` would change, for people."""
         found = [f"{name} is no hypertable" for name in text.PIECES if name not in self.hypertables]
         found += [f"{name} is not there" for name in text.KEPT if name not in self.aggregates]
         if found:
             return found
+        found = [f"{name} has no columnstore" for name in text.PIECES if name not in self.columnar]
         for table in text.PIECES:
             job = self.of(table, *_COMPRESSION)
             if _after(job) != wanted.compress_after_us:
@@ -113,12 +122,14 @@ def state(engine: sa.Engine) -> Timescale | None:
         if found is None:
             return None
         version, schema, licence = found
-        names = [frozenset(connection.exec_driver_sql(q).scalars()) for q in (text.HYPERTABLES, text.AGGREGATES)]
+        tables = {name: bool(columnar) for name, columnar in connection.exec_driver_sql(text.HYPERTABLES)}
+        aggregates = frozenset(connection.exec_driver_sql(text.AGGREGATES).scalars())
         jobs = tuple(
             Job(number, procedure, of, dict(config or {}), scheduled)
             for number, procedure, of, config, scheduled in connection.exec_driver_sql(text.JOBS)
         )
-    return Timescale(version, schema, licence or "", names[0], names[1], jobs)
+    columnar = frozenset(name for name, set_up in tables.items() if set_up)
+    return Timescale(version, schema, licence or "", frozenset(tables), aggregates, jobs, columnar)
 
 
 def arrange(engine: sa.Engine, place: str, wanted: Policies, say: Callable[[str], None] = lambda line: None) -> None:
@@ -141,7 +152,7 @@ def arrange(engine: sa.Engine, place: str, wanted: Policies, say: Callable[[str]
         for table in ("transactions", "decisions"):
             if table not in found.hypertables:
                 _cut(do, table, say)
-        _fill(do, say)
+        _fill(do, found, say)
         if "label_changes" not in found.hypertables:
             _count_labels(do)
         for table in text.PIECES:
@@ -203,9 +214,11 @@ def _cut(do: _Work, table: str, say: Callable[[str], None]) -> None:
     say(f"{table} is a hypertable")
 
 
-def _fill(do: _Work, say: Callable[[str], None]) -> None:
-    """What processes of the release before wrote since."""
-    since = do.one("SELECT {s}.fraudml_now_us()") - RECENT_US
+def _fill(do: _Work, found: Timescale, say: Callable[[str], None]) -> None:
+    """What processes of the release before wrote since: after an arrangement that got no further than the cut, which
+    may be long ago, all of it."""
+    interrupted = "decisions" in found.hypertables - found.columnar
+    since = 0 if interrupted else do.one("SELECT {s}.fraudml_now_us()") - RECENT_US
     if filled := do(text.FILL, since=since).rowcount:
         say(f"{filled} decisions of an older fraudml got their amounts")
 
@@ -223,7 +236,7 @@ def _count_labels(do: _Work) -> None:
 
 def _compress(do: _Work, table: str, found: Timescale, wanted: Policies, say: Callable[[str], None]) -> None:
     there, after = found.of(table, *_COMPRESSION), wanted.compress_after_us
-    if table not in found.hypertables:
+    if table not in found.columnar:  # cut a moment ago, or by a run that came no further
         segment, order = text.ORDER[table]
         do(text.COLUMNS.format(s="{s}", table=table, segment=segment, order=order))
     if _after(there) == after and (there is None or there.scheduled):
@@ -249,11 +262,11 @@ def _keep(do: _Work, name: str, found: Timescale, wanted: Policies, say: Callabl
 
 def _retain(do: _Work, found: Timescale, wanted: Policies, say: Callable[[str], None]) -> None:
     do(text.RETAIN)
-    there, retain = found.retain, wanted.retain_us
-    if [(job.config.get("retain_us"), job.scheduled) for job in there] == ([] if retain is None else [(retain, True)]):
+    if found.retains(wanted):
         return
+    retain = wanted.retain_us
     with do.together():
-        for job in there:
+        for job in found.retain:
             do(text.NOT_RETAINING, job=job.number)
         if retain is not None:
             do(text.RETAINING, retain=retain)

@@ -23,7 +23,8 @@ EXTENSION = (
 )
 AVAILABLE = "SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
 HYPERTABLES = (
-    "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
+    "SELECT hypertable_name, compression_enabled FROM timescaledb_information.hypertables "
+    "WHERE hypertable_schema = current_schema()"
 )
 AGGREGATES = "SELECT view_name FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema()"
 # Also of the hypertable behind a continuous aggregate: its policy names that one.
