@@ -44,7 +44,7 @@ LENGTHS: dict[str, list[str]] = {
 ATTRIBUTES: dict[str, Attribute] = {
     "country": Attribute(AttributeType.category, vocabulary=("DE", "FR", "é")),
     "shop": Attribute(AttributeType.category),
-    "score": Attribute(AttributeType.number),
+    "rating": Attribute(AttributeType.number),
     "items": Attribute(AttributeType.integer),
     "online": Attribute(AttributeType.boolean),
     "born": Attribute(AttributeType.time),
