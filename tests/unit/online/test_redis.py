@@ -116,6 +116,65 @@ def test_what_was_folded_is_still_told_from_what_is_new(open_store: Open) -> Non
     assert_reference(store, event(T0 + DAY_US), events)
 
 
+@pytest.mark.parametrize("size", [20, 64, 65, 600])  # of few each is searched for, of more a table is made
+def test_repeats_among_what_is_new_are_left_out_however_many_come_at_once(open_store: Open, size: int) -> None:
+    features = (*ALL_COARSE, FRAUDS, window(Aggregation.sum), LastFeature(name="age", over="customer"))
+    store = open_store(*features, lateness_us=HOUR_US)
+    events = [event(T0 + i // 3 * 1_000_000, i) for i in range(600)]
+    labels = [
+        Label(each.transaction_id, i % 7 == 0, each.event_time_us, each.entities) for i, each in enumerate(events)
+    ]
+    for first in range(0, 600, 50):  # one in two, and what is folded of them
+        store.read_then_update(events[first : first + 50 : 2])
+        store.add_labels(labels[first : first + 50 : 3])
+    for first in range(0, 600, size):
+        store.read_then_update(events[first : first + size])
+        store.add_labels(labels[first : first + size])
+    assert_reference(store, event(T0 + DAY_US), events, labels)
+    for first in range(0, 600, size):
+        store.load(history(events[first : first + size]))
+    assert_reference(store, event(T0 + DAY_US), events, labels)
+
+
+@pytest.mark.parametrize("resolution", ["1us", "1h"])
+def test_a_load_takes_time_in_proportion_to_the_events_of_one_entity(client: redis.Client, resolution: str) -> None:
+    features = FeatureSet(SCHEMA, [window(Aggregation.count, resolution, None)])
+
+    def scripts_us() -> int:
+        return sum(
+            each["usec"] for name, each in client.info("commandstats").items() if name.startswith("cmdstat_eval")
+        )
+
+    def spent_us(number: int) -> int:
+        """The third of three loads, the fastest of five: other programs run on the machine."""
+        events = [event(T0 + i) for i in range(3 * number)]
+        loads = [history(events[first : first + number]) for first in range(0, 3 * number, number)]
+        spent = []
+        for attempt in range(5):
+            store = RedisOnlineStore(features, lambda: client, project=f"p{number}-{attempt}", timeout_ms=5_000)
+            assert store.claim_load()
+            for each in loads:
+                before = scripts_us()
+                store.load(each)
+                store._loader.flush()
+            spent.append(scripts_us() - before)
+        return min(spent)
+
+    assert spent_us(48_000) < 32 * spent_us(6_000)  # 8 times; a search for each of them made it 64 times
+
+
+def test_calls_of_a_load_are_short(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "BYTES", 22 * 30)
+    store = open_store(window(Aggregation.sum))
+    events = [event(T0 + i, i, f"c{i % 5}") for i in range(100)]
+    names = sorted({each.entities[0] for each in events})
+    lane = store._layout.lanes[0][0]
+    calls = store._post.parts(lane, [name.encode() for name in names], [b"x" * 22 * n for n in (10, 20, 1, 40, 0)], 0)
+    assert [list(part.places) for part in calls] == [[0, 1], [2], [3], [4]]
+    store.load(history(events))
+    assert_reference(store, event(T0 + DAY_US, customer="c3"), events)
+
+
 def test_what_is_too_old_to_be_told_apart_is_left_out_of_a_catch_up_but_not_of_a_batch(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,37 @@ local empty, mark, least, careful = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local sub, find, call = string.sub, string.find, redis.call
 local head = #empty
 local WHOLE = 4096
+local FEW = 64 -- records, each of which is searched for; of more a table is made, or the time would be their square
+
+-- how many bytes of a lane come before its records
+local function before(held)
+  local raw = head
+  for at = 13, head, 4 do
+    raw = raw + struct.unpack('<I4', held, at)
+  end
+  return raw
+end
+
+-- which ids of the new records are in the lane or its ring
+local function found(new, held, ring)
+  local known = {}
+  for at = 1, #new, width do
+    known[sub(new, at, at + id - 1)] = false
+  end
+  for at = before(held) + 1, #held, width do
+    local name = sub(held, at, at + id - 1)
+    if known[name] == false then
+      known[name] = true
+    end
+  end
+  for at = 1, ring and #ring or 0, id do
+    local name = sub(ring, at, at + id - 1)
+    if known[name] == false then
+      known[name] = true
+    end
+  end
+  return known
+end
 
 local answer, repeated = {}, {}
 for i = 1, n do
@@ -18,11 +49,7 @@ for i = 1, n do
   local held, ring, since = call('GET', key), false, nil
   if held and head > 0 and sub(held, 1, head) ~= empty then
     if mark ~= '' and sub(held, 1, 4) ~= mark then
-      local raw = head
-      for at = 13, head, 4 do
-        raw = raw + struct.unpack('<I4', held, at)
-      end
-      held, rewrite = empty .. sub(held, raw + 1), true
+      held, rewrite = empty .. sub(held, before(held) + 1), true
       call('DEL', KEYS[n + i])
     else
       ring = call('GET', KEYS[n + i])
@@ -32,18 +59,23 @@ for i = 1, n do
     end
   end
   if new ~= '' and held then
-    local kept = {}
+    local many, kept, from = #new > FEW * width and found(new, held, ring), {}, 1
     for at = 1, #new, width do
-      local known = find(held, sub(new, at, at + id - 1), 1, true)
-        or (ring and find(ring, sub(new, at, at + id - 1), 1, true))
-        or (since and struct.unpack('<i8', new, at + id - 8) < since)
-      if not known then
-        kept[#kept + 1] = sub(new, at, at + width - 1)
+      local name = sub(new, at, at + id - 1)
+      local known
+      if many then
+        known = many[name]
+      else
+        known = find(held, name, 1, true) or (ring and find(ring, name, 1, true))
+      end
+      if known or (since and struct.unpack('<i8', new, at + id - 8) < since) then
+        kept[#kept + 1] = sub(new, from, at - 1)
+        from = at + width
       end
     end
-    if #kept * width < #new then
+    if from > 1 then
       repeated[#repeated + 1] = i
-      new = table.concat(kept)
+      new = table.concat(kept) .. sub(new, from)
     end
   end
   if new ~= '' or rewrite then

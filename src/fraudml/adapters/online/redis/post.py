@@ -18,6 +18,7 @@ from fraudml.adapters.online.redis.tiles import empty_header
 from fraudml.adapters.online.redis.wire import Command, Script
 
 TOGETHER = 200  # lanes in one call of the script: others wait for its end, about a millisecond
+BYTES = 2**18  # of new records in such a call, or one lane with more: some milliseconds
 SLACK_US = 3_600_000_000
 RING = 1_024  # ids that a tiled lane remembers of what was folded
 
@@ -100,7 +101,7 @@ class Post:
         least = b"" if options.least is None else options.least
         fixed = (ttl, lane.record.itemsize, lane.id_bytes, empty_header(lane), options.mark, least)
         careful = b"1" if options.careful else b""
-        for places in self._together(keys):
+        for places in self._together(keys, new):
             names = [keys[i] for i in places]
             rings = [ring(name) for name in names] if lane.tiled else []
             words = (len(names) + len(rings), *names, *rings, len(names), *fixed, careful, *(new[i] for i in places))
@@ -124,14 +125,20 @@ class Post:
         """The name of an entity's lane."""
         return b"".join((self._prefixes[lane.entity], key_text(key), b"}:", lane.suffix.encode()))
 
-    def _together(self, keys: Sequence[bytes]) -> Iterator[Sequence[int]]:
+    def _together(self, keys: Sequence[bytes], new: Sequence[bytes]) -> Iterator[Sequence[int]]:
         """The places of keys that may go into one call: in a cluster those of one slot."""
         if len(keys) == 1:
             yield range(1)
             return
         if not self._link.is_cluster:
-            for first in range(0, len(keys), TOGETHER):
-                yield range(first, min(first + TOGETHER, len(keys)))
+            first = size = 0
+            for place, length in enumerate(map(len, new)):
+                if place - first == TOGETHER or (size and size + length > BYTES):
+                    yield range(first, place)
+                    first, size = place, 0
+                size += length
+            if first < len(keys):
+                yield range(first, len(keys))
             return
         slots: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
