@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import msgspec
@@ -19,6 +19,7 @@ from fraudml.errors import DecisionLogError
 
 PROBE_S = 1.0  # when a log that is gone is asked again; each time it is still gone, this doubles
 MOST_PROBE_S = 10.0
+HANDED_AT_ONCE = 1_000
 REPLAY_AT_ONCE = 2_000  # journaled decisions put into the log before the next batch: nobody waits for all of them
 MOST_JOURNALED = 500_000  # they are also held in memory, about 1 KB each; beyond, requests are refused
 SETTLE_S = 10.0
@@ -36,12 +37,21 @@ class Recorder:
     durable :meth:`known` raises, so state never runs ahead of the log by more than the batches under way.
 
     Without a journal a log that fails is an error; with one, decisions go there, marked as degraded, until the log
-    works again and has taken all of them.
+    works again and has taken all of them. ``keep``: the journal holds them still, until :meth:`hand_on`.
     """
 
-    def __init__(self, log: DecisionLog, journal: Journal | None = None, recent: RecentDecisions | None = None) -> None:
+    def __init__(
+        self,
+        log: DecisionLog,
+        journal: Journal | None = None,
+        recent: RecentDecisions | None = None,
+        *,
+        keep: bool = False,
+    ) -> None:
         self._log = log
         self._journal = journal
+        self._keep = keep
+        self._kept = False  # the log has all that the journal holds
         self._log_gone = False  # it did not take what was written; it may still answer
         self._probe_at = 0.0
         self._probes = 0
@@ -158,6 +168,25 @@ class Recorder:
             while self.degraded:
                 self._replay_some()
 
+    def hand_on(self, take: Callable[[Sequence[Decision]], object]) -> int:
+        """Once the log has all of the journal: give that to ``take``, as the log has it, and forget it.
+
+        Returns the number of decisions. May be called by another thread; a process that ends before does it when it
+        starts again. Raises ``DecisionLogError``, and what ``take`` does; then it has to be called again.
+        """
+        if self._journal is None or not self._kept or self._journaled:
+            return 0
+        held, handed = len(self._journal), 0
+        reading = self._journal.read()
+        while some := [decision.transaction.transaction_id for decision in islice(reading, HANDED_AT_ONCE)]:
+            take(list(self._log.find(some).values()))
+            handed += len(some)
+        with self._changed:
+            if len(self._journal) == held and not self._journaled:  # else all of it once more, the new ones too
+                self._journal.clear()
+                self._kept = False
+        return handed
+
     def close(self) -> None:
         """Close the journal and what remembers decisions; the log is its owner's."""
         self._recent.close()
@@ -246,7 +275,9 @@ class Recorder:
         if fresh:
             have.update(self._log.append(fresh))
         if self._journal is not None and len(batch) == len(self._journaled):
-            self._journal.clear()
+            self._kept = self._kept or (self._keep and bool(batch))
+            if not self._kept:
+                self._journal.clear()
         self._log_gone, self._probes, self._read_at = False, 0, 0.0
         self._doubt_until = time.monotonic() + DOUBT_S
         for decision in batch:

@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.rebuild import ReadHistory, bring_back, catch_up_since
@@ -27,7 +28,8 @@ class Refiller:
 
     While nothing is missing it says so to the store, which keeps that beside its state. ``reach_us``: see
     :func:`fraudml.decisions.rebuild.bring_up`. ``state``: the store as this process uses it; when that works again
-    after a failure, it waits for this thread.
+    after a failure, it waits for this thread. ``give``: gives a complete store what only this process can, see
+    :func:`fraudml.decisions.replayed.give_replayed`.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Refiller:
         reach_us: int,
         state: OnlineState | None = None,
         *,
+        give: Callable[[], object] = lambda: None,
         every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._store = store
@@ -45,6 +48,7 @@ class Refiller:
         self._history = history
         self._reach_us = reach_us
         self._state = state
+        self._give = give
         self._every_s = every_s
         self._works = True
         self._failed_s = -math.inf  # when this thread could not ask the store last
@@ -70,6 +74,7 @@ class Refiller:
             if not self._store.lost():
                 self._store.confirm(looked_us)
                 self._settle()
+                self._give()
                 self._works = True
             elif self._store.claim_load():
                 what = "all history" if self._store.behind() is None else "the last events"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 from contextlib import closing
+from functools import partial
 
 from fraudml import wiring
 from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.refill import Refiller
+from fraudml.decisions.replayed import give_replayed
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.example import example
 from fraudml.events.source import Progress
@@ -35,15 +37,20 @@ def build_state(
     journal, left = wiring.journals(settings, declared.schema)
     metrics = Metrics()
     shared = wiring.shared_redis(settings)
-    recorder = Recorder(log, journal, wiring.recent_decisions(settings, declared.schema, shared, metrics.recent))
+    recent = wiring.recent_decisions(settings, declared.schema, shared, metrics.recent)
+    recorder = Recorder(log, journal, recent, keep=store.shared)
     recorder.replay()  # before state is rebuilt from the log
     for each in left:
         with closing(each):
-            Recorder(log, each).replay()
+            of_others = Recorder(log, each, keep=store.shared)
+            of_others.replay()
+            give_replayed(of_others, store, declared.schema)
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
     serving = models.load(models.named())
     reach_us = wiring.reach_us(settings, declared)
     bring_up(store, log, history, reach_us, progress)
+    give = partial(give_replayed, recorder, store, declared.schema)
+    give()
     spare_the_collector()
     bank = wiring.token_bank(settings, shared)
     deadline_s = settings.deadline_ms / 1_000
@@ -57,7 +64,7 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
         refresher=refresh.refresher(settings, model, scorer, models, metrics),
-        refiller=Refiller(store, log, history, reach_us, scorer.state) if store.shared else None,
+        refiller=Refiller(store, log, history, reach_us, scorer.state, give=give) if store.shared else None,
         shared=shared,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
