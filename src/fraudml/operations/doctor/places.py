@@ -74,10 +74,8 @@ def _key(check: str, path: Path) -> Iterator[Finding]:
 def _journals(check: str, folder: Path) -> Iterator[Finding]:
     waiting = [path for path in folder.glob("*.journal") if path.stat().st_size > JOURNAL_HEADER]
     if waiting:
-        text = f"decisions wait in {len(waiting)} journal(s): the log does not have them yet"
-        do = (
-            "a service that runs puts them into the log as soon as it can, else the next start does; do not remove them"
-        )
+        text = f"decisions wait in {len(waiting)} journal(s): the log, or features in Redis, may lack them"
+        do = "a service that runs puts them there as soon as it can, else the next start does; do not remove them"
         yield Finding(check, Status.warning, text, do)
 
 
