@@ -22,25 +22,26 @@ local function before(held)
   return raw
 end
 
--- which ids of the new records are in the lane or its ring
-local function found(new, held, ring)
-  local known = {}
-  for at = 1, #new, width do
-    known[sub(new, at, at + id - 1)] = false
+-- the ids in a lane and its ring, without those older than all new records; nil if there are none
+local function ids_in(held, ring, new)
+  local unpack, oldest, known = struct.unpack, math.huge, {}
+  for at = id - 7, #new, width do
+    local time = unpack('<i8', new, at)
+    if time < oldest then
+      oldest = time
+    end
   end
   for at = before(held) + 1, #held, width do
-    local name = sub(held, at, at + id - 1)
-    if known[name] == false then
-      known[name] = true
+    if unpack('<i8', held, at + id - 8) >= oldest then
+      known[sub(held, at, at + id - 1)] = true
     end
   end
   for at = 1, ring and #ring or 0, id do
-    local name = sub(ring, at, at + id - 1)
-    if known[name] == false then
-      known[name] = true
+    if unpack('<i8', ring, at + id - 8) >= oldest then
+      known[sub(ring, at, at + id - 1)] = true
     end
   end
-  return known
+  return next(known) and known
 end
 
 local answer, repeated = {}, {}
@@ -59,16 +60,18 @@ for i = 1, n do
     end
   end
   if new ~= '' and held then
-    local many, kept, from = #new > FEW * width and found(new, held, ring), {}, 1
-    for at = 1, #new, width do
+    local many, kept, from = #new > FEW * width, {}, 1
+    local known = many and ids_in(held, ring, new)
+    local looked_at = (many and not known and not since) and 0 or #new
+    for at = 1, looked_at, width do
       local name = sub(new, at, at + id - 1)
-      local known
+      local is_known
       if many then
-        known = many[name]
+        is_known = known and known[name]
       else
-        known = find(held, name, 1, true) or (ring and find(ring, name, 1, true))
+        is_known = find(held, name, 1, true) or (ring and find(ring, name, 1, true))
       end
-      if known or (since and struct.unpack('<i8', new, at + id - 8) < since) then
+      if is_known or (since and struct.unpack('<i8', new, at + id - 8) < since) then
         kept[#kept + 1] = sub(new, from, at - 1)
         from = at + width
       end
