@@ -58,16 +58,20 @@ def bring_back(
     given = catch_up(store, log, reach_us)  # what was kept for the store, and given to it late, is lost as well
     _wait_for_commits(began_us)
     given += _load(store, log.replay(after=since - OVERLAP_US))
-    _add_labels(store, log.labels(after=since - OVERLAP_US))
+    _add_labels(store, log.labels(after=since - OVERLAP_US), again=True)
+    _add_labels(store, log.labels(after=since))  # most of these were lost: the old ones, too, have to be added
     store.loaded()
     return given
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far loading has come: rows of history, and the arrival number of the last logged transaction."""
+    """How far loading has come: rows of history, and the arrival number of the last logged transaction.
+
+    ``began``: when the first process began, as an arrival number."""
 
     rows: int = 0
     arrival: int = 0
+    began: int = 0
 
 
 def rebuild(
@@ -86,8 +90,9 @@ def rebuild(
     ``reach_us``: see :func:`bring_up`; what was decided before that is not read for a shared store, which forgets it.
     """
     began = time.time_ns() // 1_000
-    oldest = began - reach_us if store.shared and reach_us is not None else 0
     mark = _mark_of(store)
+    first = mark.began or began
+    oldest = first - reach_us if store.shared and reach_us is not None else 0
     done = 0
 
     def load(batch: pa.RecordBatch, mark: Mark) -> None:
@@ -103,16 +108,18 @@ def rebuild(
     for batch in history:
         rows += batch.num_rows
         if rows > mark.rows:
-            load(is_new(batch), Mark(rows))
+            load(is_new(batch), Mark(rows, 0, first))
         else:
             done += batch.num_rows
     for batch in log.replay(after=max(mark.arrival, oldest)):
         newest = batch.column(TRANSACTION_ID)[-1].as_py()
-        load(batch, Mark(rows, log.decision(newest).arrival))
+        load(batch, Mark(rows, log.decision(newest).arrival, first))
     if store.shared:
         _wait_for_commits(began)
         _load(store, log.replay(after=began - OVERLAP_US))
-    _add_labels(store, log.labels(after=oldest) if oldest > 0 else log.later_labels())
+    _add_labels(store, log.later_labels(after=max(oldest, 0)))
+    if store.shared:
+        _add_labels(store, log.labels(after=first))  # first reports that came too late for their transactions' replay
     store.loaded()
     store.confirm(began)
     return done
@@ -141,7 +148,7 @@ def catch_up_since(store: OnlineStore, log: DecisionLog, failed_us: int) -> int:
 
 def _give_blind(store: OnlineStore, log: DecisionLog, after: int, labels_after: int) -> int:
     given = _load(store, log.replay(after=after, blind=True))
-    _add_labels(store, log.labels(after=labels_after))
+    _add_labels(store, log.labels(after=labels_after), again=True)
     return given
 
 
@@ -153,11 +160,11 @@ def _load(store: OnlineStore, batches: Iterable[pa.RecordBatch]) -> int:
     return number
 
 
-def _add_labels(store: OnlineStore, labels: Iterable[Label]) -> None:
+def _add_labels(store: OnlineStore, labels: Iterable[Label], *, again: bool = False) -> None:
     waiting = iter(labels)
     while some := list(islice(waiting, LABELS_AT_ONCE)):
         with suppress(StateLost):  # a shared store says so until all is loaded
-            store.add_labels(some)
+            store.add_labels(some, again=again)
 
 
 def _wait_for_commits(began_us: int) -> None:

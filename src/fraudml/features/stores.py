@@ -133,8 +133,11 @@ class OnlineStore(Protocol):
         """The same values without adding the transactions."""
         ...
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
-        """Add reports to the label stream; visible to transactions later than ``known_at_us``."""
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
+        """Add reports to the label stream; visible to transactions later than ``known_at_us``.
+
+        ``again``: most of them are there already. A shared store then also leaves out those so old that it cannot tell.
+        """
         ...
 
     def load(self, events: pa.RecordBatch) -> None:

@@ -66,7 +66,7 @@ class SharedStore(ReferenceStore):
         self._tell_apart()
         return read
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
         super().add_labels([label for label in labels if label not in self.labels])
         self._tell_apart()
 

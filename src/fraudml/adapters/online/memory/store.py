@@ -127,8 +127,8 @@ class MemoryOnlineStore:
             self._build()
             return self._run(transactions, None)
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
-        """See ``OnlineStore``."""
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
+        """See ``OnlineStore``. Nothing comes again: state ends with this process."""
         rows = self._rows.of_labels(labels)
         with self._lock:
             self._build()

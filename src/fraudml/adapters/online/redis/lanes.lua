@@ -36,7 +36,7 @@ for i = 1, n do
     for at = 1, #new, width do
       local known = find(held, sub(new, at, at + id - 1), 1, true)
         or (ring and find(ring, sub(new, at, at + id - 1), 1, true))
-        or (since and struct.unpack('<i8', new, at + id - 8) < since)
+        or (since and struct.unpack('<i8', new, at + id - 8) <= since)
       if not known then
         kept[#kept + 1] = sub(new, at, at + width - 1)
       end
