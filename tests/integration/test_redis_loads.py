@@ -43,8 +43,8 @@ class World:
         self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
         self.store = self.another_store()
 
-    def another_store(self) -> RedisOnlineStore:
-        connect = redis.connector(self.server.url, TIMEOUT_MS)
+    def another_store(self, port: int | None = None) -> RedisOnlineStore:
+        connect = redis.connector(f"redis://127.0.0.1:{port or self.server.port}/0", TIMEOUT_MS)
         return RedisOnlineStore(FEATURES, connect, lateness_us=HOUR_US, timeout_ms=TIMEOUT_MS, tick=1)
 
     def event(self, number: int, age_us: int) -> Transaction:

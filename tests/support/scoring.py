@@ -106,6 +106,9 @@ class ReferenceStore:
     def claim_load(self) -> bool:
         return True
 
+    def give_up_load(self) -> None:
+        pass
+
     def loaded(self) -> None:
         self._check()
 

@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
-from fraudml.errors import StateLost
+from fraudml.errors import OnlineStoreError, StateLost
 from fraudml.events.label import Label
 from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
@@ -49,8 +49,19 @@ def bring_back(
 ) -> int:
     """Load what is missing in a store that this process has claimed: all of history, or the last events from the log.
 
-    Returns the number of events loaded.
+    Returns the number of events loaded. When it fails the claim is given up.
     """
+    try:
+        return _bring_back(store, log, history, reach_us, progress)
+    except BaseException:
+        with suppress(OnlineStoreError):
+            store.give_up_load()
+        raise
+
+
+def _bring_back(
+    store: OnlineStore, log: DecisionLog, history: ReadHistory, reach_us: int, progress: Progress | None
+) -> int:
     since = store.behind()
     if since is None:
         return rebuild(store, log, history(), progress, reach_us=reach_us)

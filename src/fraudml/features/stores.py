@@ -95,7 +95,13 @@ class OnlineStore(Protocol):
         ...
 
     def claim_load(self) -> bool:
-        """Become the one process that loads history, for some minutes from the last :meth:`load` on."""
+        """Become the one process that loads history, until :meth:`loaded` or :meth:`give_up_load`, or until the process
+        has ended or was stopped for some minutes. What an earlier claim of this process has gathered is forgotten.
+        """
+        ...
+
+    def give_up_load(self) -> None:
+        """Loading failed: another process may claim it, or this one anew."""
         ...
 
     def behind(self) -> int | None:

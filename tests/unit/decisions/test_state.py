@@ -57,6 +57,9 @@ class SharedStore(ReferenceStore):
         mine, self.claimed = not self.claimed, True
         return mine
 
+    def give_up_load(self) -> None:
+        self.claimed = False
+
     def loaded(self) -> None:
         self._check()
         self.is_complete = True

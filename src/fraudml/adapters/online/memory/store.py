@@ -87,6 +87,9 @@ class MemoryOnlineStore:
         """Nobody else could."""
         return True
 
+    def give_up_load(self) -> None:
+        """Nobody else could go on: state ends with this process."""
+
     def loaded(self) -> None:
         """Builds what was gathered."""
         self.stats()

@@ -108,10 +108,14 @@ class RedisOnlineStore:
         """See ``OnlineStore``."""
         self._check()
         with self._loading:
-            claimed = self._epoch.claim()
-            if claimed:
-                self._loader.begin()
-            return claimed
+            self._loader.begin()
+            return self._epoch.claim()
+
+    def give_up_load(self) -> None:
+        """See ``OnlineStore``."""
+        with self._loading:
+            self._loader.begin()
+            self._epoch.give_up()
 
     def loaded(self) -> None:
         """See ``OnlineStore``; raises ``StateLost`` when state was emptied while it was loaded."""
