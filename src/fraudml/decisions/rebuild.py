@@ -22,6 +22,7 @@ COMMIT_S = 2.0  # a decision is committed so soon after its transaction went int
 LABELS_US = 86_400_000_000
 OVERLAP_US = 60_000_000  # loaded once more: clocks differ, and a call of the log takes its time
 LABELS_AT_ONCE = 2_000
+IDS_AT_ONCE = 1_000
 
 # Reads what is in no decision log: the history that a service is started with.
 ReadHistory = Callable[[], Iterable[pa.RecordBatch]]
@@ -184,14 +185,18 @@ def _wait_for_commits(began_us: int) -> None:
 
 
 class NotLogged:
-    """Batches of history without what is in the log: a transaction in both counts once, as the log has it."""
+    """Batches of history without what is in the log: a transaction in both counts once, as the log has it.
+
+    The ids are looked up: a process that decides has no room for all that the log knows, and decisions that look up
+    theirs do not wait for many.
+    """
 
     def __init__(self, log: DecisionLog) -> None:
         self._log = log
-        self._ids: set[str] | None = None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._ids is None:  # without history nobody needs them
-            self._ids = set(self._log.transaction_ids())
-        keep = [key not in self._ids for key in batch.column(TRANSACTION_ID).to_pylist()]
-        return batch if all(keep) else batch.filter(pa.array(keep))
+        ids = batch.column(TRANSACTION_ID).to_pylist()
+        known: set[str] = set()
+        for first in range(0, len(ids), IDS_AT_ONCE):
+            known.update(self._log.find(ids[first : first + IDS_AT_ONCE]))
+        return batch.filter(pa.array([key not in known for key in ids])) if known else batch
