@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from fraudml.adapters.online.redis.wire import Command, Script
 from fraudml.errors import OnlineStoreError, StateLost
 
 MARKS = 1024  # in a cluster
+NO_MARK = Told(None, b"")
 STAMP_DIGITS = 8  # of a token
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
 
@@ -30,6 +31,13 @@ LOST = (
     "it has to be loaded again, which a running service does itself"
 )
 TAKEN_OVER = "Redis was emptied while history was loaded, or another process loads it now; load it again from its begin"
+
+
+class Asked(NamedTuple):
+    """Commands that read marks, and what is told by the nodes that have none."""
+
+    commands: list[Command]
+    unmarked: list[Told]
 
 
 class Node(NamedTuple):
@@ -65,13 +73,18 @@ class Epoch:
             self._keys = [f"fraudml:{{{self._namespace}:epoch:{i}}}".encode() for i in range(number)]
         return self._keys
 
-    def asked(self, nodes: Iterable[object]) -> list[Command]:
+    def asked(self, nodes: Collection[object]) -> Asked:
         """For each node the command that reads the mark which speaks for it."""
         if not self._link.is_cluster:
-            return [_get(key) for key in self._every()]
-        if time.monotonic() - self._looked > FRESH_S:
-            self._owners, self._looked = self._link.primaries(self._every()), time.monotonic()
-        return [_get(self._owners[node][0]) for node in nodes if node in self._owners]
+            return Asked([_get(key) for key in self._every()], [])
+        owners = self._owners
+        if time.monotonic() - self._looked > FRESH_S or not all(node in owners for node in nodes):
+            owners = self._link.primaries(self._every())
+            for node in nodes:
+                owners.setdefault(node, [])
+            self._owners, self._looked = owners, time.monotonic()
+        marked = [owners[node][0] for node in nodes if owners[node]]
+        return Asked([_get(key) for key in marked], [NO_MARK] * (len(nodes) - len(marked)))
 
     def is_ready(self, told: Sequence[Told]) -> bool:
         """Whether answers to :meth:`asked` say that state is complete."""

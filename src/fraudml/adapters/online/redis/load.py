@@ -161,7 +161,7 @@ class Loader:
     def _exchange(self, parts: list[Part]) -> list[Any]:
         self._epoch.check_lease()
         nodes = {self._link.node_of(part.command.key): None for part in parts}
-        marks = self._epoch.asked(nodes) if self._epoch.token else []
+        marks = self._epoch.asked(nodes).commands if self._epoch.token else []
         answers = self._link.exchange([*(part.command for part in parts), *marks], TIMEOUT_S)
         if marks:
             self._epoch.check_load(answers[len(parts) :])

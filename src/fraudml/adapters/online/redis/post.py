@@ -82,7 +82,7 @@ class Post:
         commands = [*first, *(part.command for _, part in parts)]
         nodes = {self._link.node_of(part.command.key): None for _, part in parts}
         marks = epoch.asked(nodes)
-        answers = self._link.answers([*commands, *marks])
+        answers = self._link.answers([*commands, *marks.commands])
         for answer in answers[len(first) :]:
             if isinstance(answer, Exception):
                 raise failure(answer)
@@ -90,7 +90,7 @@ class Post:
             for place, held in zip(part.places, answer[:-1], strict=True):
                 read.held[place] = held
             read.repeated += [part.places[number - 1] for number in answer[-1]]
-        return answers[len(commands) :]
+        return [*answers[len(commands) :], *marks.unmarked]
 
     def parts(
         self, lane: Lane, keys: Sequence[bytes], new: Sequence[bytes], newest_us: int, options: Options = LIVE
