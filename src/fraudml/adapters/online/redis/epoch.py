@@ -24,6 +24,9 @@ from fraudml.errors import OnlineStoreError, StateLost
 MARKS = 1024  # in a cluster
 NO_MARK = Told(None, b"")
 STAMP_DIGITS = 8  # of a token
+SPREAD_S = (
+    60.0  # after that all marks say up to where state is complete; the one that speaks for a node says it at once
+)
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
 
 LOST = (
@@ -57,6 +60,7 @@ class Epoch:
         self._note = f"fraudml:{{{namespace}:load}}:mark".encode()
         self._replace = Script.read("epoch.lua")
         self._keys: list[bytes] = []
+        self._spread = -SPREAD_S
         self._owners: dict[object, list[bytes]] = {}
         self._looked = -FRESH_S
         self._behind: list[Node] = []  # what this process brings the last events to
@@ -143,11 +147,23 @@ class Epoch:
         return min((marks.arrival(node.told) for node in self._behind), default=None)
 
     def confirm(self, arrival: int) -> None:
-        """See ``OnlineStore``. One mark of each node is enough: the others say less."""
-        commands = []
-        for keys, told in self.nodes().values():
-            if marks.is_ready(told) and marks.arrival(told) < arrival:
-                commands.append(self._set(keys[0], told.answer, marks.ready(told.life, arrival)))
+        """See ``OnlineStore``. One mark of each node is enough; but any of the others speaks for another node, once its
+        slot has moved there. So all are set now and then, by the process that comes to it first.
+        """
+        nodes = [node for node in self.nodes().values() if marks.is_ready(node.told)]
+        told = [(node.keys[0], node.told) for node in nodes]
+        if time.monotonic() - self._spread > SPREAD_S:
+            self._spread = time.monotonic()
+            others = [(key, node.told.life) for node in nodes for key in node.keys[1:]]
+            held = self._link.exchange([Command(key, ("GET", key)) for key, _ in others]) if others else []
+            each = [(key, Told(mark, life)) for (key, life), mark in zip(others, held, strict=True)]
+            old = arrival - SPREAD_S * 1e6
+            told += [(key, mark) for key, mark in each if marks.was_ready(mark) and marks.arrival(mark) < old]
+        commands = [
+            self._set(key, mark.answer, marks.ready(mark.life, arrival))
+            for key, mark in told
+            if marks.arrival(mark) < arrival
+        ]
         if commands:
             self._link.exchange(commands)
 
@@ -190,6 +206,7 @@ class Epoch:
         if not self.token:
             self._link.exchange([Command(key, ("SET", key, marks.ready(life, 0))) for key, life in places])
             return
+        self._spread = -SPREAD_S
         token, self.token = self.token, b""
         done = self._link.exchange(
             [self._set(key, marks.loading(life, token), marks.ready(life, 0)) for key, life in places]
