@@ -24,9 +24,7 @@ from fraudml.errors import OnlineStoreError, StateLost
 MARKS = 1024  # in a cluster
 NO_MARK = Told(None, b"")
 STAMP_DIGITS = 8  # of a token
-SPREAD_S = (
-    60.0  # after that all marks say up to where state is complete; the one that speaks for a node says it at once
-)
+SPREAD_S = 60.0  # about so old is what marks say that speak for no node
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
 
 LOST = (
