@@ -253,6 +253,14 @@ def _comparable(batch: pa.RecordBatch) -> list[dict[str, object]]:
     return [{name: repr(value) if name == "vector" else value for name, value in r.items()} for r in batch.to_pylist()]
 
 
+def test_later_labels_are_what_a_replay_after_a_number_has_no_place_for(log: DecisionLog) -> None:
+    log.append([decision(transaction(n), n) for n in (1, 2, 3)])
+    log.append_labels([report(1, 4), report(2, 5), report(3, 6)])
+    log.append_labels([report(1, 7, fraud=False, known=30), report(3, 8, fraud=False, known=30)])
+    for after, wanted in ((0, ["t1", "t3"]), (1, ["t1", "t1", "t3"]), (5, ["t3", "t1", "t3"])):
+        assert [label.transaction_id for label in log.later_labels(after=after)] == wanted
+
+
 def test_what_was_decided_without_history_is_found(log: DecisionLog) -> None:
     blind = {"degraded": (Degradation.registry, *BLIND)}
     log.append(

@@ -223,6 +223,24 @@ def test_a_label_is_seen_after_it_became_known(open_store: Open) -> None:
     )
 
 
+def test_a_label_that_may_be_there_is_added_when_it_is_not(open_store: Open) -> None:
+    for resolution in ("1us", "1h"):
+        store = open_store(
+            LabelWindowFeature("f", "merchant", LabelAggregation.fraud_count, "7d", resolution=resolution)
+        )
+        store.add_labels([Label("a", True, T0, ("c", "m"))], again=True)
+        if store.shared:
+            store.add_labels([Label("a", True, T0, ("c", "m")), Label("b", True, T0, ("c", "m"))], again=True)
+        assert store.read([event(T0 + DAY_US)]).values.tolist() == [[2.0 if store.shared else 1.0]]
+
+
+def test_giving_up_a_load_takes_nothing_away(open_store: Open) -> None:
+    store = open_store(WindowFeature("n", "customer", Aggregation.count, "1d"))
+    store.give_up_load()
+    store.read_then_update([event(T0)])
+    assert store.read([event(T0 + HOUR_US)]).values.tolist() == [[1.0]]
+
+
 def test_a_future_label_stays_unseen_within_its_tile(open_store: Open) -> None:
     frauds = LabelWindowFeature(
         name="f", over="customer", agg=LabelAggregation.fraud_count, length="2h", resolution="1h"

@@ -7,13 +7,14 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import pytest
 from redis.crc import key_slot
 
 from fraudml.adapters.connections import redis
-from fraudml.adapters.online.redis import RedisOnlineStore, tidy
+from fraudml.adapters.online.redis import RedisOnlineStore, epoch, tidy
 from fraudml.errors import OnlineStoreError, StateLost
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
@@ -22,7 +23,7 @@ from fraudml.features.spec import Aggregation, FeatureSet, LabelAggregation, Lab
 from tests.parity.strategies import record_batch
 from tests.support.scoring import SCHEMA, T0, transaction
 from tests.support.servers.redis import RedisServer
-from tests.support.servers.redis_cluster import RedisClusterServers, move_slot
+from tests.support.servers.redis_cluster import NODES, RedisClusterServers, move_slot, replicate
 
 TIMEOUT_MS = 4_000  # of a machine that does much else; a node that hangs gets less
 HANGS_MS = 1_000
@@ -209,6 +210,45 @@ def test_a_node_that_comes_back_with_older_data_lacks_the_last_events_only(clust
     check(store, events(*range(90)))
 
 
+def test_a_node_that_slots_move_to_when_a_cluster_grows_lacks_the_last_events_only() -> None:
+    with closing(RedisClusterServers()) as cluster:
+        store = open_store(cluster)
+        store.read_then_update(events(*range(30)))
+        store.confirm(T0)
+        node = cluster.add()
+        owners = store._link.primaries(store._epoch._every())
+        slots = [key_slot(keys[-1]) for keys in owners.values()]
+        slot = next(each for each in slots if each in _slots(cluster, cluster.nodes[0]))
+        move_slot(slot, cluster.nodes[0], node)
+        store = open_store(cluster, ready=False)
+        assert store.lost()
+        assert store.claim_load()
+        assert store.behind() == T0
+        store.loaded()
+        assert not store.lost()
+        check(store, events(*range(30)))
+        gc.collect()
+
+
+def test_a_replica_that_takes_over_is_trusted_by_its_mark_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epoch, "FRESH_S", 60.0)  # who has which marks was learnt before
+    with closing(RedisClusterServers()) as cluster:
+        store = open_store(cluster)
+        store.read_then_update(events(*range(30)))
+        heir = cluster.add()
+        replicate(cluster.nodes[2], heir)
+        with heir.client() as client:
+            client.config_set("replica-read-only", "no")
+            client.flushall()
+            cluster.nodes[2].process.kill()
+            client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+        for number in range(3):
+            with pytest.raises(OnlineStoreError) as lost:
+                store.read_then_update(events(*range(30, 60)))
+            assert number == 0 or isinstance(lost.value, StateLost)
+        gc.collect()
+
+
 def test_a_cluster_that_cannot_be_reached_is_an_error_that_says_so() -> None:
     store = RedisOnlineStore(FEATURES, redis.connector("redis://127.0.0.1:1?cluster=true", TIMEOUT_MS))
     with pytest.raises(OnlineStoreError, match="cluster"):
@@ -222,5 +262,5 @@ def test_a_single_server_is_no_cluster(redis_url: str) -> None:
 
 
 def _slots(cluster: RedisClusterServers, node: RedisServer) -> range:
-    number, most = cluster.nodes.index(node), len(cluster.nodes)
+    number, most = cluster.nodes.index(node), NODES
     return range(16_384 * number // most, 16_384 * (number + 1) // most)

@@ -174,7 +174,7 @@ def _begin(history: History, store: RedisOnlineStore, events: list[Transaction],
         died._loader.flush()
         if marked and not first:
             died.set_mark(marked)
-    store._link.client().delete(died._epoch._lock)  # its time is over
+    died.give_up_load()  # as if its time were over
     return marked
 
 

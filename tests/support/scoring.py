@@ -106,6 +106,9 @@ class ReferenceStore:
     def claim_load(self) -> bool:
         return True
 
+    def give_up_load(self) -> None:
+        pass
+
     def loaded(self) -> None:
         self._check()
 
@@ -140,7 +143,7 @@ class ReferenceStore:
         late = [self._late(event) for event in transactions]
         return StateRead(np.array(values, dtype=np.float64).reshape(len(late), -1), np.array(late))
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
         self._check()
         self.labels.extend(labels)
 

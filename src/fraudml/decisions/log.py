@@ -105,8 +105,10 @@ class DecisionLog(Protocol):
         """All reports in order of arrival, with their entities."""
         ...
 
-    def later_labels(self) -> Iterator[Label]:
-        """The second and further reports about transactions, in order of arrival, with their entities."""
+    def later_labels(self, after: int = 0) -> Iterator[Label]:
+        """The reports that a :meth:`replay` has no place for, in order of arrival, with their entities: the second and
+        further ones about its transactions, and those about transactions that ``after`` leaves out of it.
+        """
         ...
 
     def audit_batches(

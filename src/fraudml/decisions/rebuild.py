@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from fraudml.decisions.log import DecisionLog
-from fraudml.errors import StateLost
+from fraudml.errors import OnlineStoreError, StateLost
 from fraudml.events.label import Label
 from fraudml.events.schema import TRANSACTION_ID
 from fraudml.events.source import Progress
@@ -22,6 +22,7 @@ COMMIT_S = 2.0  # a decision is committed so soon after its transaction went int
 LABELS_US = 86_400_000_000
 OVERLAP_US = 60_000_000  # loaded once more: clocks differ, and a call of the log takes its time
 LABELS_AT_ONCE = 2_000
+IDS_AT_ONCE = 1_000
 
 # Reads what is in no decision log: the history that a service is started with.
 ReadHistory = Callable[[], Iterable[pa.RecordBatch]]
@@ -49,8 +50,19 @@ def bring_back(
 ) -> int:
     """Load what is missing in a store that this process has claimed: all of history, or the last events from the log.
 
-    Returns the number of events loaded.
+    Returns the number of events loaded. When it fails the claim is given up.
     """
+    try:
+        return _bring_back(store, log, history, reach_us, progress)
+    except BaseException:
+        with suppress(OnlineStoreError):
+            store.give_up_load()
+        raise
+
+
+def _bring_back(
+    store: OnlineStore, log: DecisionLog, history: ReadHistory, reach_us: int, progress: Progress | None
+) -> int:
     since = store.behind()
     if since is None:
         return rebuild(store, log, history(), progress, reach_us=reach_us)
@@ -58,16 +70,20 @@ def bring_back(
     given = catch_up(store, log, reach_us)  # what was kept for the store, and given to it late, is lost as well
     _wait_for_commits(began_us)
     given += _load(store, log.replay(after=since - OVERLAP_US))
-    _add_labels(store, log.labels(after=since - OVERLAP_US))
+    _add_labels(store, log.labels(after=since - OVERLAP_US), again=True)
+    _add_labels(store, log.labels(after=since))  # most of these were lost: the old ones, too, have to be added
     store.loaded()
     return given
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far loading has come: rows of history, and the arrival number of the last logged transaction."""
+    """How far loading has come: rows of history, and the arrival number of the last logged transaction.
+
+    ``began``: when the first process began, as an arrival number."""
 
     rows: int = 0
     arrival: int = 0
+    began: int = 0
 
 
 def rebuild(
@@ -86,8 +102,9 @@ def rebuild(
     ``reach_us``: see :func:`bring_up`; what was decided before that is not read for a shared store, which forgets it.
     """
     began = time.time_ns() // 1_000
-    oldest = began - reach_us if store.shared and reach_us is not None else 0
     mark = _mark_of(store)
+    first = mark.began or began
+    oldest = first - reach_us if store.shared and reach_us is not None else 0
     done = 0
 
     def load(batch: pa.RecordBatch, mark: Mark) -> None:
@@ -103,16 +120,18 @@ def rebuild(
     for batch in history:
         rows += batch.num_rows
         if rows > mark.rows:
-            load(is_new(batch), Mark(rows))
+            load(is_new(batch), Mark(rows, 0, first))
         else:
             done += batch.num_rows
     for batch in log.replay(after=max(mark.arrival, oldest)):
         newest = batch.column(TRANSACTION_ID)[-1].as_py()
-        load(batch, Mark(rows, log.decision(newest).arrival))
+        load(batch, Mark(rows, log.decision(newest).arrival, first))
     if store.shared:
         _wait_for_commits(began)
         _load(store, log.replay(after=began - OVERLAP_US))
-    _add_labels(store, log.labels(after=oldest) if oldest > 0 else log.later_labels())
+    _add_labels(store, log.later_labels(after=max(oldest, 0)))
+    if store.shared:
+        _add_labels(store, log.labels(after=first))  # first reports that came too late for their transactions' replay
     store.loaded()
     store.confirm(began)
     return done
@@ -141,7 +160,7 @@ def catch_up_since(store: OnlineStore, log: DecisionLog, failed_us: int) -> int:
 
 def _give_blind(store: OnlineStore, log: DecisionLog, after: int, labels_after: int) -> int:
     given = _load(store, log.replay(after=after, blind=True))
-    _add_labels(store, log.labels(after=labels_after))
+    _add_labels(store, log.labels(after=labels_after), again=True)
     return given
 
 
@@ -153,11 +172,11 @@ def _load(store: OnlineStore, batches: Iterable[pa.RecordBatch]) -> int:
     return number
 
 
-def _add_labels(store: OnlineStore, labels: Iterable[Label]) -> None:
+def _add_labels(store: OnlineStore, labels: Iterable[Label], *, again: bool = False) -> None:
     waiting = iter(labels)
     while some := list(islice(waiting, LABELS_AT_ONCE)):
         with suppress(StateLost):  # a shared store says so until all is loaded
-            store.add_labels(some)
+            store.add_labels(some, again=again)
 
 
 def _wait_for_commits(began_us: int) -> None:
@@ -166,14 +185,18 @@ def _wait_for_commits(began_us: int) -> None:
 
 
 class NotLogged:
-    """Batches of history without what is in the log: a transaction in both counts once, as the log has it."""
+    """Batches of history without what is in the log: a transaction in both counts once, as the log has it.
+
+    The ids are looked up: a process that decides has no room for all that the log knows, and decisions that look up
+    theirs do not wait for many.
+    """
 
     def __init__(self, log: DecisionLog) -> None:
         self._log = log
-        self._ids: set[str] | None = None
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._ids is None:  # without history nobody needs them
-            self._ids = set(self._log.transaction_ids())
-        keep = [key not in self._ids for key in batch.column(TRANSACTION_ID).to_pylist()]
-        return batch if all(keep) else batch.filter(pa.array(keep))
+        ids = batch.column(TRANSACTION_ID).to_pylist()
+        known: set[str] = set()
+        for first in range(0, len(ids), IDS_AT_ONCE):
+            known.update(self._log.find(ids[first : first + IDS_AT_ONCE]))
+        return batch.filter(pa.array([key not in known for key in ids])) if known else batch

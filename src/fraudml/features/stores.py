@@ -95,7 +95,13 @@ class OnlineStore(Protocol):
         ...
 
     def claim_load(self) -> bool:
-        """Become the one process that loads history, for some minutes from the last :meth:`load` on."""
+        """Become the one process that loads history, until :meth:`loaded` or :meth:`give_up_load`, or until the process
+        has ended or was stopped for some minutes. What an earlier claim of this process has gathered is forgotten.
+        """
+        ...
+
+    def give_up_load(self) -> None:
+        """Loading failed: another process may claim it, or this one anew."""
         ...
 
     def behind(self) -> int | None:
@@ -133,8 +139,11 @@ class OnlineStore(Protocol):
         """The same values without adding the transactions."""
         ...
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
-        """Add reports to the label stream; visible to transactions later than ``known_at_us``."""
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
+        """Add reports to the label stream; visible to transactions later than ``known_at_us``.
+
+        ``again``: most of them are there already. A shared store then also leaves out those so old that it cannot tell.
+        """
         ...
 
     def load(self, events: pa.RecordBatch) -> None:

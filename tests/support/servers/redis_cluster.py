@@ -11,15 +11,15 @@ from tests.support.servers.redis import RedisServer
 
 SLOTS = 16_384
 NODES = 3
+OPTIONS = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
 
 
 class RedisClusterServers:
     """The servers of one cluster, in :attr:`nodes`."""
 
     def __init__(self) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
         buses = [free_port() for _ in range(NODES)]  # by default 10,000 above the port, which may be too high
-        self.nodes = [RedisServer(*options, str(bus)) for bus in buses]
+        self.nodes = [RedisServer(*OPTIONS, str(bus)) for bus in buses]
         for place, node in enumerate(self.nodes):
             first, last = place * SLOTS // NODES, (place + 1) * SLOTS // NODES - 1
             with node.client() as client:
@@ -44,6 +44,16 @@ class RedisClusterServers:
             with node.client() as client:
                 client.flushall()
 
+    def add(self) -> RedisServer:
+        """A further node, without slots."""
+        bus = free_port()
+        node = RedisServer(*OPTIONS, str(bus))
+        with self.nodes[0].client() as client:
+            client.execute_command("CLUSTER MEET", LOOPBACK, node.port, bus)
+        self.nodes.append(node)
+        self.wait()
+        return node
+
     def close(self) -> None:
         """End the servers and remove their folders."""
         for node in self.nodes:
@@ -52,7 +62,7 @@ class RedisClusterServers:
     def _is_whole(self, node: RedisServer) -> bool:
         with node.client() as client:
             knows = client.execute_command("CLUSTER NODES")
-            return len(knows) == NODES and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+            return len(knows) == len(self.nodes) and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
 
 
 def move_slot(slot: int, source: RedisServer, target: RedisServer, *, finish: bool = True) -> None:
@@ -67,6 +77,17 @@ def move_slot(slot: int, source: RedisServer, target: RedisServer, *, finish: bo
         if finish:
             for client in (new, old):
                 client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
+
+
+def replicate(source: RedisServer, target: RedisServer) -> None:
+    """Make a node without slots a replica of another one; returns when it has all data."""
+    with source.client() as old, target.client() as new:
+        old.config_set("repl-diskless-sync-delay", 0)
+        new.execute_command("CLUSTER REPLICATE", _id(old))
+        until = time.monotonic() + START_S
+        while new.info("replication").get("master_link_status") != "up":
+            assert time.monotonic() < until, "the replica does not get in step"
+            time.sleep(0.02)
 
 
 def _id(client: redis.Redis) -> str:

@@ -57,6 +57,9 @@ class SharedStore(ReferenceStore):
         mine, self.claimed = not self.claimed, True
         return mine
 
+    def give_up_load(self) -> None:
+        self.claimed = False
+
     def loaded(self) -> None:
         self._check()
         self.is_complete = True
@@ -66,7 +69,7 @@ class SharedStore(ReferenceStore):
         self._tell_apart()
         return read
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
         super().add_labels([label for label in labels if label not in self.labels])
         self._tell_apart()
 

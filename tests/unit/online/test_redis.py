@@ -342,6 +342,11 @@ def test_claims_exclude_each_other_until_the_load_is_complete(open_store: Open) 
     assert second.lost()
     assert first.claim_load()
     assert not second.claim_load()
+    first.give_up_load()
+    assert second.claim_load()
+    second.give_up_load()
+    second.give_up_load()  # nothing to give up
+    assert first.claim_load()
     first.loaded()
     assert not second.lost()
     assert not second.claim_load()  # nothing is missing

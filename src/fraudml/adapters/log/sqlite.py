@@ -140,9 +140,9 @@ class SqliteDecisionLog:
             query = query.where(sa.exists().where(decisions.c.arrival == transactions.c.arrival, without))
         yield from self._stream(query, batch_size, self._rows.history)
 
-    def later_labels(self) -> Iterator[Label]:
+    def later_labels(self, after: int = 0) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
-        return self._labels(reports.c.nth > 1)
+        return self._labels((reports.c.arrival > after) & ((reports.c.nth > 1) | (transactions.c.arrival <= after)))
 
     def labels(self, after: int = 0) -> Iterator[Label]:
         """Reports with their entities, streamed."""

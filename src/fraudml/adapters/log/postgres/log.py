@@ -105,9 +105,9 @@ class PostgresDecisionLog:
         text = statements.REPLAY_BLIND if blind else statements.REPLAY
         yield from self._stream(text, after, batch_size, self._rows.history)
 
-    def later_labels(self) -> Iterator[Label]:
+    def later_labels(self, after: int = 0) -> Iterator[Label]:
         """The reports that ``replay`` has no place for."""
-        return self._labels(statements.LATER_LABELS, 0)
+        return self._labels(statements.LATER_LABELS, after)
 
     def labels(self, after: int = 0) -> Iterator[Label]:
         """Reports with their entities, streamed."""

@@ -181,7 +181,11 @@ LABELS = (
     f"SELECT {ID}, l.is_fraud, l.known_at_us, l.arrival, t.entities::text {_IN_ORDER} "
     "JOIN labels AS l ON l.transaction_id = i.transaction_id WHERE l.arrival > %s ORDER BY l.arrival"
 )
-LATER_LABELS = LABELS.replace("WHERE l.arrival > %s", "WHERE l.arrival > %s AND l.nth > 1")
+LATER_LABELS = LABELS.replace(
+    "WHERE l.arrival > %s",
+    "CROSS JOIN (SELECT %s::bigint AS first) AS after "
+    "WHERE l.arrival > after.first AND (l.nth > 1 OR i.arrival <= after.first)",
+)
 AUDIT = (
     f"SELECT {_EVENT}, i.arrival, d.decided_at_us, d.score, d.action, d.model_version, d.arm, d.fingerprint, "
     f"d.late, d.degraded, d.vector {_IN_ORDER} JOIN decisions AS d {_PLACE} WHERE i.arrival > %s ORDER BY i.arrival"

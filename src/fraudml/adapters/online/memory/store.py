@@ -87,6 +87,9 @@ class MemoryOnlineStore:
         """Nobody else could."""
         return True
 
+    def give_up_load(self) -> None:
+        """Nobody else could go on: state ends with this process."""
+
     def loaded(self) -> None:
         """Builds what was gathered."""
         self.stats()
@@ -127,8 +130,8 @@ class MemoryOnlineStore:
             self._build()
             return self._run(transactions, None)
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
-        """See ``OnlineStore``."""
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
+        """See ``OnlineStore``. Nothing comes again: state ends with this process."""
         rows = self._rows.of_labels(labels)
         with self._lock:
             self._build()

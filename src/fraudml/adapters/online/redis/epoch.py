@@ -9,26 +9,36 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from fraudml.adapters.online.redis import marks
+from fraudml.adapters.online.redis.lease import CATCH_UP_LOCK_MS, LOCK_MS, Lease
 from fraudml.adapters.online.redis.link import Link
 from fraudml.adapters.online.redis.lives import Told
 from fraudml.adapters.online.redis.marks import State
 from fraudml.adapters.online.redis.wire import Command, Script
-from fraudml.errors import StateLost
+from fraudml.errors import OnlineStoreError, StateLost
 
 MARKS = 1024  # in a cluster
+NO_MARK = Told(None, b"")
+STAMP_DIGITS = 8  # of a token
+SPREAD_S = 60.0  # about so old is what marks say that speak for no node
 FRESH_S = 1.0  # so long it is taken for known which node of a cluster has which marks
-LOCK_MS = 300_000  # a process that loads says so more often
-CATCH_UP_LOCK_MS = 30_000  # the same where only the last events are missing: doing that twice does no harm
 
 LOST = (
     "the history of online state is missing in Redis, or the last of it, for Redis was restarted; "
     "it has to be loaded again, which a running service does itself"
 )
 TAKEN_OVER = "Redis was emptied while history was loaded, or another process loads it now; load it again from its begin"
+
+
+class Asked(NamedTuple):
+    """Commands that read marks, and what is told by the nodes that have none."""
+
+    commands: list[Command]
+    unmarked: list[Told]
 
 
 class Node(NamedTuple):
@@ -44,20 +54,20 @@ class Epoch:
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link
         self._namespace = namespace
-        self._lock = f"fraudml:{{{namespace}:load}}".encode()
+        self._lease = Lease(link, f"fraudml:{{{namespace}:load}}".encode())
         self._note = f"fraudml:{{{namespace}:load}}:mark".encode()
         self._replace = Script.read("epoch.lua")
         self._keys: list[bytes] = []
+        self._spread = -SPREAD_S
         self._owners: dict[object, list[bytes]] = {}
         self._looked = -FRESH_S
-        self._holds = b""  # what the lock says while this process has it
         self._behind: list[Node] = []  # what this process brings the last events to
         self.token = b""  # of this process's load
 
     @property
     def stamp(self) -> bytes:
-        """Four bytes that tell this load from others; none without a load."""
-        return bytes.fromhex(self.token.decode())[:4]
+        """Four bytes that tell this load from others, but not from one that it goes on with; none without a load."""
+        return bytes.fromhex(self.token[:STAMP_DIGITS].decode())
 
     def _every(self) -> list[bytes]:
         if not self._keys:
@@ -65,13 +75,18 @@ class Epoch:
             self._keys = [f"fraudml:{{{self._namespace}:epoch:{i}}}".encode() for i in range(number)]
         return self._keys
 
-    def asked(self, nodes: Iterable[object]) -> list[Command]:
+    def asked(self, nodes: Collection[object]) -> Asked:
         """For each node the command that reads the mark which speaks for it."""
         if not self._link.is_cluster:
-            return [_get(key) for key in self._every()]
-        if time.monotonic() - self._looked > FRESH_S:
-            self._owners, self._looked = self._link.primaries(self._every()), time.monotonic()
-        return [_get(self._owners[node][0]) for node in nodes if node in self._owners]
+            return Asked([_get(key) for key in self._every()], [])
+        owners = self._owners
+        if time.monotonic() - self._looked > FRESH_S or not all(node in owners for node in nodes):
+            owners = self._link.primaries(self._every())
+            for node in nodes:
+                owners.setdefault(node, [])
+            self._owners, self._looked = owners, time.monotonic()
+        marked = [owners[node][0] for node in nodes if owners[node]]
+        return Asked([_get(key) for key in marked], [NO_MARK] * (len(nodes) - len(marked)))
 
     def is_ready(self, told: Sequence[Told]) -> bool:
         """Whether answers to :meth:`asked` say that state is complete."""
@@ -89,37 +104,40 @@ class Epoch:
 
     def claim(self) -> bool:
         """Become the process that loads; false when another one is, or nothing is missing."""
-        token = secrets.token_hex(8).encode()
-        taken, holder = self._link.exchange(
-            [
-                Command(self._lock, ("SET", self._lock, token, "NX", "PX", LOCK_MS)),
-                Command(self._lock, ("GET", self._lock)),
-            ]
-        )
-        if not taken and holder != self._holds:  # else this process's load failed: it may begin another one
+        self.token, self._behind = b"", []  # of a load of this process that failed
+        if not self._lease.take():
             return False
-        self._holds, self.token = holder, b""
-        nodes = list(self.nodes().values())
-        lost = [node for node in nodes if marks.state(node.told) is State.lost]
-        self._behind = [node for node in nodes if marks.state(node.told) is State.behind] if not lost else []
-        if self._behind:
-            self._link.exchange([self.renewal()])
-        elif lost:
-            self._begin(lost, token)
-        else:
-            self._link.exchange([Command(self._lock, ("DEL", self._lock))])
-        return bool(lost or self._behind)
+        try:
+            nodes = list(self.nodes().values())
+            lost = [node for node in nodes if marks.state(node.told) is State.lost]
+            behind = [node for node in nodes if marks.state(node.told) is State.behind] if not lost else []
+            if (lost or behind) and self._lease.keep(LOCK_MS if lost else CATCH_UP_LOCK_MS):
+                if lost:
+                    self._begin(lost, secrets.token_hex(8).encode())
+                self._behind = behind
+                return True
+            self._lease.give_back()
+        except OnlineStoreError:
+            with suppress(OnlineStoreError):
+                self._lease.give_back()
+            raise
+        return False
 
     def _begin(self, lost: list[Node], token: bytes) -> None:
-        """Load history into these nodes, or go on with a load of it that was interrupted."""
+        """Load history into these nodes, or go on with a load of it that was interrupted.
+
+        That has another token then, so that the process which began it notices when it was only stopped; but the same
+        stamp, by which tiles are known that were loaded already.
+        """
         places = [(key, node.told.life) for node in lost for key in node.keys]
         noted, *held = self._link.exchange([Command(key, ("GET", key)) for key in (self._note, *dict(places))])
-        before: bytes = (noted or b"").partition(b":")[0]
+        before, _, text = (noted or b"").partition(b":")
+        note: tuple[Any, ...] = ("DEL", self._note)
         if before and held == [marks.loading(life, before) for _, life in places]:  # and nothing of it is lost
-            self.token = before
-            return
+            token = before[:STAMP_DIGITS] + token[STAMP_DIGITS:]
+            note = ("SET", self._note, token + b":" + text)
         begun = [Command(key, ("SET", key, marks.loading(life, token))) for key, life in places]
-        self._link.exchange([Command(self._note, ("DEL", self._note)), *begun])
+        self._link.exchange([Command(self._note, note), *begun])
         self.token = token
 
     def behind(self) -> int | None:
@@ -127,16 +145,29 @@ class Epoch:
         return min((marks.arrival(node.told) for node in self._behind), default=None)
 
     def confirm(self, arrival: int) -> None:
-        """See ``OnlineStore``. One mark of each node is enough: the others say less."""
-        commands = []
-        for keys, told in self.nodes().values():
-            if marks.is_ready(told) and marks.arrival(told) < arrival:
-                commands.append(self._set(keys[0], told.answer, marks.ready(told.life, arrival)))
+        """See ``OnlineStore``. One mark of each node is enough; but any of the others speaks for another node, once its
+        slot has moved there. So all are set now and then, by the process that comes to it first.
+        """
+        nodes = [node for node in self.nodes().values() if marks.is_ready(node.told)]
+        told = [(node.keys[0], node.told) for node in nodes]
+        if time.monotonic() - self._spread > SPREAD_S:
+            self._spread = time.monotonic()
+            others = [(key, node.told.life) for node in nodes for key in node.keys[1:]]
+            held = self._link.exchange([Command(key, ("GET", key)) for key, _ in others]) if others else []
+            each = [(key, Told(mark, life)) for (key, life), mark in zip(others, held, strict=True)]
+            old = arrival - SPREAD_S * 1e6
+            told += [(key, mark) for key, mark in each if marks.was_ready(mark) and marks.arrival(mark) < old]
+        commands = [
+            self._set(key, mark.answer, marks.ready(mark.life, arrival))
+            for key, mark in told
+            if marks.arrival(mark) < arrival
+        ]
         if commands:
             self._link.exchange(commands)
 
     def set_mark(self, text: str) -> None:
         """Note how far this process's load has come."""
+        self.check_lease()
         self._link.exchange([Command(self._note, ("SET", self._note, self.token + b":" + text.encode()))])
 
     def mark(self) -> str | None:
@@ -145,14 +176,16 @@ class Epoch:
         token, colon, text = noted.partition(b":")
         return text.decode() if colon and token == self.token else None
 
-    def renewal(self) -> Command:
-        """Says that this process still loads."""
-        return Command(self._lock, ("PEXPIRE", self._lock, LOCK_MS if self.token else CATCH_UP_LOCK_MS))
+    def give_up(self) -> None:
+        """This process does not load any more: another one may."""
+        self.token, self._behind = b"", []
+        self._lease.give_back()
 
-    @property
-    def claimed(self) -> bool:
-        """Whether this process loads."""
-        return bool(self.token or self._behind)
+    def check_lease(self) -> None:
+        """Raise StateLost when another process may have taken over this process's load of history."""
+        if self.token and not self._lease.sure:
+            self.token = b""
+            raise StateLost(TAKEN_OVER)
 
     def check_load(self, told: Sequence[Told]) -> None:
         """Raise StateLost when answers to :meth:`asked` say that the load is not this process's any more."""
@@ -171,11 +204,12 @@ class Epoch:
         if not self.token:
             self._link.exchange([Command(key, ("SET", key, marks.ready(life, 0))) for key, life in places])
             return
+        self._spread = -SPREAD_S
         token, self.token = self.token, b""
         done = self._link.exchange(
             [self._set(key, marks.loading(life, token), marks.ready(life, 0)) for key, life in places]
         )
-        self._link.exchange([Command(key, ("DEL", key)) for key in (self._lock, self._note)])
+        self._lease.give_back([self._note])
         if not all(done):
             raise StateLost(TAKEN_OVER)
 
@@ -188,7 +222,8 @@ class Epoch:
         for (key, life), mark in zip(places, held, strict=True):
             if number := marks.arrival(Told(mark, life)):
                 commands.append(self._set(key, mark, marks.ready(life, number)))
-        self._link.exchange([*commands, Command(self._lock, ("DEL", self._lock))])
+        self._link.exchange(commands)
+        self._lease.give_back()
 
     def _set(self, key: bytes, expected: bytes, new: bytes) -> Command:
         return Command(key, (1, key, expected, new), self._replace)

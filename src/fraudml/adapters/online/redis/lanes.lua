@@ -71,7 +71,7 @@ for i = 1, n do
       else
         is_known = find(held, name, 1, true) or (ring and find(ring, name, 1, true))
       end
-      if is_known or (since and struct.unpack('<i8', new, at + id - 8) < since) then
+      if is_known or (since and struct.unpack('<i8', new, at + id - 8) <= since) then
         kept[#kept + 1] = sub(new, from, at - 1)
         from = at + width
       end

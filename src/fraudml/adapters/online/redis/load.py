@@ -56,7 +56,7 @@ class Loader:
         self._fold_before_us = NEVER
 
     def begin(self) -> None:
-        """A load was claimed."""
+        """A load is claimed or given up: what was gathered for an earlier one is nobody's."""
         self._batches, self._rows, self._newest_us, self._mark = [], 0, NEVER, None
         self._fold_before_us = time.time_ns() // 1_000 - FRESH_US
 
@@ -64,14 +64,13 @@ class Loader:
         """Add history: at once, or while this process loads all of it, with more of it."""
         if not batch.num_rows:
             return
+        self._epoch.check_lease()
         check_history(batch, self._names, self._required)
         times = batch.column(EVENT_TIME).to_numpy()
         place = int(RECENT * (len(times) - 1))
         self._newest_us = max(self._newest_us, int(np.partition(times, place)[place]))
         self._batches.append(batch.select(self._names))
         self._rows += batch.num_rows
-        if self._epoch.claimed:
-            self._link.exchange([self._epoch.renewal()], TIMEOUT_S)
         if not self._epoch.token:
             self.flush()
             return
@@ -160,8 +159,9 @@ class Loader:
             self._link.answers(shorter, TIMEOUT_S)
 
     def _exchange(self, parts: list[Part]) -> list[Any]:
+        self._epoch.check_lease()
         nodes = {self._link.node_of(part.command.key): None for part in parts}
-        marks = self._epoch.asked(nodes) if self._epoch.token else []
+        marks = self._epoch.asked(nodes).commands if self._epoch.token else []
         answers = self._link.exchange([*(part.command for part in parts), *marks], TIMEOUT_S)
         if marks:
             self._epoch.check_load(answers[len(parts) :])

@@ -38,6 +38,12 @@ def is_ready(told: Told) -> bool:
     return mark is not None and mark.startswith(b"%b:%b:" % (READY, told.life))
 
 
+def was_ready(told: Told) -> bool:
+    """Whether everything is there, or was in another life."""
+    mark: bytes | None = told.answer
+    return mark is not None and mark.startswith(READY + b":")
+
+
 def state(told: Told) -> State:
     """What is on the node that told its mark."""
     if is_ready(told):

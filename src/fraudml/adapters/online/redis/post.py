@@ -65,7 +65,7 @@ class Post:
         self._lanes = Script.read("lanes.lua")
         self._replace = Script.read("replace.lua")
 
-    def send(self, reads: Sequence[Read], epoch: Epoch, first: Sequence[Command]) -> list[Any]:
+    def send(self, reads: Sequence[Read], epoch: Epoch, first: Sequence[Command], options: Options = LIVE) -> list[Any]:
         """Send what is to be added, fill in what the lanes held, and return the marks of the nodes touched.
 
         ``first`` are commands to send before, whose answers do not matter. The marks are read last: state that was
@@ -79,11 +79,11 @@ class Post:
             keys = [self.key(read.lane, key) for key in read.group.keys]
             newest = int(read.group.times.max()) if read.new else 0
             read.held = [b""] * len(keys)
-            parts += [(read, part) for part in self.parts(read.lane, keys, new, newest)]
+            parts += [(read, part) for part in self.parts(read.lane, keys, new, newest, options)]
         commands = [*first, *(part.command for _, part in parts)]
         nodes = {self._link.node_of(part.command.key): None for _, part in parts}
         marks = epoch.asked(nodes)
-        answers = self._link.answers([*commands, *marks])
+        answers = self._link.answers([*commands, *marks.commands])
         for answer in answers[len(first) :]:
             if isinstance(answer, Exception):
                 raise failure(answer)
@@ -91,7 +91,7 @@ class Post:
             for place, held in zip(part.places, answer[:-1], strict=True):
                 read.held[place] = held
             read.repeated += [part.places[number - 1] for number in answer[-1]]
-        return answers[len(commands) :]
+        return [*answers[len(commands) :], *marks.unmarked]
 
     def parts(
         self, lane: Lane, keys: Sequence[bytes], new: Sequence[bytes], newest_us: int, options: Options = LIVE
@@ -113,8 +113,8 @@ class Post:
         """The call that puts ``new`` in place of the first so many bytes with this SHA-1. The lane remembers ``ids``,
         and of those before :data:`RING` without as many bytes as ``beside``."""
         keys = [key, ring(key)] if lane.tiled else [key]
-        words = (len(keys), *keys, *replaced, new, self.keep_ms(lane, 0), ids, RING * lane.id_bytes + beside)
-        return Command(key, words, self._replace)
+        remembered = (ids, RING * lane.id_bytes + beside, lane.id_bytes)
+        return Command(key, (len(keys), *keys, *replaced, new, self.keep_ms(lane, 0), *remembered), self._replace)
 
     def keep_ms(self, lane: Lane, newest_us: int) -> int:
         """How long a lane is kept: until no read can see its newest event, if its time is that or earlier."""

@@ -22,7 +22,7 @@ from fraudml.adapters.online.redis.lanes import Lane, lay_out
 from fraudml.adapters.online.redis.link import Client, Link
 from fraudml.adapters.online.redis.load import Loader
 from fraudml.adapters.online.redis.policy import check_policy
-from fraudml.adapters.online.redis.post import Post, Read
+from fraudml.adapters.online.redis.post import Options, Post, Read
 from fraudml.adapters.online.redis.stats import count
 from fraudml.adapters.online.redis.tidy import Tidy
 from fraudml.errors import OnlineStoreError, StateLost
@@ -108,10 +108,14 @@ class RedisOnlineStore:
         """See ``OnlineStore``."""
         self._check()
         with self._loading:
-            claimed = self._epoch.claim()
-            if claimed:
-                self._loader.begin()
-            return claimed
+            self._loader.begin()
+            return self._epoch.claim()
+
+    def give_up_load(self) -> None:
+        """See ``OnlineStore``."""
+        with self._loading:
+            self._loader.begin()
+            self._epoch.give_up()
 
     def loaded(self) -> None:
         """See ``OnlineStore``; raises ``StateLost`` when state was emptied while it was loaded."""
@@ -152,7 +156,7 @@ class RedisOnlineStore:
         self._rows.of(transactions)
         return self._in_parts(transactions, None)
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
         """See ``OnlineStore``. A report of the same verdict, known at the same time, is a repeat."""
         self._rows.of_labels(labels)
         unique = {(label.transaction_id, label.known_at_us, label.is_fraud, label.entities): label for label in labels}
@@ -160,7 +164,7 @@ class RedisOnlineStore:
         with self._alone():
             ready = True
             for first in range(0, len(different), AT_ONCE):
-                ready &= self._add_labels(different[first : first + AT_ONCE])
+                ready &= self._add_labels(different[first : first + AT_ONCE], Options(careful=again))
         if not ready:
             raise StateLost(epochs.LOST)
 
@@ -227,7 +231,7 @@ class RedisOnlineStore:
             self._tidy.take()  # nobody folds what may be loaded again
         return cells, late, ready
 
-    def _add_labels(self, labels: Sequence[Label]) -> bool:
+    def _add_labels(self, labels: Sequence[Label], options: Options) -> bool:
         ids, times, fields = records.of_labels(labels)
         reads = []
         for entity, lanes in enumerate(self._layout.lanes):
@@ -237,7 +241,7 @@ class RedisOnlineStore:
                 reads += [
                     Read(lane, found, records.pack(lane, ids, times, fields)[found.events].tobytes()) for lane in own
                 ]
-        return self._epoch.is_ready(self._post.send(reads, self._epoch, []))
+        return self._epoch.is_ready(self._post.send(reads, self._epoch, [], options))
 
     def _note_times(self, times: NDArray[np.int64]) -> None:
         """Time is the median of the last ones seen, so that single broken clocks forget nothing."""
