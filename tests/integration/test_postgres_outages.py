@@ -248,10 +248,10 @@ def test_a_connection_that_the_server_ended_is_replaced_without_a_failure(world:
 
 
 def end_sessions(url: str) -> None:
-    """End all other sessions of a database, and wait for that."""
+    """End all other sessions of a database, and wait until their processes have ended, so that clients can see it."""
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    execute(url, "SELECT pg_terminate_backend(pid) " + others)
-    wait_for(lambda: execute(url, "SELECT count(*) " + others) == [(0,)])
+    ended = execute(url, "SELECT pid, pg_terminate_backend(pid) " + others)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid, _ in ended))
 
 
 def test_who_lost_its_number_to_another_process_never_appends_again(world: World, server: PostgresServer) -> None:
