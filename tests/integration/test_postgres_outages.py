@@ -144,9 +144,7 @@ def test_killed_and_restarted_in_the_middle_of_batches_loses_nothing(world: Worl
 
 def test_a_server_that_hangs_holds_up_a_batch_no_longer_than_the_timeout(world: World, server: PostgresServer) -> None:
     world.score(1)
-    pids = [pid for (pid,) in execute(world.url, "SELECT pid FROM pg_stat_activity WHERE datname = current_database()")]
-    server.send_to_all(signal.SIGSTOP)
-    try:
+    with server.hanging():
         for number in (2, 3):
             began = time.monotonic()
             (made,) = world.score(number)
@@ -154,9 +152,6 @@ def test_a_server_that_hangs_holds_up_a_batch_no_longer_than_the_timeout(world: 
             assert made.degraded == GONE
         with pytest.raises(DecisionLogError, match="no answer"):
             world.log.find(["t1"])
-    finally:
-        server.send_to_all(signal.SIGCONT)
-    assert pids
     world.until_it_works()
     assert world.logged() == ["t1", "t2", "t3"]
     assert world.score(4)[0].degraded == ()

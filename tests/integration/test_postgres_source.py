@@ -423,9 +423,10 @@ def test_a_server_that_hangs(tmp_path: Path) -> None:
     with own_server() as stopped:
         reader = source(f"{stopped.url()}?query={ENDLESS}", tmp_path, source_timeout_s=5).read()
         reader.read_next_batch()
-        for pid in backends(stopped):
-            stop(pid)
-        with pytest.raises(SourceError, match=r"reading its rows took too long: nothing came for 5 s"):
+        with (
+            stopped.hanging(),
+            pytest.raises(SourceError, match=r"reading its rows took too long: nothing came for 5 s"),
+        ):
             reader.read_all()
 
 
@@ -467,18 +468,6 @@ def test_training_data_is_never_made_of_a_part(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=BROKEN_OFF):
             store.put(pa.RecordBatchReader.from_batches(reader.schema, told(reader)))
         store.close()
-
-
-def backends(server: PostgresServer) -> list[int]:
-    found = execute(server.url(), f"SELECT pid {OURS}")
-    return [int(str(pid)) for (pid,) in found]
-
-
-def stop(pid: int) -> None:
-    """A backend of our own server; the server's end continues it."""
-    import os
-
-    os.kill(pid, signal.SIGSTOP)
 
 
 # --- a look at it ----------------------------------------------------------------------------------------------------

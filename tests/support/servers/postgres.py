@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,13 +52,23 @@ class PostgresServer:
         """The URL of a fresh, empty database."""
         return new_database(self.url())
 
-    def send_to_all(self, number: signal.Signals) -> None:
-        """Send a signal to the server's processes, those of its connections too."""
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """The server and its connections are stopped meanwhile. They go on at the end: killing a stopped server would
+        leave its connections' processes behind."""
         pid = self.process.pid
-        os.kill(pid, number)  # first: one that is stopped starts no more
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(pid, signal.SIGSTOP)  # first: one that is stopped starts no more
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        try:
+            self._send(children, signal.SIGSTOP)
+            yield
+        finally:
+            self._send([*children, pid], signal.SIGCONT)
+
+    def _send(self, processes: Sequence[int], number: signal.Signals) -> None:
+        for process in processes:
             with suppress(ProcessLookupError):  # those that work for a moment only come and go
-                os.kill(int(child), number)
+                os.kill(process, number)
 
     def close(self) -> None:
         """End it and remove its data."""
