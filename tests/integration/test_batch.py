@@ -25,6 +25,7 @@ from fraudml.service.batch import NDJSON, PART, PARTS_WAITING
 from fraudml.service.pipeline import MOST_TOGETHER
 from tests.support.scoring import FEATURES, row
 from tests.support.server import Service
+from tests.support.waiting import until
 
 MANY = 10_000
 CUSTOMERS = 50
@@ -110,16 +111,6 @@ def as_documented(result: bytes) -> Prediction | ItemError:
 
 def logged(service: Service) -> list[str]:
     return [key for batch in service.log.replay() for key in batch.column("transaction_id").to_pylist()]
-
-
-def until(fact: Callable[[], bool]) -> None:
-    """Ask again until it is so."""
-    pause = threading.Event()
-    for _ in range(3_000):
-        if fact():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never became so")
 
 
 class Gate:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.support.servers.bigquery import BigQueryServer, Refusal
 from tests.support.servers.postgres import PASSWORD, PostgresServer, execute
 from tests.support.servers.process import LOOPBACK, free_port
 from tests.support.servers.snowflake import SnowflakeServer
+from tests.support.waiting import until
 
 SCHEMA = Schema(TimeColumn("time"), "id", {"customer": "c"}, AmountColumn("amount"))
 FEATURES = FeatureSet(
@@ -31,7 +31,6 @@ FEATURES = FeatureSet(
 )
 HOUR_US = 3_600_000_000
 T0 = 1_700_000_000_000_000
-WITHIN_S = 30.0
 
 
 def history(rows: int, text: str = "") -> pa.RecordBatchReader:
@@ -191,18 +190,14 @@ def test_nothing_is_left_by_a_process_that_was_killed(postgres_url: str) -> None
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code, postgres_url], cwd=root, capture_output=True, check=False)
     assert (done.stdout, done.returncode) == (b"put", -9), done.stderr.decode()
-    until = time.monotonic() + WITHIN_S
-    while tables_left(postgres_url):
-        assert time.monotonic() < until, "the tables are still there"
+    until(lambda: not tables_left(postgres_url), "the tables are still there")
 
 
 def test_nothing_is_left_by_a_store_that_was_closed(postgres_url: str) -> None:
     store = filled(postgres_url, rows=10)
     assert tables_left(postgres_url) > 0
     store.close()
-    until = time.monotonic() + WITHIN_S
-    while tables_left(postgres_url):
-        assert time.monotonic() < until, "the tables are still there"
+    until(lambda: not tables_left(postgres_url), "the tables are still there")
 
 
 def test_two_stores_in_one_database_do_not_meet(postgres_url: str) -> None:

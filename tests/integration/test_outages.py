@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fraudml.decisions import recorder
 from fraudml.service import pipeline
 from tests.support.scoring import row
 from tests.support.server import Service
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -36,16 +37,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         other.close()
-
-
-def until(fact: Callable[[], bool]) -> None:
-    """Ask again until it is so."""
-    done = threading.Event()
-    for _ in range(3_000):
-        if fact():
-            return
-        done.wait(0.01)
-    raise AssertionError("it never became so")
 
 
 def score(service: Service, number: int) -> Any:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.support.commands import refused
 from tests.support.scoring import SCHEMA, T0, ReferenceStore, bundle, decision, transaction
 from tests.support.servers.postgres import PASSWORD, PostgresServer, execute
 from tests.support.servers.proxy import Proxy, proxy
+from tests.support.waiting import until
 
 TIMEOUT_MS = 400
 WRITER = (
@@ -65,7 +66,7 @@ class World:
 
     def until_it_works(self) -> None:
         """As a service does without requests: commit nothing, again and again."""
-        wait_for(lambda: not self.recorder.commit([]) and not self.recorder.unsettled)
+        until(lambda: not self.recorder.commit([]) and not self.recorder.unsettled)
 
     def logged(self) -> list[str]:
         return [key for batch in self.log.replay() for key in batch.column("transaction_id").to_pylist()]
@@ -73,15 +74,6 @@ class World:
     def close(self) -> None:
         self.recorder.close()
         self.log.close()
-
-
-def wait_for(fact: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(3_000):
-        if fact():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never became so")
 
 
 @pytest.fixture
@@ -128,7 +120,7 @@ def test_killed_and_restarted_in_the_middle_of_batches_loses_nothing(world: Worl
     thread.start()
     assert halfway.wait(60)
     server.process.kill()  # with all its processes, whatever they are doing
-    wait_for(lambda: world.recorder.journaled > 0)
+    until(lambda: world.recorder.journaled > 0)
     server.process.start()
     go_on.set()
     thread.join()
@@ -184,7 +176,7 @@ def test_a_connection_that_breaks_during_the_commit(
         first, second = transaction(2), transaction(3)
         with pytest.raises(DecisionLogError):
             world.log.append([decision(first, world.log.last_arrival() + 1)])
-        wait_for(lambda: "t2" in world.log.find(["t2"]))  # it was committed
+        until(lambda: "t2" in world.log.find(["t2"]))  # it was committed
         (made,) = world.scorer.score([second])
         assert made.degraded == ()
         between.breaks = lambda data: False
@@ -208,7 +200,7 @@ def test_labels_whose_commit_is_in_doubt_are_asked_for_where_it_cannot_come_late
             world.log.label_history("t1")
     finally:
         os.kill(int(str(writer)), signal.SIGCONT)
-    wait_for(lambda: recorded(world, label))
+    until(lambda: recorded(world, label))
     assert [report.label for report in world.log.label_history("t1")] == [label]
     assert world.store.labels == [msgspec.structs.replace(label, entities=transaction(1).entities)]
 
@@ -246,7 +238,7 @@ def end_sessions(url: str) -> None:
     """End all other sessions of a database, and wait until their processes have ended, so that clients can see it."""
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     ended = execute(url, "SELECT pid, pg_terminate_backend(pid) " + others)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid, _ in ended))
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid, _ in ended))
 
 
 def test_who_lost_its_number_to_another_process_never_appends_again(world: World, server: PostgresServer) -> None:
@@ -361,7 +353,7 @@ def test_labels_wait_until_the_log_is_back(world: World, server: PostgresServer)
     with pytest.raises(DecisionLogError):
         world.scorer.add_labels([label])
     server.process.start()
-    wait_for(lambda: recorded(world, label))
+    until(lambda: recorded(world, label))
     assert len(world.log.label_history("t1")) == 1
 
 

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import redis
 
+from fraudml.adapters.online.redis import marks
+from fraudml.operations.doctor.places import JOURNAL_HEADER
 from tests.support.commands import refused, well
 from tests.support.hammer import Hammer
 from tests.support.servers.redis import RedisServer
 from tests.support.serving import Running, an_example, serving
+from tests.support.waiting import until
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
 ROWS = 300  # the audit judges each late decision by the reference, which is slow
@@ -164,6 +168,51 @@ def test_a_redis_that_hangs_and_comes_back_older_costs_history_and_nothing_else(
     audit = well("features", "audit", "--json", cwd=home).json
     assert audit["decisions"] + audit["skipped"] == next(numbers)
     assert audit["differing"] == 0, audit["examples"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_redis_that_is_loaded_without_what_is_in_journals_gets_that_too(
+    home: Path, key: str, postgres_url: str, own_redis: RedisServer, killed: bool
+) -> None:
+    """From the services that wrote the journals, or from one that starts after them: one journal becomes its own, the
+    other one has been left."""
+    with ExitStack() as opened:
+        services = [opened.enter_context(serving(home)) for _ in range(2)]
+        clients = [opened.enter_context(service.client(key)) for service in services]
+        example = an_example(clients[0])
+
+        def decide(numbers: range) -> list[list[str]]:
+            return [
+                score(clients[number % len(clients)], transaction(example, number))["degraded"] for number in numbers
+            ]
+
+        assert decide(range(40)) == [[]] * 40
+        with psycopg.connect(postgres_url) as somebody:
+            somebody.execute("LOCK TABLE decisions IN EXCLUSIVE MODE")  # it can be read
+            assert decide(range(40, 80)) == [["decision_log"]] * 40
+            with own_redis.client() as client:
+                client.flushall()
+                until(lambda: is_loaded(client))
+            assert waiting_in_journals(home) == 2
+            for service in services if killed else []:
+                service.process.kill()
+                service.process.wait()
+        if killed:
+            clients[:] = [opened.enter_context(opened.enter_context(serving(home)).client(key))]
+        until(lambda: waiting_in_journals(home) == 0)
+        assert decide(range(80, 180)) == [[]] * 100
+    audit = well("features", "audit", "--json", cwd=home).json
+    assert audit["decisions"] + audit["skipped"] == 180
+    assert audit["differing"] == 0, audit["examples"]
+
+
+def is_loaded(client: Any) -> bool:
+    return any(client.get(key).startswith(marks.READY) for key in client.scan_iter("fraudml:*:epoch:*"))
+
+
+def waiting_in_journals(home: Path) -> int:
+    """How many journals hold decisions that the log, or Redis, may lack."""
+    return sum(path.stat().st_size > JOURNAL_HEADER for path in (home / ".fraudml" / "journal").glob("*.journal"))
 
 
 def test_a_wrong_password_of_redis_is_told_at_the_start(

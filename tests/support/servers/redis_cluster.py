@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import redis
 
-from tests.support.servers.process import LOOPBACK, START_S, free_port
+from tests.support.servers.process import LOOPBACK, free_port
 from tests.support.servers.redis import RedisServer
+from tests.support.waiting import until
 
 SLOTS = 16_384
 NODES = 3
@@ -29,10 +28,7 @@ class RedisClusterServers:
 
     def wait(self) -> None:
         """Until each node knows all others and serves."""
-        until = time.monotonic() + START_S
-        while not all(self._is_whole(node) for node in self.nodes):
-            assert time.monotonic() < until, "the nodes do not find each other"
-            time.sleep(0.02)
+        until(lambda: all(self._is_whole(node) for node in self.nodes), "the nodes do not find each other")
 
     @property
     def url(self) -> str:
@@ -84,10 +80,7 @@ def replicate(source: RedisServer, target: RedisServer) -> None:
     with source.client() as old, target.client() as new:
         old.config_set("repl-diskless-sync-delay", 0)
         new.execute_command("CLUSTER REPLICATE", _id(old))
-        until = time.monotonic() + START_S
-        while new.info("replication").get("master_link_status") != "up":
-            assert time.monotonic() < until, "the replica does not get in step"
-            time.sleep(0.02)
+        until(lambda: new.info("replication").get("master_link_status") == "up", "the replica does not get in step")
 
 
 def _id(client: redis.Redis) -> str:

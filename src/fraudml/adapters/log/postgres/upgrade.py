@@ -25,6 +25,7 @@ from psycopg.errors import LockNotAvailable
 from fraudml.adapters.log import _migrate
 from fraudml.adapters.log._migrate import Tables
 from fraudml.adapters.log.postgres.failures import failures
+from fraudml.adapters.log.postgres.long_work import LONG_S
 from fraudml.errors import DecisionLogError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -33,7 +34,6 @@ STATEMENT_S = 60  # of changes that hold a lock; the others have no limit
 TRIES = 10
 PAUSE_S = 1.0  # between them, for the traffic that queued up
 WAIT_S = 60.0  # for another process that upgrades
-LONG_S = 86_400.0
 _KEY = "hashtext('fraudml upgrade ' || current_schema())"
 
 
