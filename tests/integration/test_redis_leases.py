@@ -127,8 +127,10 @@ def test_a_process_that_was_stopped_while_another_took_over_loads_no_more(
     assert world.store.mark() == "20"
     if not knows:
         stopped._epoch._lease._until = time.monotonic() + 60
+    before = held(world.server)
     with pytest.raises(StateLost, match="another process loads"):
         stopped.load(batches[1])
+    assert (held(world.server) == before) is knows
     stopped.give_up_load()
     assert not stopped.claim_load()  # the lock is the other's
     world.store.load(batches[1])
@@ -136,3 +138,9 @@ def test_a_process_that_was_stopped_while_another_took_over_loads_no_more(
     world.store.loaded()
     assert world.counts() == [60, 60]
     assert not stopped.lost()
+
+
+def held(server: RedisServer) -> dict[object, int]:
+    """How many bytes each key has."""
+    with server.client() as client:
+        return {key: client.strlen(key) for key in client.scan_iter()}

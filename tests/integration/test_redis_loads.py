@@ -121,11 +121,12 @@ def test_reports_that_were_lost_come_back_however_old_they_are(world: World) -> 
         each = world.event(60 + number, 0)
         world.log_events([each], ago_us=10 - number)
         world.store.read_then_update([each])
-    world.store.confirm(world.now_us + 100)
+    world.store.confirm(world.now_us + 10_000_000)  # later than any load of this test
     with world.server.client() as client:
         client.save()
-    world.log_labels(reports(events[40:]), ago_us=-200)
-    world.store.add_labels(reports(events[40:]))
+    lost = reports(events[40:], later_us=HOUR_US // 2)  # older than what was folded
+    world.log_labels(lost, ago_us=-20_000_000)
+    world.store.add_labels(lost)
     assert world.counts() == [66, 60]
     world.server.process.kill()
     world.server.process.start()
