@@ -288,6 +288,15 @@ def test_an_empty_append_is_nothing(log: DecisionLog) -> None:
     assert list(log.audit_batches()) == []
 
 
+def test_what_is_news_does_not_depend_on_how_many_reports_come_at_once(log: DecisionLog) -> None:
+    """The one that arrived last tells, not the one that was stored last."""
+    log.append([decision(transaction(number), number) for number in (1, 2)])
+    order = [(20, True), (40, False), (30, True), (35, False)]
+    one, two = ([report(n, 100 * n + at, fraud, known=at) for at, fraud in order] for n in (1, 2))
+    assert [found for each in one for found in log.append_labels([each])] == one[:3]
+    assert log.append_labels(two) == two[:3]
+
+
 def test_a_repeated_verdict_is_ignored_and_a_new_one_is_a_report(log: DecisionLog) -> None:
     log.append([decision(transaction(1), 1), decision(transaction(2), 2)])
     first, repeat, reversal = report(1, 10), report(1, 11, known=20), report(1, 12, fraud=False, known=30)

@@ -178,8 +178,9 @@ def test_reports_that_arrived_in_another_order_than_they_were_stored_are_copied(
     assert contents(target).labels == 3
 
 
+@pytest.mark.parametrize("stages", [(4,), (2, 4)], ids=["at once", "in two runs"])
 def test_reports_in_every_order_are_copied_and_the_first_stays_the_first(
-    source: DecisionLog, target: DecisionLog
+    source: DecisionLog, target: DecisionLog, stages: tuple[int, ...]
 ) -> None:
     orders = [
         list(zip(arrivals, frauds, strict=True))
@@ -189,7 +190,7 @@ def test_reports_in_every_order_are_copied_and_the_first_stays_the_first(
     ]
     numbered = list(enumerate(orders, 10_001))
     source.append([decision(transaction(number), 100_000 + number) for number, _ in numbered])
-    for already in (2, 4):  # some were copied before the others came
+    for already in stages:
         for number, order in numbered:
             for arrival, fraud in order[:already]:
                 source.append_labels([report(number, 10 * number + arrival + 10**6, fraud)])
@@ -203,9 +204,10 @@ def labels_as_loaded(log: DecisionLog) -> tuple[list[object], list[Label]]:
     return firsts, list(log.later_labels())
 
 
-def test_a_target_with_one_decision_too_many_is_refused(source: DecisionLog, target: DecisionLog) -> None:
+@pytest.mark.parametrize("arrival", [15, 10**6 - 1], ids=["between", "behind all others"])
+def test_a_target_with_one_decision_too_many_is_refused(source: DecisionLog, target: DecisionLog, arrival: int) -> None:
     copy(source, target)
-    target.append([decision(transaction(77_777), 15)])
-    source.append([decision(transaction(n), arrival) for n, arrival in ((88_887, 25), (88_888, 35), (88_889, 10**6))])
+    target.append([decision(transaction(77_777), arrival)])
+    source.append([decision(transaction(n), at) for n, at in ((88_887, 25), (88_888, 35), (88_889, 10**6))])
     with pytest.raises(ConflictError, match="'t77777'"):
         copy(source, target)

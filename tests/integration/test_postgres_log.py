@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from fraudml import wiring
 from fraudml.adapters.connections.postgres import engine
-from fraudml.adapters.log.postgres import PostgresDecisionLog, hot, statements
+from fraudml.adapters.log.postgres import PostgresDecisionLog, hot, reading, statements
 from fraudml.decisions.keys import Scope, new_key
+from fraudml.decisions.log import WRITERS
 from fraudml.decisions.record import LabelReport
 from fraudml.errors import ConfigError, DecisionLogError
 from fraudml.events.label import Label
@@ -178,6 +180,40 @@ def test_tables_in_a_schema_of_their_own_have_claims_of_their_own(postgres_url: 
         assert log.claim() == 0
         log.append([decision(transaction(1), 1)])
         log.close()
+
+
+def test_numbers_are_claimed_anew_in_the_order_of_their_last_claims(postgres_url: str) -> None:
+    """So that a number comes back to somebody else as late as can be."""
+    log = opened(postgres_url)
+    log.claim()
+    log.close()
+    execute(
+        postgres_url,
+        f"INSERT INTO writers (number, epoch, held) SELECT n, 1, false FROM generate_series(1, {WRITERS - 1}) AS n",  # noqa: S608
+        "UPDATE writers SET claimed_at = now() - (1 + number * 37 % 64) * interval '1 hour'",
+    )
+    oldest = [number for (number,) in execute(postgres_url, "SELECT number FROM writers ORDER BY claimed_at")]
+    assert oldest != sorted(oldest)
+    for wanted in oldest[:3]:
+        log = opened(postgres_url)
+        assert log.claim() == wanted
+        log.close()
+
+
+def test_a_part_is_read_as_of_one_moment(log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed after it was planned, with an earlier number, is not among its rows."""
+    log.append([decision(transaction(number), number) for number in (10, 20, 30)])
+    planned = reading.planned
+
+    def and_then(*given: Any) -> Any:
+        found = planned(*given)
+        log.append([decision(transaction(15), 15)])
+        return found
+
+    monkeypatch.setattr(statements, "CUT", "SELECT true")  # as of a table that is cut into pieces
+    monkeypatch.setattr(reading, "planned", and_then)
+    (batch,) = log.audit_batches(limit=2)
+    assert batch.column("arrival").to_pylist() == [10, 20]
 
 
 def test_the_grants_of_the_guide_are_enough_and_keep_decisions_from_being_changed(

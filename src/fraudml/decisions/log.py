@@ -172,7 +172,7 @@ AUDIT_LABELS = pa.schema(
 
 
 def is_news(history: Sequence[LabelReport], label: Label) -> bool:
-    """Whether a report says something new, given the earlier ones about its transaction in order of arrival.
+    """Whether a report says something new, given those about its transaction that are stored, in any order.
 
     A repeat of the verdict that arrived last is none, nor is a report that was received before (a retry).
 
@@ -182,7 +182,8 @@ def is_news(history: Sequence[LabelReport], label: Label) -> bool:
     """
     if not history:
         return True
-    return history[-1].label.is_fraud != label.is_fraud and all(
+    last = max(history, key=lambda report: report.arrival)
+    return last.label.is_fraud != label.is_fraud and all(
         (report.label.is_fraud, report.label.known_at_us) != (label.is_fraud, label.known_at_us) for report in history
     )
 

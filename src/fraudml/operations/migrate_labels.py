@@ -61,29 +61,22 @@ def in_order_of_news(taken: Sequence[LabelReport], history: Sequence[LabelReport
 
 def _by_arrival(taken: Sequence[LabelReport], rest: Sequence[LabelReport]) -> list[LabelReport]:
     """The same reports if each is news in this order, or none."""
-    last = _last(taken)
+    stored = [*taken]
     for report in rest:
-        if not is_news(last, report.label):
+        if not is_news(stored, report.label):
             return []
-        last = _last([*last, report])
+        stored.append(report)
     return [*rest]
 
 
 def _put_off(taken: Sequence[LabelReport], rest: list[LabelReport]) -> list[LabelReport]:
     ordered: list[LabelReport] = []
-    last = _last(taken)
     while rest:
-        news = [report for report in rest[:-1] if is_news(last, report.label)]
+        news = [report for report in rest[:-1] if is_news([*taken, *ordered], report.label)]
         chosen = news[-1] if news else rest[-1]
         rest.remove(chosen)
         ordered.append(chosen)
-        last = _last([*last, chosen])
     return ordered
-
-
-def _last(some: Sequence[LabelReport]) -> list[LabelReport]:
-    """The one that tells what is news: no report is in a history twice."""
-    return [max(some, key=lambda report: report.arrival)] if some else []
 
 
 def _said(report: LabelReport) -> tuple[bool, int]:
