@@ -9,6 +9,8 @@ DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The locks name everything, so pip is not to solve: it would look for newer versions of what has extras, and refuse them.
+INSTALL_LOCKED := $(PIP) install --quiet --no-deps --require-hashes
 # Installs this checkout in place. The build backend is locked too, so nothing is fetched unpinned.
 INSTALL_SELF := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
@@ -69,12 +71,12 @@ $(BIN)/python:
 
 $(VENV)/.base-stamp: requirements/base.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	@echo "Installing fraudml and what it needs into $(VENV) ..."
-	$(PIP) install --quiet --require-hashes -r requirements/base.txt -r requirements/build.txt
+	$(INSTALL_LOCKED) -r requirements/base.txt -r requirements/build.txt
 	$(INSTALL_SELF)
 	@touch $@
 
 $(VENV)/.dev-stamp: requirements/dev.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	@echo "Installing fraudml and its development tools into $(VENV) ..."
-	$(PIP) install --quiet --require-hashes -r requirements/dev.txt -r requirements/build.txt
+	$(INSTALL_LOCKED) -r requirements/dev.txt -r requirements/build.txt
 	$(INSTALL_SELF)
 	@touch $(VENV)/.base-stamp $@
