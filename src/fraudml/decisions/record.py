@@ -27,6 +27,7 @@ class Degradation(StrEnum):
 
     online_store = "online_store"  # scored without history: every state feature counted as missing
     model = "model"  # no score; the action is a review
+    challenger = "challenger"  # the challenger gave no score; the champion decided in its place
     registry = "registry"  # not asked for a newer model: the one that is loaded decided
     decision_log = "decision_log"  # kept in the local journal until the log takes it
 
@@ -44,6 +45,20 @@ class Timings(msgspec.Struct, frozen=True, gc=False):
     batch: int
     state_us: int
     model_us: int
+
+
+class Trial(msgspec.Struct, frozen=True, gc=False):
+    """How a decision took part in an experiment; what its measurement has to know.
+
+    ``revision``: of the rollout document that assigned the arm; ``share``: the share of all entities that this arm had
+    then. While would-be declines are explored, each has ``explore``, the probability with which it is let through; one
+    that was has ``let_through``: its action is approve, and it counts ``1 / explore`` times in estimates.
+    """
+
+    revision: int
+    share: float
+    explore: float | None = None
+    let_through: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -66,6 +81,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     arm: str = CHAMPION
     late: bool = False
     degraded: tuple[Degradation, ...] = ()
+    trial: Trial | None = None
 
     def features(self) -> NDArray[np.float64]:
         """The logged vector: float64 ``[k]``, read-only."""

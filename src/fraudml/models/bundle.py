@@ -35,7 +35,10 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingRecord(msgspec.Struct, frozen=True):
-    """Where a model comes from. Times are microseconds UTC; ``data_hash`` is over the rows trained on."""
+    """Where a model comes from. Times are microseconds UTC; ``data_hash`` is over the rows trained on.
+
+    ``code``: the revision of the project's own repository, where it has one; ``command``: what was run.
+    """
 
     since_us: int
     until_us: int
@@ -45,6 +48,8 @@ class TrainingRecord(msgspec.Struct, frozen=True):
     seed: int
     parameters: dict[str, Any] = {}
     refitted: bool = False
+    code: str = ""
+    command: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
