@@ -11,6 +11,7 @@ from benchmarks import common, detection, handbook
 from fraudml import wiring
 from fraudml.decisions.costs import Costs
 from fraudml.features.spec import FeatureSet
+from fraudml.models import lifecycle
 from fraudml.models.bundle import Thresholds
 from fraudml.training import families, packing, split, train
 from fraudml.training.calibrate import Calibrator
@@ -64,5 +65,5 @@ def register(home: Path, data: Dataset, feature_set: FeatureSet) -> FittedModel:
     )
     packing.pack(result, candidate, home / "bundle")
     registry = wiring.registry(common.settings(home))
-    registry.promote(registry.register(home / "bundle").version, "benchmark")
+    lifecycle.promote(registry, registry.register(home / "bundle").version, "benchmark")
     return model

@@ -10,6 +10,7 @@ import pytest
 
 from fraudml import project as projects
 from fraudml import wiring
+from fraudml.models import lifecycle
 from fraudml.settings import Settings
 from tests.support.answering import answer, answering
 from tests.support.bundles import make_bundle
@@ -38,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     declared = projects.parse(DECLARED)
     make_bundle(directory / "bundle", declared.feature_set)
     registry = wiring.registry(Settings(_env_file=None, home=directory / ".fraudml"))
-    registry.promote(registry.register(directory / "bundle").version, "the only one")
+    lifecycle.promote(registry, registry.register(directory / "bundle").version, "the only one")
     return directory
 
 

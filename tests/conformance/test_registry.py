@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import fraudml.adapters.registry
-from fraudml.errors import BundleError, FraudmlError, MissingExtra, NotFoundError, RegistryError
-from fraudml.models import bundle
+from fraudml.errors import (
+    BundleError,
+    ConfigError,
+    ConflictError,
+    FraudmlError,
+    MissingExtra,
+    NotFoundError,
+    RegistryError,
+)
+from fraudml.models import bundle, lifecycle
 from fraudml.models.registry import CHALLENGER, CHAMPION, Registry
+from fraudml.models.rollout import Change, Kind, Mode, promoted
 from tests.support.bundles import METRICS, make_bundle
 from tests.support.scoring import FEATURES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 Open = Callable[[Path], Registry]
 
@@ -71,13 +83,13 @@ def bundles(tmp_path: Path) -> list[Path]:
 
 def test_an_empty_registry_says_so(registry: Registry) -> None:
     assert registry.versions() == []
-    assert registry.champions() == []
+    assert registry.rollouts() == []
     with pytest.raises(NotFoundError, match="alias 'champion'"):
         registry.resolve(CHAMPION)
     with pytest.raises(NotFoundError, match="version 1 "):
-        registry.promote(1, "none is there")
+        lifecycle.promote(registry, 1, "none is there")
     with pytest.raises(RegistryError, match="no earlier champion"):
-        registry.rollback("nothing to go back to")
+        lifecycle.rollback(registry, "nothing to go back to")
 
 
 def test_versions_count_up_and_come_newest_first(registry: Registry, bundles: list[Path]) -> None:
@@ -122,10 +134,10 @@ def test_a_damaged_local_copy_is_fetched_again(registry: Registry, bundles: list
 
 def test_a_second_process_sees_the_same(kind: str, home: Path, registry: Registry, bundles: list[Path]) -> None:
     registry.register(bundles[0])
-    registry.promote(1, "first")
+    lifecycle.promote(registry, 1, "first")
     other = ADAPTERS[kind](home)
     assert other.versions() == registry.versions()
-    assert other.champions() == registry.champions()
+    assert other.rollouts() == registry.rollouts()
     assert other.resolve(CHAMPION).version == 1
 
 
@@ -155,16 +167,19 @@ def test_fetch_of_an_unknown_version(registry: Registry, bundles: list[Path]) ->
 def test_promotion_moves_the_alias_and_keeps_the_history(registry: Registry, bundles: list[Path]) -> None:
     registry.register(bundles[0])
     registry.register(bundles[1], aliases=(CHALLENGER,))
-    assert registry.promote(1, "first model").aliases == (CHAMPION,)
-    assert registry.promote(2, "  better AP,\n 0.71 against 0.69 ").aliases == (CHAMPION,), "no longer challenger"
+    lifecycle.promote(registry, 1, "first model", "ann")
+    assert registry.resolve("1").aliases == (CHAMPION,)
+    lifecycle.promote(registry, 2, "  better AP,\n 0.71 against 0.69 ", "bob")
+    assert registry.resolve("2").aliases == (CHAMPION,), "no longer challenger"
     assert registry.resolve("1").aliases == ()
-    history = registry.champions()
-    assert [(p.version, p.previous, p.reason) for p in history] == [
-        (1, None, "first model"),
-        (2, 1, "better AP, 0.71 against 0.69"),
+    history = registry.rollouts()
+    assert [(r.champion, r.change.kind, r.change.by, r.change.reason) for r in history] == [
+        (1, "promote", "ann", "first model"),
+        (2, "promote", "bob", "better AP, 0.71 against 0.69"),
     ]
-    assert history[0].at <= history[1].at
-    assert history[0].at.endswith("+00:00")
+    assert history[0].revision < history[1].revision
+    assert history[0].change.at <= history[1].change.at
+    assert history[0].change.at.endswith("+00:00")
 
 
 @pytest.mark.parametrize(
@@ -172,24 +187,104 @@ def test_promotion_moves_the_alias_and_keeps_the_history(registry: Registry, bun
 )
 def test_a_promotion_needs_a_usable_reason(registry: Registry, bundles: list[Path], reason: str, problem: str) -> None:
     registry.register(bundles[0])
-    with pytest.raises(RegistryError, match=problem):
-        registry.promote(1, reason)
-    assert registry.champions() == []
+    with pytest.raises(ConfigError, match=problem):
+        lifecycle.promote(registry, 1, reason)
+    assert registry.rollouts() == []
 
 
 def test_rollback_walks_back(registry: Registry, bundles: list[Path]) -> None:
     for path in bundles:
         registry.register(path)
     for number in (1, 2, 3):
-        registry.promote(number, "better")
-    assert registry.rollback("3 is slow").version == 2
-    assert registry.rollback("2 is wrong").version == 1
+        lifecycle.promote(registry, number, "better")
+    assert lifecycle.rollback(registry, "3 is slow").champion == 2
+    assert lifecycle.rollback(registry, "2 is wrong").champion == 1
     with pytest.raises(RegistryError, match="no earlier champion"):
-        registry.rollback("nothing before the first")
-    registry.promote(3, "3 is fixed")
-    assert registry.rollback("it was not").version == 1, "the champion before, not the newest other"
-    assert [p.version for p in registry.champions()] == [1, 2, 3, 2, 1, 3, 1]
-    assert registry.champions()[-1].reason == "it was not"
+        lifecycle.rollback(registry, "nothing before the first")
+    lifecycle.promote(registry, 3, "3 is fixed")
+    assert lifecycle.rollback(registry, "it was not").champion == 1, "the champion before, not the newest other"
+    assert [r.champion for r in registry.rollouts()] == [1, 2, 3, 2, 1, 3, 1]
+    assert registry.rollouts()[-1].change.reason == "it was not"
+    assert lifecycle.rollback(registry, "straight back", to=3).champion == 3
+    with pytest.raises(RegistryError, match="never been champion"):
+        lifecycle.rollback(registry, "what is that", to=9)
+
+
+def test_of_two_who_change_what_serves_at_once_one_is_told(kind: str, home: Path, bundles: list[Path]) -> None:
+    one, other = ADAPTERS[kind](home), ADAPTERS[kind](home)
+    for path in bundles:
+        one.register(path)
+    lifecycle.promote(one, 1, "first")
+    stale = other.rollouts()[-1]
+    lifecycle.start(one, Mode.canary, {2: 0.05}, "customer", "looks good")
+    change = Change(Kind.promote, "2024-05-01T00:00:00+00:00", "other", "too late")
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        other.revise(promoted(stale, 3, change))
+    for registry in (one, other, ADAPTERS[kind](home)):
+        last = registry.rollouts()[-1]
+        assert (last.champion, last.versions) == (1, (1, 2))
+        assert registry.resolve(CHAMPION).version == 1
+    assert lifecycle.abort(other, "no need").experiment is None
+
+
+def _try_to_start(name: str, home: Path, version: int) -> int:
+    registry = ADAPTERS[name](home)
+    try:
+        return lifecycle.start(registry, Mode.canary, {version: 0.1}, None, f"try {version}").versions[1]
+    except (ConflictError, ConfigError):  # somebody else was between, or before
+        return 0
+
+
+def test_processes_that_start_a_rollout_at_once(kind: str, home: Path, bundles: list[Path]) -> None:
+    registry = ADAPTERS[kind](home)
+    for path in bundles:
+        registry.register(path)
+    lifecycle.promote(registry, 1, "first")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        started = pool.starmap(_try_to_start, [(kind, home, 2), (kind, home, 3)], chunksize=1)
+    (winner,) = [version for version in started if version]
+    assert registry.rollouts()[-1].versions == (1, winner)
+    assert [rollout.change.kind for rollout in registry.rollouts()] == ["promote", "start"]
+
+
+def test_a_revision_names_versions_that_are_there(registry: Registry, bundles: list[Path]) -> None:
+    registry.register(bundles[0])
+    lifecycle.promote(registry, 1, "first")
+    with pytest.raises(NotFoundError, match="version 9 "):
+        lifecycle.start(registry, Mode.ab, {9: 0.5}, None, "nobody there")
+    with pytest.raises(ConfigError, match="its own challenger"):
+        lifecycle.start(registry, Mode.ab, {1: 0.5}, None, "against itself")
+    assert len(registry.rollouts()) == 1
+
+
+def test_more_revisions_than_a_page(registry: Registry, home: Path, kind: str, bundles: list[Path]) -> None:
+    for path in bundles[:2]:
+        registry.register(path)
+    lifecycle.promote(registry, 1, "first")
+    lifecycle.start(registry, Mode.canary, {2: 0.01}, None, "slowly")
+    for share in range(2, 30):
+        lifecycle.resize(registry, {2: share / 100}, "a little more")
+    history = ADAPTERS[kind](home).rollouts()
+    assert history == registry.rollouts()
+    assert len(history) == 30
+    experiment = history[-1].experiment
+    assert experiment is not None
+    assert experiment.challengers[0].share == pytest.approx(0.29)
+
+
+def test_a_deleted_version_is_gone_and_its_number_with_it(registry: Registry, home: Path, bundles: list[Path]) -> None:
+    registry.register(bundles[0])
+    registry.register(bundles[1])
+    kept = registry.fetch(2)
+    registry.delete(2)
+    assert not kept.exists()
+    assert [version.version for version in registry.versions()] == [1]
+    with pytest.raises(NotFoundError):
+        registry.fetch(2)
+    with pytest.raises(NotFoundError):
+        registry.delete(2)
+    assert registry.register(bundles[2]).version == 3
+    registry.fetch(1)
 
 
 def test_what_is_no_bundle_is_not_registered(registry: Registry, tmp_path: Path) -> None:
@@ -219,10 +314,11 @@ def test_nothing_is_written_to_the_terminal(kind: str, tmp_path: Path, bundles: 
     """From the very first call, in a process of its own, where no test framework catches warnings and logs."""
     code = f"""
         from pathlib import Path
+        from fraudml.models import lifecycle
         from tests.conformance.test_registry import ADAPTERS
         registry = ADAPTERS[{kind!r}](Path({str(tmp_path / "new")!r}))
         registry.register(Path({str(bundles[0])!r}), aliases=("challenger",))
-        registry.promote(1, "first")
+        lifecycle.promote(registry, 1, "first")
         registry.fetch(1)
     """
     code = "\n".join(line.strip() for line in code.splitlines())
@@ -230,6 +326,13 @@ def test_nothing_is_written_to_the_terminal(kind: str, tmp_path: Path, bundles: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (tmp_path / "user").exists(), "nothing is left in the user's home either"
+
+
+def _client(home: Path) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    url = f"sqlite:///{home / 'registry.db'}"
+    return MlflowClient(tracking_uri=url, registry_uri=url)
 
 
 class TestMlflow:
@@ -276,19 +379,29 @@ class TestMlflow:
         with pytest.raises(BundleError, match=r"copy of version 1 .* is damaged"):
             registry.fetch(1)
 
-    def test_a_foreign_history_tag_is_an_error_of_the_registry(
-        self, empty_homes: dict[str, Path], tmp_path: Path, bundles: list[Path]
+    @pytest.mark.parametrize("document", ["", "{", '{"champion": "x"}', '{"champion": 1, "change": {}}', "[" * 5_000])
+    def test_a_damaged_document_is_an_error_of_the_registry(
+        self, empty_homes: dict[str, Path], tmp_path: Path, bundles: list[Path], document: str
     ) -> None:
-        from mlflow import MlflowClient
-
         home = Path(shutil.copytree(empty_homes["mlflow"], tmp_path / "home"))
         registry = _mlflow(home)
         registry.register(bundles[0])
-        url = f"sqlite:///{home / 'registry.db'}"
-        client = MlflowClient(tracking_uri=url, registry_uri=url)
-        client.set_registered_model_tag("fraud", "fraudml.champion.000001-x", json.dumps({"at": 1}))
-        with pytest.raises(RegistryError, match="history"):
-            registry.champions()
+        lifecycle.promote(registry, 1, "first")
+        _client(home).create_model_version("fraud.rollout", "x", tags={"fraudml.rollout": document})
+        with pytest.raises(RegistryError, match="revision 2 of the rollout document"):
+            registry.rollouts()
+
+    def test_an_alias_that_only_mlflow_knows_serves_nobody(
+        self, empty_homes: dict[str, Path], tmp_path: Path, bundles: list[Path]
+    ) -> None:
+        home = Path(shutil.copytree(empty_homes["mlflow"], tmp_path / "home"))
+        registry = _mlflow(home)
+        for path in bundles[:2]:
+            registry.register(path)
+        lifecycle.promote(registry, 1, "first")
+        _client(home).set_registered_model_alias("fraud", CHAMPION, "2")
+        assert registry.resolve(CHAMPION).version == 1
+        assert registry.resolve("2").aliases == ()
 
     @pytest.mark.parametrize(
         ("url", "problem"),

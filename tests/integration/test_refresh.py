@@ -12,6 +12,7 @@ from fraudml import wiring
 from fraudml.decisions.model import Model
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import NotFoundError
+from fraudml.models import lifecycle
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
@@ -32,20 +33,20 @@ def test_a_promotion_and_a_rollback_reach_a_running_scorer(tmp_path: Path) -> No
     for number in (1, 2, 3):
         make_bundle(tmp_path / str(number), FEATURES, bias=-float(number))
         models.register(tmp_path / str(number))
-    models.promote(1, "the first")
+    lifecycle.promote(models, 1, "the first")
     scorer = make_scorer(settings, source.load(source.named()))
     refresher = Refresher(scorer, source.named, source.load, metrics)
     refresher.check()
     assert scorer.model.version == "1"
-    models.promote(2, "better")
+    lifecycle.promote(models, 2, "better")
     refresher.check()
     assert scorer.model.version == "2"
-    models.rollback("not better")
+    lifecycle.rollback(models, "not better")
     refresher.check()
     assert scorer.model.version == "1"
     for stored in settings.home.glob("artifacts/*/artifacts/bundle/model.onnx"):
         stored.write_bytes(b"rot")
-    models.promote(3, "nobody knows yet that its file is damaged")
+    lifecycle.promote(models, 3, "nobody knows yet that its file is damaged")
     refresher.check()
     assert (scorer.model.version, refresher.registry_down) == ("1", False)
     assert b'fraud_model_swaps_total{outcome="refused"} 1.0' in metrics.text()

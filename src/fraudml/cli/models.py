@@ -11,12 +11,14 @@ import typer
 from fraudml import wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson
-from fraudml.models.registry import ModelVersion
+from fraudml.models import lifecycle
+from fraudml.models.registry import CHAMPION, ModelVersion
 from fraudml.settings import settings
 
 if TYPE_CHECKING:
     from fraudml.models.bundle import Manifest
-    from fraudml.models.registry import Promotion
+    from fraudml.models.registry import Registry
+    from fraudml.models.rollout import Rollout
 
 app = typer.Typer(help="List, show, promote and roll back models.", no_args_is_help=True)
 HASH_SHOWN = 12
@@ -69,7 +71,7 @@ def show(
     registry = wiring.registry(settings())
     version = registry.resolve(name)
     manifest = bundle.read_manifest(registry.fetch(version.version))
-    history = registry.champions()
+    history = registry.rollouts()
     if as_json:
         output.result(
             {
@@ -78,7 +80,11 @@ def show(
                 "thresholds": msgspec.to_builtins(manifest.thresholds),
                 "inputs": [feature.name for feature in manifest.features if feature.input],
                 "onnx_sha256": manifest.onnx_sha256,
-                "promotions": msgspec.to_builtins([each for each in history if each.version == version.version]),
+                "promotions": [
+                    {"revision": each.revision, **msgspec.to_builtins(each.change)}
+                    for each in promotions(history)
+                    if each.champion == version.version
+                ],
                 "fraudml_version": manifest.fraudml_version,
             }
         )
@@ -97,26 +103,44 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion."""
-    _changed(wiring.registry(settings()).promote(version, reason), as_json)
+    registry = wiring.registry(settings())
+    lifecycle.promote(registry, version, reason, operator())
+    _changed(registry, as_json)
 
 
 @app.command("rollback")
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    to: Annotated[int | None, typer.Option(help="Any earlier champion; default: the one before.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the champion before this one champion again."""
-    _changed(wiring.registry(settings()).rollback(reason), as_json)
+    """Make the champion before this one, or an earlier one, champion again."""
+    registry = wiring.registry(settings())
+    lifecycle.rollback(registry, reason, operator(), to=to)
+    _changed(registry, as_json)
 
 
-def _changed(champion: ModelVersion, as_json: bool) -> None:
+def operator() -> str:
+    """Who runs this command, for the history."""
+    import getpass
+    import socket
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        name = "unknown"
+    return f"{name}@{socket.gethostname()}"
+
+
+def _changed(registry: Registry, as_json: bool) -> None:
     import msgspec
 
+    champion = registry.resolve(CHAMPION)
     if as_json:
         output.result(msgspec.to_builtins(champion))
         return
     output.remarks.print(
-        f"Version {champion.version} ({champion.family}) is the champion; restart the service to use it."
+        f"Version {champion.version} ({champion.family}) is the champion; services that look for one serve it in seconds."
     )
 
 
@@ -143,16 +167,23 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _show_history(version: int, history: list[Promotion]) -> None:
+def promotions(history: list[Rollout]) -> list[Rollout]:
+    """The revisions that changed the champion."""
+    before = [None, *(entry.champion for entry in history)]
+    return [entry for entry, champion in zip(history, before, strict=False) if entry.champion != champion]
+
+
+def _show_history(version: int, history: list[Rollout]) -> None:
     """When the version became champion and by which version it was followed."""
+    changes = promotions(history)
     rows = []
-    for i, entry in enumerate(history):
-        if entry.version == version:
-            followed = next((later for later in history[i + 1 :] if later.version != version), None)
-            until = "still" if followed is None else f"{followed.at} (then version {followed.version})"
-            rows.append([entry.at, until, entry.reason])
+    for i, entry in enumerate(changes):
+        if entry.champion == version:
+            followed = changes[i + 1] if i + 1 < len(changes) else None
+            until = "still" if followed is None else f"{followed.change.at} (then version {followed.champion})"
+            rows.append([entry.change.at, until, entry.change.by, entry.change.reason])
     if rows:
-        output.table(["champion since", "until", "reason"], rows)
+        output.table(["champion since", "until", "by", "reason"], rows)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -126,12 +126,13 @@ def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[
 
 def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, ModelVersion], Path]:
     """Refit, pack and register every candidate, the best one last so that it is the newest version."""
+    from fraudml.models import lifecycle
     from fraudml.training import packing, report
     from fraudml.training.train import finish
 
     with steps.step("Open the registry", unit="registry"):
         registry: Registry = wiring.registry(current)
-        first = not registry.champions()
+        first = not registry.rollouts()
     path = report.write(result, current.home / "reports")
     registered: dict[str, ModelVersion] = {}
     for candidate in reversed(result.candidates):
@@ -146,7 +147,8 @@ def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[d
             aliases = (CHALLENGER,) if best and not first else ()
             version = registry.register(Path(scratch) / "bundle", report=path, aliases=aliases)
             if best and first:
-                version = registry.promote(version.version, "first model: best average precision on validation")
+                lifecycle.promote(registry, version.version, "first model: best average precision on validation")
+                version = registry.resolve(CHAMPION)
         registered[candidate.family] = version
     return registered, path
 

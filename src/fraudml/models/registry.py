@@ -1,4 +1,4 @@
-"""Port: where bundles are kept as versions of one named model, and which of them serves."""
+"""Port: where bundles are kept as versions of one named model, and the rollout document that says which of them serve."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+from fraudml.models.rollout import Rollout
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -22,17 +24,9 @@ class ModelVersion(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
 
 
-class Promotion(msgspec.Struct, frozen=True):
-    """One change of the champion: when (ISO 8601 UTC), to which version from which, and why."""
-
-    at: str
-    version: int
-    previous: int | None
-    reason: str
-
-
 class Registry(Protocol):
-    """Keeps bundles by version number (1, 2, ...) and names some of them by alias.
+    """Keeps bundles by version number (1, 2, ...) and names some of them by alias. ``champion`` is the version that the
+    rollout document names; nothing else makes one.
 
     Every call raises ``RegistryError`` when the registry cannot be reached, and ``NotFoundError`` when the version
     or alias named does not exist.
@@ -58,14 +52,18 @@ class Registry(Protocol):
         """
         ...
 
-    def promote(self, version: int, reason: str) -> ModelVersion:
-        """Make a version the champion; the reason and the previous champion are kept."""
+    def rollouts(self) -> list[Rollout]:
+        """Every revision of the rollout document, oldest first; the last one says what serves."""
         ...
 
-    def rollback(self, reason: str) -> ModelVersion:
-        """Make the champion before this one champion again."""
+    def revise(self, rollout: Rollout) -> Rollout:
+        """Store the next revision, made from the last one (whose ``revision`` it has), and return it with its number.
+
+        Raises ``ConflictError`` when another one has been stored since: what was to be changed is not what is there.
+        The aliases ``champion`` and ``challenger`` follow.
+        """
         ...
 
-    def champions(self) -> list[Promotion]:
-        """Every change of the champion, oldest first."""
+    def delete(self, version: int) -> None:
+        """Delete a version and its files. Its number is not given again."""
         ...

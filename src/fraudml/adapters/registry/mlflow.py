@@ -1,15 +1,13 @@
 """Bundles as versions of an MLflow registered model: a SQLite file and a folder by default, any server by URL.
 
-Aliases name the versions that serve (MLflow 3 has no stages any more). Each change of the champion is one tag of
-the registered model, ``fraudml.champion.<number>-<random>``, so the history is never overwritten, not even by two
-promotions at the same moment.
+What serves is said by the rollout document (``_rollouts.py``). The aliases ``champion`` and ``challenger`` follow it
+(MLflow 3 has no stages any more), but do not decide.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,24 +15,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from fraudml.adapters.registry._client import create_store, failure, open_client, sqlite_url
+from fraudml.adapters.registry._rollouts import Revisions
 from fraudml.errors import BundleError, NotFoundError, RegistryError
 from fraudml.models import bundle
-from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Promotion
+from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion
+from fraudml.models.rollout import Rollout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 ARTIFACT = "bundle"
-PROMOTION_TAG = "fraudml.champion."
 METRIC_TAG = "fraudml.metric."
 HASH_TAG = "fraudml.onnx_sha256"
 PAGE = 200
 ALIAS_ATTEMPTS = 3
-LONGEST_REASON = 2_000
 LONGEST_PARAMETER = 500
 
 
@@ -53,6 +49,7 @@ class MlflowRegistry:
         self._file = None if url else self._home / "registry.db"
         self._url = url or sqlite_url(self._home / "registry.db")
         self._opened: MlflowClient | None = None
+        self._revisions = Revisions(model_name)
 
     def register(self, directory: Path, *, report: Path | None = None, aliases: tuple[str, ...] = ()) -> ModelVersion:
         """Store a bundle as the next version; its run holds parameters, metrics and lineage."""
@@ -117,49 +114,34 @@ class MlflowRegistry:
                 _put(copy, kept, expected)
         return kept
 
-    def promote(self, version: int, reason: str) -> ModelVersion:
-        """Make a version the champion and remember why."""
-        reason = " ".join(reason.split())
-        if not reason:
-            raise RegistryError("a promotion needs a reason; it is kept in the history")
-        if len(reason) > LONGEST_REASON:
-            raise RegistryError(f"the reason is too long; {LONGEST_REASON:,} characters are kept")
-        self.resolve(str(version))
-        number = len(self.champions()) + 1
+    def rollouts(self) -> list[Rollout]:
+        """Every revision of the rollout document, oldest first."""
         with self._calls() as client:
-            aliases = self._aliases(client)
-            entry = Promotion(bundle.now_iso(), version, aliases.get(CHAMPION), reason)
-            key = f"{PROMOTION_TAG}{number:06d}-{secrets.token_hex(4)}"
-            client.set_registered_model_tag(self._name, key, msgspec.json.encode(entry).decode())
-            self._set_alias(client, CHAMPION, str(version))
-            if aliases.get(CHALLENGER) == version:
+            return self._revisions.read(client)
+
+    def revise(self, rollout: Rollout) -> Rollout:
+        """Store the next revision; the aliases follow, for MLflow's own pages and for other readers."""
+        with self._calls() as client:
+            for version in rollout.versions:
+                self._find(client, str(version))
+            stored = self._revisions.add(client, rollout)
+            self._set_alias(client, CHAMPION, str(stored.champion))
+            if self._aliases(client).get(CHALLENGER) == stored.champion:
                 client.delete_registered_model_alias(self._name, CHALLENGER)
-        return self.resolve(str(version))
+        return stored
 
-    def rollback(self, reason: str) -> ModelVersion:
-        """Make the champion before this one champion again; repeated, it walks further back."""
-        present = {version.version for version in self.versions()}
-        path = [version for version in _way_to_champion(self.champions()) if version in present]
-        if len(path) < 2:
-            raise RegistryError(f"model {self._name!r} has no earlier champion to go back to")
-        return self.promote(path[-2], reason)
-
-    def champions(self) -> list[Promotion]:
-        """Every change of the champion, oldest first."""
-        from mlflow.exceptions import MlflowException
+    def delete(self, version: int) -> None:
+        """Delete a version, its run and its files, here and there."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         with self._calls() as client:
-            try:
-                tags = client.get_registered_model(self._name).tags
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return []
-                raise
-        entries = sorted((key, value) for key, value in tags.items() if key.startswith(PROMOTION_TAG))
-        try:
-            return [msgspec.json.decode(value, type=Promotion) for _, value in entries]
-        except msgspec.MsgspecError as error:
-            raise RegistryError(f"the history of champions of model {self._name!r} is damaged: {error}") from None
+            found = self._find(client, str(version))
+            client.delete_model_version(self._name, str(version))
+            if found.run_id:
+                place = client.get_run(found.run_id).info.artifact_uri
+                get_artifact_repository(str(place)).delete_artifacts()
+                client.delete_run(found.run_id)
+        shutil.rmtree(self._home / "bundles" / self._name / str(version), ignore_errors=True)
 
     @contextmanager
     def _calls(self) -> Iterator[MlflowClient]:
@@ -181,6 +163,9 @@ class MlflowRegistry:
         from mlflow.exceptions import MlflowException
 
         is_number = name.isascii() and name.isdecimal()
+        if name == CHAMPION:
+            known = self._revisions.read(client)
+            name, is_number = (str(known[-1].champion), True) if known else (name, False)
         try:
             if is_number:
                 return client.get_model_version(self._name, name)
@@ -211,6 +196,8 @@ class MlflowRegistry:
                 "fraudml.fingerprint": manifest.fingerprint,
                 "fraudml.data_hash": record.data_hash,
                 "fraudml.version": manifest.fraudml_version,
+                "fraudml.code": record.code,
+                "fraudml.command": record.command,
             },
         ).info
         facts = {
@@ -274,11 +261,14 @@ class MlflowRegistry:
         from mlflow.exceptions import MlflowException
 
         try:
-            return {alias: int(v) for alias, v in client.get_registered_model(self._name).aliases.items()}
+            found = {alias: int(v) for alias, v in client.get_registered_model(self._name).aliases.items()}
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return {}
             raise
+        found.pop(CHAMPION, None)  # one that nothing but MLflow knows of serves nobody
+        known = self._revisions.read(client)
+        return {**found, CHAMPION: known[-1].champion} if known else found
 
 
 def _version(found: MlflowVersion, aliases: dict[str, int]) -> ModelVersion:
@@ -299,22 +289,6 @@ def _flat_metrics(manifest: bundle.Manifest) -> dict[str, float]:
     nested = {f"money_{key}": value for key, value in manifest.metrics.get("money", {}).items()}
     every = {**manifest.metrics, **nested}
     return {key: float(value) for key, value in every.items() if isinstance(value, (int, float))}
-
-
-def _way_to_champion(history: list[Promotion]) -> list[int]:
-    """The champions that led to the present one, without detours that were taken back; oldest first.
-
-    A promotion to a version of the way itself is a way back and takes what came after it along.
-
-    >>> _way_to_champion([Promotion("", version, None, "") for version in (1, 2, 3, 2)])
-    [1, 2]
-    """
-    way: list[int] = []
-    for entry in history:
-        if entry.version in way:
-            del way[way.index(entry.version) :]
-        way.append(entry.version)
-    return way
 
 
 def _is_whole(directory: Path, onnx_sha256: str) -> bool:

@@ -18,6 +18,7 @@ from fraudml.cli.bench.child import Cores, running
 from fraudml.cli.demo.processes import Service
 from fraudml.decisions.keys import Scope, new_key
 from fraudml.errors import ConfigError
+from fraudml.models import lifecycle
 from fraudml.project import Project
 from fraudml.settings import Settings, environment_with
 
@@ -104,7 +105,7 @@ def _copy_model(current: Settings, private: Settings, model: str) -> str:
     """Register the model in the private home as its champion; its version in the project's registry."""
     models, copies = wiring.registry(current), wiring.registry(private)
     found = models.resolve(model)
-    copies.promote(copies.register(models.fetch(found.version)).version, "for a benchmark")
+    lifecycle.promote(copies, copies.register(models.fetch(found.version)).version, "for a benchmark")
     hash_key = current.home / "hash.key"
     if hash_key.exists():
         private.home.mkdir(parents=True, exist_ok=True)

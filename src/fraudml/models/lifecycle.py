@@ -1,0 +1,78 @@
+"""Changes of what serves, each a new revision of the rollout document in the registry.
+
+A champion is changed by nothing else. A change is made from the last revision, so of two people at once one is refused
+(``ConflictError``) and has to look again. Reasons are required, and kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from fraudml.errors import ConfigError, NotFoundError, RegistryError
+from fraudml.models import rollout
+from fraudml.models.bundle import now_iso
+from fraudml.models.registry import Registry
+from fraudml.models.rollout import Change, Exploration, Kind, Mode, Rollout
+
+
+def current(registry: Registry) -> Rollout:
+    """The last revision; raises NotFoundError before the first champion."""
+    history = registry.rollouts()
+    if not history:
+        raise NotFoundError("there is no champion yet; train one with: fraudml train")
+    return history[-1]
+
+
+def promote(registry: Registry, version: int, reason: str, by: str = "") -> Rollout:
+    """Make a version the champion; an experiment that is under way ends with it."""
+    registry.resolve(str(version))
+    history = registry.rollouts()
+    last = history[-1] if history else None
+    return registry.revise(rollout.promoted(last, version, _change(Kind.promote, reason, by)))
+
+
+def rollback(registry: Registry, reason: str, by: str = "", *, to: int | None = None) -> Rollout:
+    """Make the champion before this one champion again, or an earlier one; repeated, it walks further back."""
+    history = registry.rollouts()
+    present = {version.version for version in registry.versions()}
+    way = [version for version in rollout.way_to_champion(history) if version in present]
+    former = {entry.champion for entry in history} & present
+    if to is not None and to not in former:
+        raise RegistryError(f"version {to} has never been champion: promote it instead")
+    if to is None and len(way) < 2:
+        raise RegistryError("there is no earlier champion to go back to")
+    target = way[-2] if to is None else to
+    return registry.revise(rollout.promoted(history[-1], target, _change(Kind.rollback, reason, by)))
+
+
+def start(
+    registry: Registry, mode: Mode, shares: Mapping[int, float], entity: str | None, reason: str, by: str = ""
+) -> Rollout:
+    """Start an experiment with these challengers (share of each, by version) beside the champion."""
+    last = current(registry)
+    if last.champion in shares:
+        raise ConfigError(f"version {last.champion} is the champion: it cannot be its own challenger")
+    for version in shares:
+        registry.resolve(str(version))
+    since_us = time.time_ns() // 1_000
+    return registry.revise(rollout.started(last, mode, shares, entity, _change(Kind.start, reason, by), since_us))
+
+
+def resize(registry: Registry, shares: Mapping[int, float], reason: str, by: str = "") -> Rollout:
+    """Give challengers other shares; only entities that have to change their arm do."""
+    return registry.revise(rollout.resized(current(registry), shares, _change(Kind.set, reason, by)))
+
+
+def explore(registry: Registry, exploration: Exploration | None, reason: str, by: str = "") -> Rollout:
+    """Let a share of would-be declines through from now on, or none."""
+    return registry.revise(rollout.explored(current(registry), exploration, _change(Kind.set, reason, by)))
+
+
+def abort(registry: Registry, reason: str, by: str = "", *, kind: Kind = Kind.abort) -> Rollout:
+    """End the experiment; the champion decides on everything again."""
+    return registry.revise(rollout.ended(current(registry), _change(kind, reason, by)))
+
+
+def _change(kind: Kind, reason: str, by: str) -> Change:
+    return Change(kind, now_iso(), by, reason)
