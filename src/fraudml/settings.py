@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         "open", description="Without history: open lets a score count as it is, closed approves nothing."
     )
     refresh_s: float = Field(
-        10.0, ge=0, description="How often `fraudml serve` looks for a newer champion; seconds, 0 means never."
+        5.0, ge=0, description="How often `fraudml serve` looks for a new rollout or champion; seconds, 0 means never."
     )
     threads: int = Field(0, ge=0, description="Threads for offline work; 0 means all cores.")
     memory_limit: str = Field(

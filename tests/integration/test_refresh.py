@@ -34,7 +34,7 @@ def test_a_promotion_and_a_rollback_reach_a_running_scorer(tmp_path: Path) -> No
         make_bundle(tmp_path / str(number), FEATURES, bias=-float(number))
         models.register(tmp_path / str(number))
     lifecycle.promote(models, 1, "the first")
-    scorer = make_scorer(settings, source.load(source.named()))
+    scorer = make_scorer(settings, source.load(source.named().champion))
     refresher = Refresher(scorer, source.named, source.load, metrics)
     refresher.check()
     assert scorer.model.version == "1"

@@ -140,7 +140,7 @@ def _changed(registry: Registry, as_json: bool) -> None:
         output.result(msgspec.to_builtins(champion))
         return
     output.remarks.print(
-        f"Version {champion.version} ({champion.family}) is the champion; services that look for one serve it in seconds."
+        f"Version {champion.version} ({champion.family}) is the champion; running services serve it in seconds."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fraudml.decisions.identity import conflict, difference
+from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.model import Model, degradations
 from fraudml.decisions.record import Action, Decision, Degradation
 from fraudml.decisions.recorder import Recorder
@@ -17,7 +18,8 @@ from fraudml.models.explain import Explanation
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
     """An explanation and what it explains. ``recorded``: of a logged decision, from its logged features.
 
-    ``model_version`` is the model that explains, the one that serves now; ``score`` is its score.
+    ``model_version`` is the model that explains: the one that decided or, when it serves no more, the champion;
+    ``score`` is its score.
     """
 
     transaction_id: str
@@ -30,19 +32,21 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     explanation: Explanation
 
 
-def explain_decided(model: Model, decided: Recorder, transaction_id: str) -> Explained:
+def explain_decided(lineup: Lineup, decided: Recorder, transaction_id: str) -> Explained:
     """Explain a logged decision; raises ``NotFoundError`` and, when its features were others, ``ConflictError``."""
-    return _of_decision(model, decided.decision(transaction_id))
+    decision = decided.decision(transaction_id)
+    return _of_decision(lineup.model(decision.model_version) or lineup.champion, decision)
 
 
-def explain_transaction(model: Model, decided: Recorder, store: OnlineStore, transaction: Transaction) -> Explained:
+def explain_transaction(lineup: Lineup, decided: Recorder, store: OnlineStore, transaction: Transaction) -> Explained:
     """Explain the logged decision of this very transaction or, when it is new, what its decision would be."""
+    model = lineup.decider(transaction)
     decision = decided.find([transaction.transaction_id]).get(transaction.transaction_id)
     if decision is not None:
         field = difference(model.bundle.feature_set.schema, decision.transaction, transaction)
         if field is not None:
             raise conflict(transaction.transaction_id, field)
-        return _of_decision(model, decision)
+        return _of_decision(lineup.model(decision.model_version) or lineup.champion, decision)
     try:
         state: StateRead | None = store.read([transaction])
     except OnlineStoreError:

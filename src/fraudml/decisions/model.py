@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from fraudml.decisions.cache import MANTISSA_BITS, ScoreCache
 from fraudml.decisions.policy import Policy
-from fraudml.decisions.record import CHAMPION, Degradation
+from fraudml.decisions.record import Degradation
 from fraudml.errors import BundleError
 from fraudml.events.transaction import Transaction
 from fraudml.features.derive import Deriver, to_model
+from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import StateRead
 from fraudml.models.bundle import Bundle
 from fraudml.models.explain import Explainer
@@ -26,16 +27,24 @@ logger = logging.getLogger(__name__)
 class Model:
     """A bundle as it serves: with its policy, and what is made once per bundle.
 
-    With a ``cache`` the model reads quantised inputs, see :mod:`fraudml.decisions.cache`; vectors and explanations
-    stay as they are.
+    ``kept``: the FeatureSet whose state the online store keeps, by default the bundle's own; it may have more. With a
+    ``cache`` the model reads quantised inputs, see :mod:`fraudml.decisions.cache`; vectors and explanations stay as
+    they are.
     """
 
     def __init__(
-        self, bundle: Bundle, policy: Policy | None = None, arm: str = CHAMPION, *, cache: ScoreCache | None = None
+        self,
+        bundle: Bundle,
+        policy: Policy | None = None,
+        *,
+        cache: ScoreCache | None = None,
+        kept: FeatureSet | None = None,
     ) -> None:
         self.bundle = bundle
         self.policy = policy or Policy.of(bundle.manifest.thresholds)
-        self.arm = arm
+        self.kept = kept or bundle.feature_set
+        self._columns = bundle.feature_set.places_in(self.kept)
+        self._all_columns = self._columns == list(range(len(self.kept.state_features)))
         self.deriver = Deriver(bundle.feature_set)
         self._cache = cache
         # version numbers repeat between registries, and other bits between releases: a shared cache tells all apart
@@ -57,7 +66,7 @@ class Model:
         if state is None:
             values = np.full((len(batch), len(self.bundle.feature_set.state_features)), np.nan)
         else:
-            values = state.values
+            values = state.values if self._all_columns else state.values[:, self._columns]
         return self.deriver.from_transactions(batch, values)
 
     def scores(self, vectors: NDArray[np.float64]) -> list[float | None]:

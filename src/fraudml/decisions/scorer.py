@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from fraudml.decisions import explanation
+from fraudml.decisions.deciding import Read, decide
 from fraudml.decisions.explanation import Explained
 from fraudml.decisions.identity import conflict, difference, unknown
+from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.log import Arrivals, DecisionLog
-from fraudml.decisions.model import Model, degradations
-from fraudml.decisions.record import Decision, Degradation, LabelReport, Timings
+from fraudml.decisions.model import Model
+from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.state import OnlineState
 from fraudml.errors import (
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Told how long each stage of a batch took: (find | state | model | log, seconds).
 OnStage = Callable[[str, float], None]
+# Gets each batch that shadow models are to score, too; must return at once and raise nothing.
+OnShadow = Callable[[Lineup, Read, Sequence[Decision]], None]
 
 
 class Decided:
@@ -60,12 +62,12 @@ class Scorer:
     Each event enters state once, whatever is retried and whatever fails (see :class:`Recorder`). Label reports enter
     state after the log; where it is not known whether it took them, they stay in ``_unsure`` until it can be asked.
     ``recorder`` is one of the same log that has a journal, ``writer`` the number that ``log.claim`` gave;
-    ``registry_gone`` is set by whoever looks for newer models and cannot.
+    ``registry_gone`` is set by whoever looks for newer models and cannot, ``on_shadow`` by who scores in the shadow.
     """
 
     def __init__(
         self,
-        model: Model,
+        serving: Lineup | Model,
         store: OnlineStore,
         log: DecisionLog,
         *,
@@ -73,21 +75,27 @@ class Scorer:
         on_stage: OnStage | None = None,
         writer: int = 0,
     ) -> None:
-        self._model = model
+        self._lineup = serving if isinstance(serving, Lineup) else Lineup(serving)
         self._store = store
         self._state = OnlineState(store)
         self._log = log
         self.recorder = recorder or Recorder(log)
         self.registry_gone = False
+        self.on_shadow: OnShadow = lambda lineup, facts, decisions: None
         self._on_stage = on_stage or (lambda stage, seconds: None)
         self._arrivals = Arrivals(log.last_arrival(), writer)
         self._unsure: list[LabelReport] = []
         self._lock = threading.RLock()
 
     @property
+    def lineup(self) -> Lineup:
+        """The models that serve now."""
+        return self._lineup
+
+    @property
     def model(self) -> Model:
-        """The model that serves now."""
-        return self._model
+        """The champion that serves now."""
+        return self._lineup.champion
 
     @property
     def state(self) -> OnlineState:
@@ -104,14 +112,19 @@ class Scorer:
         }
         return tuple(name for name, is_gone in gone.items() if is_gone)
 
-    def use(self, model: Model) -> None:
-        """Serve another model from the next batch on; raises BundleError when its features are others."""
-        if model.bundle.feature_set.fingerprint != self._model.bundle.feature_set.fingerprint:
-            raise BundleError(
-                f"model {model.version} reads other features than the online store keeps: restart to serve it"
-            )
+    def use(self, serving: Lineup | Model) -> None:
+        """Serve other models from the next batch on; raises BundleError when the store does not keep what they read."""
+        lineup = serving if isinstance(serving, Lineup) else Lineup(serving)
+        self.check(lineup)
         with self._lock:
-            self._model = model
+            self._lineup = lineup
+
+    def check(self, lineup: Lineup) -> None:
+        """Raise BundleError when the online store does not keep what these models read."""
+        if lineup.champion.kept.fingerprint != self.model.kept.fingerprint:
+            raise BundleError(
+                f"model {lineup.version} reads other features than the online store keeps: restart to serve it"
+            )
 
     def score(self, batch: Sequence[Transaction]) -> list[Decision]:
         """The decision for each transaction, in order; a known id gets its first decision.
@@ -192,11 +205,11 @@ class Scorer:
 
     def explain(self, transaction: Transaction) -> Explained:
         """See :func:`fraudml.decisions.explanation.explain_transaction`; does not wait for batches."""
-        return explanation.explain_transaction(self._model, self.recorder, self._store, transaction)
+        return explanation.explain_transaction(self._lineup, self.recorder, self._store, transaction)
 
     def explain_decided(self, transaction_id: str) -> Explained:
         """See :func:`fraudml.decisions.explanation.explain_decided`."""
-        return explanation.explain_decided(self._model, self.recorder, transaction_id)
+        return explanation.explain_decided(self._lineup, self.recorder, transaction_id)
 
     def _clear_doubts(self) -> None:
         """After a failure: bring the label reports into state that the log has after all, once it can be asked."""
@@ -219,50 +232,23 @@ class Scorer:
         return now
 
     def _decide(self, batch: list[Transaction], decided: Decided) -> list[Decision]:
-        model = self._model
+        lineup = self._lineup
         started = time.perf_counter()
         state = self._state.read_then_update(batch)
         read = self._time(decided, "state", started)
-        try:
-            vectors = model.vectors(batch, state)
-            scores = model.scores(vectors)
-        except Exception:  # a defect: the transactions are in state by now, so they have to be decided
-            logger.exception("model %s failed", model.version)
-            vectors = np.full((len(batch), len(model.bundle.feature_set.inputs)), np.nan)
-            scores = [None] * len(batch)
-        scored = self._time(decided, "model", read)
-        timings = Timings(len(batch), int((read - started) * 1e6), int((scored - read) * 1e6))
+        parts = lineup.score(batch, state)
+        self._time(decided, "model", read)
         stale = (Degradation.registry,) if self.registry_gone else ()
-        late = [False] * len(batch) if state is None else state.late.tolist()
-        packed = vectors.astype("<f8", copy=False).tobytes()  # Decision.vector of all, one after the other
-        width = 8 * vectors.shape[1]
-        decided_at_us = time.time_ns() // 1_000
-        arrivals = self._arrivals.take(len(batch))
-        fingerprint = model.bundle.feature_set.fingerprint
-        decisions = []
-        for i, transaction in enumerate(batch):
-            degraded = degradations(state, scores[i])
-            decision = Decision(
-                transaction=transaction,
-                vector=packed[i * width : (i + 1) * width],
-                score=scores[i],
-                action=model.policy.action(scores[i], degraded),
-                model_version=model.version,
-                fingerprint=fingerprint,
-                arrival=arrivals[i],
-                decided_at_us=decided_at_us,
-                timings=timings,
-                arm=model.arm,
-                late=late[i],
-                degraded=degraded + stale,
-            )
-            decisions.append(decision)
+        facts = Read(batch, state, int((read - started) * 1e6))
+        decisions = decide(lineup, parts, facts, self._arrivals.take(len(batch)), stale)
+        if lineup.shadows:
+            self.on_shadow(lineup, facts, decisions)
         return decisions
 
     def _answer(self, transaction: Transaction, decision: Decision) -> Decision | ConflictError:
         if decision.transaction is transaction:
             return decision
-        field = difference(self._model.bundle.feature_set.schema, decision.transaction, transaction)
+        field = difference(self.model.bundle.feature_set.schema, decision.transaction, transaction)
         return decision if field is None else conflict(transaction.transaction_id, field)
 
 

@@ -195,16 +195,39 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """SHA-256 over what decides a feature's value: the declarations, the entities, the amount's decimals, and
         the attributes' types and vocabularies. Not how a time is written, nor the label's delay."""
-        schema = self.schema
         document = {
             "features": [
                 {k: v for k, v in msgspec.to_builtins(feature).items() if k != "text"} for feature in self.features
             ],
+            **self._values_of(self.schema),
+        }
+        return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
+
+    def places_in(self, kept: FeatureSet) -> list[int]:
+        """Where the state features of this set are among those that a store keeps for another; FeatureError says what
+        is missing there. Names may differ, what is computed may not.
+        """
+        if self._values_of(self.schema) != self._values_of(kept.schema):
+            raise FeatureError(
+                "its entities, attributes, vocabularies or decimals of the amount are others than the project declares"
+            )
+        places = {_meaning(feature): place for place, feature in enumerate(kept.state_features)}
+        missing = [feature.name for feature in self.state_features if _meaning(feature) not in places]
+        if missing:
+            raise FeatureError(
+                f"the online store does not keep {', '.join(missing)}: declare what is missing in fraudml.yaml "
+                "(with input: false where no other model is to read it) and restart the service"
+            )
+        return [places[_meaning(feature)] for feature in self.state_features]
+
+    @staticmethod
+    def _values_of(schema: Schema) -> dict[str, object]:
+        """What of a schema decides a feature's value."""
+        return {
             "entities": schema.entity_names,
             "amount_decimals": schema.amount.decimals if schema.amount else None,
             "attributes": {name: [a.type, a.vocabulary] for name, a in schema.attributes.items()},
         }
-        return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 
     def last_columns(self, entity: str) -> tuple[str, ...]:
         """The inputs (amount, attributes; not the time) that ``last`` features of an entity read, in schema order."""
@@ -292,3 +315,8 @@ class FeatureSet:
         numeric = kind is not AttributeType.category
         if not numeric and feature.agg not in (Aggregation.count, Aggregation.nunique):
             raise FeatureError(f"{feature.agg} needs a number; {feature.of!r} is a category")
+
+
+def _meaning(feature: StateFeature) -> StateFeature:
+    """A state feature without what does not decide its value."""
+    return msgspec.structs.replace(feature, name="", input=True, monotone=0, text="")

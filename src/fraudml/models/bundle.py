@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fraudml.errors import BundleError, ConfigError
+from fraudml.errors import BundleError, ConfigError, FeatureError
 from fraudml.events.schema import Schema
 from fraudml.features.spec import Feature, FeatureSet
 from fraudml.models.runtime import Runtime
@@ -110,7 +110,8 @@ def load(directory: Path, *, expect: FeatureSet | None = None, version: str | No
     """Read a bundle and verify it; raises BundleError with the reason when it must not serve.
 
     Checked: the format, the hash of the ONNX file, that the declared features have the declared fingerprint,
-    that it is the fingerprint of ``expect`` (the FeatureSet in use), and that the reference inputs get their scores.
+    that ``expect`` (the FeatureSet in use) has all of them that need history, and that the reference inputs get their
+    scores.
     """
     manifest = read_manifest(directory)
     if not 0 <= manifest.thresholds.review <= manifest.thresholds.decline:
@@ -127,11 +128,14 @@ def load(directory: Path, *, expect: FeatureSet | None = None, version: str | No
         raise BundleError(f"bundle {directory}: {error}") from None
     if feature_set.fingerprint != manifest.fingerprint:
         raise BundleError(f"bundle {directory}: its features do not have its fingerprint; it was changed by hand")
-    if expect is not None and expect.fingerprint != manifest.fingerprint:
-        raise BundleError(
-            f"bundle {directory} was trained on another FeatureSet ({manifest.fingerprint[:12]}) than the project "
-            f"declares ({expect.fingerprint[:12]}): train again, or restore the declarations it was trained with"
-        )
+    if expect is not None:
+        try:
+            feature_set.places_in(expect)
+        except FeatureError as error:
+            raise BundleError(
+                f"bundle {directory} was trained on another FeatureSet ({manifest.fingerprint[:12]}) than the project "
+                f"declares ({expect.fingerprint[:12]}): {error}; or train again"
+            ) from None
     runtime = Runtime(model)
     _self_test(directory, manifest, runtime)
     return Bundle(manifest, feature_set, runtime, version or manifest.onnx_sha256[:12], directory)

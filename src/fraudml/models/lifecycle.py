@@ -24,6 +24,11 @@ def current(registry: Registry) -> Rollout:
     return history[-1]
 
 
+def alone(version: int) -> Rollout:
+    """A document that is in no registry: this version serves, whatever the champion is."""
+    return Rollout(version, Change(Kind.promote, "", "", "served by its number or alias"))
+
+
 def promote(registry: Registry, version: int, reason: str, by: str = "") -> Rollout:
     """Make a version the champion; an experiment that is under way ends with it."""
     registry.resolve(str(version))

@@ -1,4 +1,4 @@
-"""Port: where bundles are kept as versions of one named model, and the rollout document that says which of them serve."""
+"""Port: where bundles are kept as versions of one named model, and the rollout document, which says what serves."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ class Registry(Protocol):
 
         Raises ``BundleError`` when the registry answers but its copy is damaged, or no bundle.
         """
+        ...
+
+    def kept(self, version: int) -> Path | None:
+        """The local copy of a version that was fetched before, where there is one; asks nobody."""
         ...
 
     def rollouts(self) -> list[Rollout]:

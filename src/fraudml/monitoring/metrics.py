@@ -24,7 +24,9 @@ metric                                   labels    meaning
 ``fraud_http_requests_total``            route,    requests by path template and status
                                          status
 ``fraud_errors_total``                   kind      requests that failed on our side, by kind of error
-``fraud_model_info``                     model     1 for the model version that serves
+``fraud_model_info``                     model     1 for the model version that serves as champion
+``fraud_rollout_share``                  model,    share of all entities that each model decides on, or sees in the
+                                         arm       shadow
 ``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
 ``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
 ``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
@@ -43,6 +45,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.record import Decision
 from fraudml.errors import ConflictError
 
@@ -135,6 +138,9 @@ class Metrics:
         self._redis_up = Gauge("fraud_redis_up", "0 while Redis does not answer.", registry=registry)
         self._redis_up.set(1)
         self._model = Gauge("fraud_model_info", "1 for the model version that serves.", ["model"], registry=registry)
+        self._share = Gauge(
+            "fraud_rollout_share", "Share of all entities that a model decides on.", ["model", "arm"], registry=registry
+        )
 
     def answered(self, route: str, seconds: float) -> None:
         """A request was answered with decisions after so many seconds."""
@@ -196,10 +202,13 @@ class Metrics:
         """A request failed on our side."""
         self._errors.labels(kind).inc()
 
-    def serves(self, model: str) -> None:
-        """This model version serves from now on."""
+    def serve(self, lineup: Lineup) -> None:
+        """These models serve from now on."""
         self._model.clear()
-        self._model.labels(model).set(1)
+        self._model.labels(lineup.version).set(1)
+        self._share.clear()
+        for version, arm, share in lineup.shares:
+            self._share.labels(version, arm).set(share)
 
     def swap(self, outcome: str) -> None:
         """A newer model was found: swapped or refused."""

@@ -26,7 +26,8 @@ async def decision(request: Request, transaction_id: str) -> Response:
 
 def _view(state: ServiceState, transaction_id: str) -> DecisionView:
     found = state.scorer.recorder.decision(transaction_id)  # also while the log is gone
-    feature_set = state.scorer.model.bundle.feature_set
+    lineup = state.scorer.lineup
+    feature_set = (lineup.model(found.model_version) or lineup.champion).bundle.feature_set
     features = None
     if found.fingerprint == feature_set.fingerprint:
         pairs = zip(feature_set.input_names, found.features().tolist(), strict=True)

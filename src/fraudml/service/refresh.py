@@ -1,4 +1,4 @@
-"""Serves a newly promoted model without a restart: asks the registry now and then, and swaps."""
+"""Follows the rollout document without a restart: asks the registry now and then, and swaps what serves."""
 
 from __future__ import annotations
 
@@ -8,45 +8,52 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
+import msgspec
+
 from fraudml import wiring
+from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.model import Model
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import FraudmlError, NotFoundError, RegistryError
+from fraudml.models.rollout import Rollout
 from fraudml.monitoring.metrics import Metrics
 from fraudml.settings import Settings
 
 ANSWER_S = 15.0  # until the registry has to say which version an alias names
 FETCH_S = 120.0  # until a bundle has to be here, loaded and tested
-NOTHING = ""  # the version of an alias that names none
 STOP_S = 1.0  # how long a stop waits; a call that hangs dies with the process
 
 T = TypeVar("T")
+# Told of a rollout whose challengers cannot be served here, and why.
+OnRefused = Callable[[Rollout, str], None]
 
 logger = logging.getLogger(__name__)
 
 
 class Refresher:
-    """Keeps a scorer on the version that an alias names; it never makes a working service worse.
+    """Keeps a scorer on what the rollout document says; it never makes a working service worse.
 
-    ``named`` says the version (``NotFoundError``, ``RegistryError``), ``load`` gives its verified model; any other
-    error of ``load`` says that it must not serve. See :class:`fraudml.wiring.ModelSource`. While the registry does not
-    answer, the loaded model serves on and :attr:`registry_down` is true, in the scorer too. A version that must not
-    serve is refused once and not tried again until the alias has named another. Each call has a deadline, so a registry
-    that hangs counts as down and does not keep the process from ending.
+    ``named`` gives the document (``NotFoundError``, ``RegistryError``), ``load`` the verified model of a version; any
+    other error of ``load`` says that it must not serve. See :class:`fraudml.wiring.ModelSource`. While the registry
+    does not answer, the loaded models serve on and :attr:`registry_down` is true, in the scorer too. A champion that
+    must not serve is refused once and not tried again until the document has changed; of a challenger that must not,
+    ``on_refused`` is told, and the champion decides on everything. Each call has a deadline, so a registry that hangs
+    counts as down and does not keep the process from ending.
     """
 
     def __init__(
         self,
         scorer: Scorer,
-        named: Callable[[], str],
-        load: Callable[[str], Model],
+        named: Callable[[], Rollout],
+        load: Callable[[int], Model],
         metrics: Metrics,
         *,
-        every_s: float = 10.0,
+        every_s: float = 5.0,
         answer_s: float = ANSWER_S,
         fetch_s: float = FETCH_S,
     ) -> None:
         self.registry_down = False
+        self.on_refused: OnRefused = lambda rollout, reason: None
         self._scorer = scorer
         self._named = named
         self._load = load
@@ -54,7 +61,9 @@ class Refresher:
         self._every_s = every_s
         self._answer_s = answer_s
         self._fetch_s = fetch_s
-        self._refused: str | None = None
+        self._refused: Rollout | None = None  # not to be tried again
+        self._nameless = False
+        self._changing = threading.Lock()
         self._call: threading.Thread | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-refresh", daemon=True)
@@ -70,17 +79,19 @@ class Refresher:
             self._thread.join(STOP_S)
 
     def check(self) -> None:
-        """Look once, and serve the version named if it is another; raises nothing. One call at a time."""
+        """Look once, and serve what the document says if it is something else; raises nothing. One call at a time."""
         try:
-            version = self._within(self._answer_s, self._named)
-            if version == self._scorer.model.version:
-                self._refused = None
-            elif version != self._refused:
-                self._swap(version)
+            rollout = self._within(self._answer_s, self._named)
+            self._nameless = False
+            with self._changing:
+                if rollout != self._refused:
+                    self._refused = None
+                    if not self._scorer.lineup.follows(rollout):
+                        self._swap(rollout)
         except NotFoundError as error:  # an answer, too: there is nothing newer to serve
-            if self._refused != NOTHING:
+            if not self._nameless:
                 logger.error("model %s serves on; the alias names none: %s", self._scorer.model.version, error)
-            self._refused = NOTHING
+            self._nameless = True
         except Exception as error:  # of any kind: a thread that ends would keep an old model for ever
             self._unreachable(error)
             return
@@ -88,32 +99,63 @@ class Refresher:
             logger.info("the model registry answers again")
         self._tell(down=False)
 
+    def withdraw(self, rollout: Rollout) -> None:
+        """Let the champion decide on everything at once, whatever the registry still says of this rollout."""
+        with self._changing:
+            if self._scorer.lineup.rollout == rollout:
+                self._refused = rollout
+                alone = msgspec.structs.replace(rollout, experiment=None)
+                self._use(Lineup({rollout.champion: self._scorer.model}, alone))
+
     def _run(self) -> None:
         while not self._stopping.wait(self._every_s):
             self.check()
 
-    def _swap(self, version: str) -> None:
+    def _swap(self, rollout: Rollout) -> None:
         before = self._scorer.model.version
+        models: dict[int, Model] = {}
         try:
-            model = self._within(self._fetch_s, lambda: self._load(version))
-            if self._stopping.is_set():
-                return
-            self._scorer.use(model)
+            models[rollout.champion] = self._model(rollout.champion)
+            lineup = Lineup(models, msgspec.structs.replace(rollout, experiment=None))
+            self._scorer.check(lineup)
         except (NotFoundError, RegistryError):
             raise
         except Exception as error:  # BundleError, or a configuration or a bundle that nobody has foreseen
-            self._refuse(version, error)
+            said = "model %s serves on, model %s must not: %s"
+            self._refuse(rollout, said, before, rollout.champion, error)
             return
-        self._refused = None
-        self._metrics.swap("swapped")
-        self._metrics.serves(model.version)
-        logger.info("model %s serves instead of model %s", model.version, before)
+        if rollout.experiment is not None:
+            try:
+                for challenger in rollout.experiment.challengers:
+                    models[challenger.version] = self._model(challenger.version)
+                lineup = Lineup(models, rollout)
+            except RegistryError:
+                raise
+            except Exception as error:  # as above; and a challenger that was deleted
+                self._refuse(rollout, "revision %s has challengers that must not serve: %s", rollout.revision, error)
+                self.on_refused(rollout, f"a service cannot serve the challenger: {error}")
+        if self._stopping.is_set():
+            return
+        self._use(lineup)
+        if lineup.version != before:
+            self._metrics.swap("swapped")
+            logger.info("model %s serves instead of model %s", lineup.version, before)
 
-    def _refuse(self, version: str, error: Exception) -> None:
-        self._refused = version
+    def _use(self, lineup: Lineup) -> None:
+        self._scorer.use(lineup)
+        self._metrics.serve(lineup)
+        logger.debug("this serves now: %s", lineup.shares)
+
+    def _model(self, version: int) -> Model:
+        """The model of a version: the one that serves already, or loaded."""
+        held = self._scorer.lineup.model(str(version))
+        return held or self._within(self._fetch_s, lambda: self._load(version))
+
+    def _refuse(self, rollout: Rollout, said: str, *facts: object) -> None:
+        self._refused = rollout
         self._metrics.swap("refused")
-        said = "model %s serves on, model %s must not: %s"
-        logger.error(said, self._scorer.model.version, version, error, exc_info=_unforeseen(error))
+        error = facts[-1]
+        logger.error(said, *facts, exc_info=_unforeseen(error) if isinstance(error, Exception) else None)
 
     def _unreachable(self, error: Exception) -> None:
         if not self.registry_down:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import logging
 from contextlib import closing
 from functools import partial
 
+import msgspec
+
 from fraudml import wiring
+from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.refill import Refiller
 from fraudml.decisions.replayed import give_replayed
 from fraudml.decisions.scorer import Scorer
+from fraudml.errors import FraudmlError, RegistryError
 from fraudml.events.example import example
 from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
@@ -20,6 +25,8 @@ from fraudml.service import refresh
 from fraudml.service.shared_limit import SharedRateLimit
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def build_state(
@@ -46,7 +53,7 @@ def build_state(
             of_others.replay()
             give_replayed(of_others, store, declared.schema)
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
-    serving = models.load(models.named())
+    serving, registry_gone = _lineup(models)
     reach_us = wiring.reach_us(settings, declared)
     bring_up(store, log, history, reach_us, progress)
     give = partial(give_replayed, recorder, store, declared.schema)
@@ -55,6 +62,7 @@ def build_state(
     bank = wiring.token_bank(settings, shared)
     deadline_s = settings.deadline_ms / 1_000
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
+    scorer.registry_gone = registry_gone
     return ServiceState(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),
@@ -68,6 +76,26 @@ def build_state(
         shared=shared,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
+
+
+def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:
+    """What serves first, and whether that is what this machine saw last because the registry is gone."""
+    gone = False
+    try:
+        rollout = models.named()
+    except RegistryError as error:
+        last = models.last()
+        if last is None:
+            raise
+        logger.warning("the model registry is gone; serving what it said last: %s", error)
+        rollout, gone = last, True
+    champion = models.load(rollout.champion)
+    try:
+        others = {version: models.load(version) for version in rollout.versions[1:]}
+        return Lineup({rollout.champion: champion, **others}, rollout), gone
+    except FraudmlError as error:  # the refresher comes to the same, and tells everyone
+        logger.error("the champion serves alone, its challengers must not: %s", error)
+        return Lineup({rollout.champion: champion}, msgspec.structs.replace(rollout, experiment=None)), gone
 
 
 def spare_the_collector() -> None:

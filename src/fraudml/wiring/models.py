@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from fraudml.errors import ConfigError, NotFoundError
+from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.features.spec import AttributeFeature, FeatureSet
+from fraudml.models import bundle, lifecycle
 from fraudml.models.registry import CHAMPION, Registry
 from fraudml.settings import Settings
+from fraudml.wiring.last_known import LastKnown
 
 if TYPE_CHECKING:
     from fraudml.adapters.connections.shared_redis import SharedRedis
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.model import Model
     from fraudml.models.bundle import Bundle
+    from fraudml.models.rollout import Rollout
 
 MOST_CODES = 4_000  # of a category; the prediction cache keeps whole numbers apart up to 8,192
 
@@ -28,19 +31,25 @@ def registry(settings: Settings) -> Registry:
 
 def champion(settings: Settings, feature_set: FeatureSet, name: str = CHAMPION) -> Bundle:
     """The verified bundle that serves (or another, by alias or version number)."""
-    named, load = _versions(settings, feature_set, name)
-    return load(named())
+    models = registry(settings)
+    try:
+        version = models.resolve(name).version
+    except NotFoundError as error:
+        raise _untrained(error) from None
+    return bundle.load(models.fetch(version), expect=feature_set, version=str(version))
 
 
 class ModelSource(NamedTuple):
-    """Models as they serve: ``load(named())`` is the one that the alias or number means now.
+    """Models as they serve: ``load`` gives each version of the document that is ``named`` now.
 
     ``named`` raises ``NotFoundError`` and ``RegistryError``; ``load`` also ``BundleError``, when the version must not
-    serve. They share one connection, and all models one prediction cache.
+    serve. While the registry is gone ``last`` has the document as this machine saw it last, if it ever did, and
+    ``load`` the copies that are kept here. They share one connection, and all models one prediction cache.
     """
 
-    named: Callable[[], str]
-    load: Callable[[str], Model]
+    named: Callable[[], Rollout]
+    load: Callable[[int], Model]
+    last: Callable[[], Rollout | None]
 
 
 def model_source(
@@ -50,22 +59,51 @@ def model_source(
     on_cache: OnOutcome | None = None,
     shared: SharedRedis | None = None,
 ) -> ModelSource:
-    """Where a scoring process gets its models; ``on_cache`` is told how look-ups in the prediction cache ended, which
-    may be in ``shared``."""
+    """Where a scoring process gets its models: those of the rollout document, or the one of another alias or number.
+
+    ``on_cache`` is told how look-ups in the prediction cache ended, which may be in ``shared``."""
     from fraudml.decisions.cache import ScoreCache
     from fraudml.decisions.model import Model
     from fraudml.decisions.policy import Policy, WhenDegraded
 
-    named, load = _versions(settings, feature_set, name)
+    models = registry(settings)
+    last_known = LastKnown(settings)
     held = prediction_cache(settings, feature_set, shared)
     cache = ScoreCache(held, on_cache) if held is not None else None
 
-    def loaded(version: str) -> Model:
-        bundle = load(version)
-        policy = Policy.of(bundle.manifest.thresholds, WhenDegraded(settings.when_degraded))
-        return Model(bundle, policy, cache=cache)
+    def named() -> Rollout:
+        try:
+            if name == CHAMPION:
+                rollout = lifecycle.current(models)
+                last_known.write(rollout)
+                return rollout
+            return lifecycle.alone(models.resolve(name).version)
+        except NotFoundError as error:
+            raise _untrained(error) from None
 
-    return ModelSource(named, loaded)
+    def last() -> Rollout | None:
+        if name == CHAMPION:
+            return last_known.read()
+        return lifecycle.alone(int(name)) if name.isdecimal() else None
+
+    def load(version: int) -> Model:
+        try:
+            directory = models.fetch(version)
+        except RegistryError:
+            kept = models.kept(version)
+            if kept is None:
+                raise
+            directory = kept
+        found = bundle.load(directory, expect=feature_set, version=str(version))
+        policy = Policy.of(found.manifest.thresholds, WhenDegraded(settings.when_degraded))
+        return Model(found, policy, cache=cache, kept=feature_set)
+
+    return ModelSource(named, load, last)
+
+
+def _untrained(error: NotFoundError) -> NotFoundError:
+    said = str(error)
+    return error if "fraudml train" in said else NotFoundError(f"{said}; train one with: fraudml train")
 
 
 def prediction_cache(
@@ -93,23 +131,3 @@ def prediction_cache(
             raise ConfigError("FRAUDML_CACHE=shared keeps scores in Redis: set FRAUDML_REDIS_URL, or FRAUDML_CACHE=on")
         return RedisPredictionCache(shared, settings.cache_size, settings.cache_ttl_s)
     return MemoryPredictionCache(settings.cache_size, settings.cache_ttl_s)
-
-
-def _versions(
-    settings: Settings, feature_set: FeatureSet, name: str
-) -> tuple[Callable[[], str], Callable[[str], Bundle]]:
-    """Two calls over one connection: the version that a name means now, and the verified bundle of a version."""
-    from fraudml.models import bundle
-
-    models = registry(settings)
-
-    def named() -> str:
-        try:
-            return str(models.resolve(name).version)
-        except NotFoundError as error:
-            raise NotFoundError(f"{error}; train one with: fraudml train") from None
-
-    def load(version: str) -> Bundle:
-        return bundle.load(models.fetch(int(version)), expect=feature_set, version=version)
-
-    return named, load

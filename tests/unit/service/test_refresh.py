@@ -20,7 +20,8 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.features.derive import to_model
 from fraudml.features.spec import AttributeFeature, FeatureSet
-from fraudml.models import bundle
+from fraudml.models import bundle, lifecycle
+from fraudml.models.rollout import Challenger, Experiment, Mode, Rollout
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.refresh import Refresher, refresher
 from fraudml.settings import Settings
@@ -40,26 +41,27 @@ class FakeRegistry:
         self.error: Exception | None = None
         self.hang: threading.Event | None = None
         self.asked = threading.Semaphore(0)
-        self.loads: list[str] = []
+        self.loads: list[int] = []
+        self.document: Rollout | None = None  # instead of one with just that champion
 
     def add(self, version: str, feature_set: FeatureSet = FEATURES) -> Path:
         directory = self.folder / version
         make_bundle(directory, feature_set, bias=-float(version))
         return directory
 
-    def named(self) -> str:
+    def named(self) -> Rollout:
         self.asked.release()
         if self.hang is not None:
             self.hang.wait()
         if self.error is not None:
             raise self.error
-        return self.champion
+        return self.document or lifecycle.alone(int(self.champion))
 
-    def load(self, version: str) -> Model:
+    def load(self, version: int) -> Model:
         self.loads.append(version)
         if self.hang is not None:
             self.hang.wait()
-        return Model(bundle.load(self.folder / version, version=version))
+        return Model(bundle.load(self.folder / str(version), version=str(version)))
 
 
 class World:
@@ -68,7 +70,7 @@ class World:
         for version in ("1", "2", "3"):
             self.registry.add(version)
         self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
-        self.scorer = Scorer(self.registry.load("1"), ReferenceStore(), self.log)
+        self.scorer = Scorer(self.registry.load(1), ReferenceStore(), self.log)
         self.registry.loads.clear()
         self.metrics = Metrics()
         self.refresher = Refresher(self.scorer, self.registry.named, self.registry.load, self.metrics)
@@ -191,7 +193,7 @@ def test_a_bundle_that_must_not_serve_is_refused_once(
     world.registry.champion = "2"
     for _ in range(3):
         world.refresher.check()
-    assert (world.serving, world.registry.loads, world.refresher.registry_down) == ("1", ["2"], False)
+    assert (world.serving, world.registry.loads, world.refresher.registry_down) == ("1", [2], False)
     assert world.metric('fraud_model_swaps_total{outcome="refused"}') == 1
     ((level, message),) = said(caplog)
     assert level == "ERROR"
@@ -215,14 +217,14 @@ def test_any_other_error_of_a_version_refuses_it_once(
 ) -> None:
     loads = []
 
-    def load(version: str) -> Model:
+    def load(version: int) -> Model:
         loads.append(version)
         raise error
 
-    looking = Refresher(world.scorer, lambda: "2", load, world.metrics)
+    looking = Refresher(world.scorer, lambda: lifecycle.alone(2), load, world.metrics)
     for _ in range(3):
         looking.check()
-    assert (world.serving, loads, looking.registry_down) == ("1", ["2"], False)
+    assert (world.serving, loads, looking.registry_down) == ("1", [2], False)
     assert world.metric('fraud_model_swaps_total{outcome="refused"}') == 1
     assert world.metric("fraud_registry_up") == 1
     assert said(caplog) == [("ERROR", f"model 1 serves on, model 2 must not: {error}")]
@@ -233,12 +235,12 @@ def test_any_other_error_of_a_version_refuses_it_once(
 def test_a_version_that_the_registry_does_not_give_is_tried_again(world: World, error: Exception, down: bool) -> None:
     errors = [error]
 
-    def load(version: str) -> Model:
+    def load(version: int) -> Model:
         if errors:
             raise errors.pop()
         return world.registry.load(version)
 
-    looking = Refresher(world.scorer, lambda: "2", load, world.metrics)
+    looking = Refresher(world.scorer, lambda: lifecycle.alone(2), load, world.metrics)
     looking.check()
     assert (world.serving, looking.registry_down) == ("1", down)
     looking.check()
@@ -257,9 +259,9 @@ def test_a_registry_that_hangs_counts_as_down_and_is_not_asked_twice(
         world.registry.hang = hang
     else:
 
-        def named() -> str:
+        def named() -> Rollout:
             world.registry.hang = hang
-            return "2"
+            return lifecycle.alone(2)
 
         slow = Refresher(world.scorer, named, world.registry.load, world.metrics, answer_s=60, fetch_s=0.01)
     for _ in range(3):
@@ -310,7 +312,7 @@ def test_a_stop_does_not_wait_for_a_registry_that_hangs(world: World, monkeypatc
 
 
 def test_each_decision_is_by_exactly_one_version_while_models_change(world: World) -> None:
-    models = {version: world.registry.load(version) for version in ("1", "2", "3")}
+    models = {str(version): world.registry.load(version) for version in (1, 2, 3)}
     done = threading.Event()
 
     def swap() -> int:
@@ -352,3 +354,101 @@ def test_a_version_number_is_pinned(world: World, name: str, refresh_s: float, l
     source = SimpleNamespace(named=world.registry.named, load=world.registry.load)
     made = refresher(Settings(refresh_s=refresh_s), name, world.scorer, source, world.metrics)  # type: ignore[arg-type]
     assert (made is not None) is looks
+
+
+def canary(revision: int = 2, *versions: int, entity: str | None = "customer", mode: Mode = Mode.canary) -> Rollout:
+    """Champion 1 and challengers with a quarter of the customers each."""
+    challengers = tuple(
+        Challenger(version, ((i * 250_000, (i + 1) * 250_000),)) for i, version in enumerate(versions or (2,))
+    )
+    experiment = Experiment(mode, challengers, entity, "salt", 0)
+    return Rollout(1, lifecycle.alone(1).change, experiment, revision=revision)
+
+
+def versions_of(world: World, first: int, count: int = 200) -> list[tuple[str, str]]:
+    decisions = world.scorer.score([transaction(first + i, customer=f"c{i}") for i in range(count)])
+    return [(decision.model_version, decision.arm) for decision in decisions]
+
+
+def test_a_rollout_reaches_a_running_scorer_and_ends(world: World) -> None:
+    world.registry.document = canary()
+    world.refresher.check()
+    during = versions_of(world, 0)
+    assert set(during) == {("1", "champion"), ("2", "challenger-2")}
+    assert 25 < during.count(("2", "challenger-2")) < 75
+    assert world.metric('fraud_rollout_share{arm="challenger-2",model="2"}') == 0.25
+    assert world.metric('fraud_rollout_share{arm="champion",model="1"}') == 0.75
+    world.refresher.check()
+    assert versions_of(world, 1_000) == during, "an entity stays in its arm"
+    assert world.registry.loads == [2], "a model that serves is not loaded again"
+    world.registry.document = None
+    world.refresher.check()
+    assert set(versions_of(world, 2_000)) == {("1", "champion")}
+    assert world.metric('fraud_rollout_share{arm="challenger-2",model="2"}') == 0
+
+
+def test_a_promotion_within_a_rollout_serves_the_model_that_is_loaded(world: World) -> None:
+    world.registry.document = canary()
+    world.refresher.check()
+    world.registry.document = Rollout(2, lifecycle.alone(2).change, revision=3)
+    world.refresher.check()
+    assert (world.serving, world.registry.loads) == ("2", [2])
+
+
+@pytest.mark.parametrize("damage", [break_hash, break_scores, break_features, shutil.rmtree])
+def test_a_challenger_that_must_not_serve_leaves_everything_to_the_champion(world: World, damage: object) -> None:
+    assert callable(damage)
+    damage(world.registry.folder / "2")
+    told: list[tuple[Rollout, str]] = []
+    world.refresher.on_refused = lambda rollout, reason: told.append((rollout, reason))
+    world.registry.document = canary()
+    for _ in range(3):
+        world.refresher.check()
+    assert set(versions_of(world, 0)) == {("1", "champion")}
+    ((refused, reason),) = told
+    assert refused == world.registry.document
+    assert "a service cannot serve the challenger" in reason
+    assert world.metric('fraud_model_swaps_total{outcome="refused"}') == 1
+    world.registry.document = canary(3, 3)  # another rollout, another challenger
+    world.refresher.check()
+    assert ("3", "challenger-3") in versions_of(world, 1_000)
+
+
+def test_a_rollout_by_an_entity_that_is_not_there_is_refused(world: World) -> None:
+    told: list[str] = []
+    world.refresher.on_refused = lambda rollout, reason: told.append(reason)
+    world.registry.document = canary(entity="device")
+    world.refresher.check()
+    assert set(versions_of(world, 0)) == {("1", "champion")}
+    assert "the schema has: customer" in told[0]
+
+
+def test_a_registry_that_goes_in_mid_swap_changes_nothing(world: World) -> None:
+    world.registry.document = canary(2, 2, 3)
+    world.registry.loads.clear()
+
+    def load(version: int) -> Model:
+        if version == 3:
+            raise RegistryError("connection reset")
+        return world.registry.load(version)
+
+    looking = Refresher(world.scorer, world.registry.named, load, world.metrics)
+    looking.check()
+    assert looking.registry_down
+    assert set(versions_of(world, 0)) == {("1", "champion")}, "not half of a rollout"
+    world.refresher.check()
+    assert {arm for _, arm in versions_of(world, 1_000)} == {"champion", "challenger-2", "challenger-3"}
+
+
+def test_a_withdrawn_rollout_stays_withdrawn_until_the_document_changes(world: World) -> None:
+    world.registry.document = canary()
+    world.refresher.check()
+    world.refresher.withdraw(canary(7))
+    assert ("2", "challenger-2") in versions_of(world, 0), "another rollout than the one that runs"
+    world.refresher.withdraw(world.registry.document)
+    assert set(versions_of(world, 1_000)) == {("1", "champion")}
+    world.refresher.check()
+    assert set(versions_of(world, 2_000)) == {("1", "champion")}, "the registry does not know yet"
+    world.registry.document = canary(9)
+    world.refresher.check()
+    assert ("2", "challenger-2") in versions_of(world, 3_000)

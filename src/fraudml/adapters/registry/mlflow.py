@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fraudml.adapters.registry._client import create_store, failure, open_client, sqlite_url
 from fraudml.adapters.registry._rollouts import Revisions
@@ -95,7 +95,7 @@ class MlflowRegistry:
 
     def fetch(self, version: int) -> Path:
         """A local copy of a version's bundle; taken again when the copy kept is damaged or of another registry."""
-        kept = self._home / "bundles" / self._name / str(version)
+        kept = self._place(version)
         with self._calls() as client:
             found = self._find(client, str(version))
             expected = found.tags.get(HASH_TAG)
@@ -139,9 +139,22 @@ class MlflowRegistry:
             client.delete_model_version(self._name, str(version))
             if found.run_id:
                 place = client.get_run(found.run_id).info.artifact_uri
-                get_artifact_repository(str(place)).delete_artifacts()
+                repository: Any = get_artifact_repository(str(place))
+                repository.delete_artifacts()
                 client.delete_run(found.run_id)
-        shutil.rmtree(self._home / "bundles" / self._name / str(version), ignore_errors=True)
+        shutil.rmtree(self._place(version), ignore_errors=True)
+
+    def kept(self, version: int) -> Path | None:
+        """The local copy that an earlier :meth:`fetch` has left, if it is whole."""
+        place = self._place(version)
+        try:
+            expected = bundle.read_manifest(place).onnx_sha256
+        except BundleError:
+            return None
+        return place if _is_whole(place, expected) else None
+
+    def _place(self, version: int) -> Path:
+        return self._home / "bundles" / self._name / str(version)
 
     @contextmanager
     def _calls(self) -> Iterator[MlflowClient]:
