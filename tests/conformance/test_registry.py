@@ -24,7 +24,7 @@ from fraudml.errors import (
 )
 from fraudml.models import bundle, lifecycle
 from fraudml.models.registry import CHALLENGER, CHAMPION, Registry
-from fraudml.models.rollout import Change, Kind, Mode, promoted
+from fraudml.models.rollout import Change, Kind, Mode, Plan, promoted
 from tests.support.bundles import METRICS, make_bundle
 from tests.support.scoring import FEATURES
 
@@ -216,7 +216,7 @@ def test_of_two_who_change_what_serves_at_once_one_is_told(kind: str, home: Path
         one.register(path)
     lifecycle.promote(one, 1, "first")
     stale = other.rollouts()[-1]
-    lifecycle.start(one, Mode.canary, {2: 0.05}, "customer", "looks good")
+    lifecycle.start(one, Plan(Mode.canary, {2: 0.05}, "customer"), "looks good")
     change = Change(Kind.promote, "2024-05-01T00:00:00+00:00", "other", "too late")
     with pytest.raises(ConflictError, match="changed by somebody else"):
         other.revise(promoted(stale, 3, change))
@@ -230,7 +230,7 @@ def test_of_two_who_change_what_serves_at_once_one_is_told(kind: str, home: Path
 def _try_to_start(name: str, home: Path, version: int) -> int:
     registry = ADAPTERS[name](home)
     try:
-        return lifecycle.start(registry, Mode.canary, {version: 0.1}, None, f"try {version}").versions[1]
+        return lifecycle.start(registry, Plan(Mode.canary, {version: 0.1}), f"try {version}").versions[1]
     except (ConflictError, ConfigError):  # somebody else was between, or before
         return 0
 
@@ -251,9 +251,9 @@ def test_a_revision_names_versions_that_are_there(registry: Registry, bundles: l
     registry.register(bundles[0])
     lifecycle.promote(registry, 1, "first")
     with pytest.raises(NotFoundError, match="version 9 "):
-        lifecycle.start(registry, Mode.ab, {9: 0.5}, None, "nobody there")
+        lifecycle.start(registry, Plan(Mode.ab, {9: 0.5}), "nobody there")
     with pytest.raises(ConfigError, match="its own challenger"):
-        lifecycle.start(registry, Mode.ab, {1: 0.5}, None, "against itself")
+        lifecycle.start(registry, Plan(Mode.ab, {1: 0.5}), "against itself")
     assert len(registry.rollouts()) == 1
 
 
@@ -261,7 +261,7 @@ def test_more_revisions_than_a_page(registry: Registry, home: Path, kind: str, b
     for path in bundles[:2]:
         registry.register(path)
     lifecycle.promote(registry, 1, "first")
-    lifecycle.start(registry, Mode.canary, {2: 0.01}, None, "slowly")
+    lifecycle.start(registry, Plan(Mode.canary, {2: 0.01}), "slowly")
     for share in range(2, 30):
         lifecycle.resize(registry, {2: share / 100}, "a little more")
     history = ADAPTERS[kind](home).rollouts()

@@ -20,6 +20,7 @@ COMMANDS = (
     "serve",
     "features",
     "models",
+    "rollout",
     "keys",
     "db",
     "migrate",

@@ -37,6 +37,19 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * UNITS_US[match[2]]
 
 
+def parse_share(text: str) -> float:
+    """A share written as ``5%``, ``0.5 %`` or ``0.05``; raises ConfigError unless it is from 0 to 100 %.
+
+    >>> parse_share("5%"), parse_share("0.05"), parse_share(" 12.5 % ")
+    (0.05, 0.05, 0.125)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else math.nan
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{text!r} is not a share; write 5% or 0.05, at most 100%")
+    return share
+
+
 def format_duration(duration_us: int) -> str:
     """The shortest text that :func:`parse_duration` reads back.
 

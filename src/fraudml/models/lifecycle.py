@@ -13,7 +13,7 @@ from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.models import rollout
 from fraudml.models.bundle import now_iso
 from fraudml.models.registry import Registry
-from fraudml.models.rollout import Change, Exploration, Kind, Mode, Rollout
+from fraudml.models.rollout import Change, Exploration, Kind, Plan, Rollout
 
 
 def current(registry: Registry) -> Rollout:
@@ -51,17 +51,15 @@ def rollback(registry: Registry, reason: str, by: str = "", *, to: int | None = 
     return registry.revise(rollout.promoted(history[-1], target, _change(Kind.rollback, reason, by)))
 
 
-def start(
-    registry: Registry, mode: Mode, shares: Mapping[int, float], entity: str | None, reason: str, by: str = ""
-) -> Rollout:
-    """Start an experiment with these challengers (share of each, by version) beside the champion."""
+def start(registry: Registry, plan: Plan, reason: str, by: str = "") -> Rollout:
+    """Start an experiment beside the champion."""
     last = current(registry)
-    if last.champion in shares:
+    if last.champion in plan.shares:
         raise ConfigError(f"version {last.champion} is the champion: it cannot be its own challenger")
-    for version in shares:
+    for version in plan.shares:
         registry.resolve(str(version))
     since_us = time.time_ns() // 1_000
-    return registry.revise(rollout.started(last, mode, shares, entity, _change(Kind.start, reason, by), since_us))
+    return registry.revise(rollout.started(last, plan, _change(Kind.start, reason, by), since_us))
 
 
 def resize(registry: Registry, shares: Mapping[int, float], reason: str, by: str = "") -> Rollout:

@@ -16,6 +16,7 @@ import msgspec
 
 from fraudml.errors import ConfigError
 from fraudml.models.assignment import PARTS, Assignment, Slots, allot, size
+from fraudml.models.rollout_guardrails import Guardrails
 
 LONGEST_REASON = 2_000
 MOST_CHALLENGERS = 8
@@ -87,13 +88,14 @@ class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Challengers beside the champion. ``entity``: whose keys are assigned, by ``salt``; ``None`` is the transaction's
-    id. ``since``: the time it started, microseconds UTC."""
+    id. ``since_us``: when it started, microseconds UTC. Without ``guardrails`` nothing ends it but people."""
 
     mode: Mode
     challengers: tuple[Challenger, ...]
     entity: str | None
     salt: str
     since_us: int
+    guardrails: Guardrails | None = Guardrails()
 
     @property
     def champion_share(self) -> float:
@@ -147,15 +149,23 @@ def check(rollout: Rollout) -> Rollout:
     return rollout
 
 
-def started(
-    last: Rollout, mode: Mode, shares: Mapping[int, float], entity: str | None, change: Change, since_us: int
-) -> Rollout:
-    """The revision that starts an experiment; ``shares`` of the challengers, by version."""
+class Plan(msgspec.Struct, frozen=True):
+    """An experiment to start: the share of each challenger, by version; the rest as in :class:`Experiment`."""
+
+    mode: Mode
+    shares: Mapping[int, float]
+    entity: str | None = None
+    guardrails: Guardrails | None = Guardrails()
+
+
+def started(last: Rollout, plan: Plan, change: Change, since_us: int) -> Rollout:
+    """The revision that starts an experiment."""
     if last.experiment is not None:
         raise ConfigError("a rollout is under way: promote or abort it first, or change its shares")
-    slots = _slots(mode, {}, shares)
-    challengers = tuple(Challenger(version, slots[version]) for version in shares)
-    experiment = Experiment(mode, challengers, entity, secrets.token_hex(8), since_us)
+    slots = _slots(plan.mode, {}, plan.shares)
+    challengers = tuple(Challenger(version, slots[version]) for version in plan.shares)
+    salt = secrets.token_hex(8)
+    experiment = Experiment(plan.mode, challengers, plan.entity, salt, since_us, plan.guardrails)
     return _next(last, change, experiment=experiment)
 
 
