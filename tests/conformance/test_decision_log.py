@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pkgutil
 import random
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,121 +17,21 @@ from hypothesis import strategies as st
 import fraudml.adapters.log
 from fraudml.decisions.keys import Scope, hash_token, new_key
 from fraudml.decisions.log import AUDIT_LABELS, WRITERS, Arrivals, DecisionLog, audit_schema
-from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Trial
 from fraudml.errors import ConfigError, ConflictError, DecisionLogError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.source import arrow_schema
 from fraudml.events.transaction import Transaction
+from tests.support.logs import ADAPTERS, ONE_SESSION, Backend, Open
 from tests.support.scoring import FEATURES, SCHEMA, T0, ReferenceStore, decision, transaction
 
-Open = Callable[[], DecisionLog]
-ONE_SESSION = "one session for all connections"
 BLIND = (Degradation.online_store,)
-
-
-class Sqlite:
-    """A file."""
-
-    shared = False  # whether several processes may append
-    one_session = False  # for all connections, so that none is disturbed by another
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._folder: Path = request.getfixturevalue("tmp_path")
-
-    def open(self) -> DecisionLog:
-        from fraudml.adapters.log.sqlite import SqliteDecisionLog
-
-        return SqliteDecisionLog(f"sqlite:///{self._folder / 'log.db'}", SCHEMA)
-
-    def stored(self) -> bytes:
-        """All that is kept."""
-        return b"".join(path.read_bytes() for path in self._folder.iterdir())
-
-    def lose(self) -> None:
-        """Somebody removes a table."""
-        with closing(sqlite3.connect(self._folder / "log.db")) as file:
-            file.execute("DROP TABLE transactions")
-
-
-class Postgres:
-    """A database of a server."""
-
-    shared = True
-    one_session = False
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._url: str = request.getfixturevalue("postgres_url")
-
-    def open(self) -> DecisionLog:
-        from fraudml.adapters.connections.postgres import engine
-        from fraudml.adapters.log.postgres import PostgresDecisionLog
-
-        return PostgresDecisionLog(engine(self._url), SCHEMA, place="the test's database", timeout_ms=10_000)
-
-    def stored(self) -> bytes:
-        from tests.support.servers.postgres import execute
-
-        names = [name for (name,) in execute(self._url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
-        assert "api_keys" in names
-        return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
-
-    def lose(self) -> None:
-        """Somebody removes a table."""
-        from tests.support.servers.postgres import execute
-
-        execute(self._url, "DROP TABLE transaction_ids CASCADE")
-
-
-class Timescale(Postgres):
-    """A database of a server with TimescaleDB, arranged as ``fraudml db upgrade`` does it."""
-
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        from fraudml.adapters.connections.postgres import engine
-        from fraudml.adapters.log.postgres import timescale, upgrade
-
-        self._url = request.getfixturevalue("timescale_url")
-        self.one_session = request.getfixturevalue("timescale_server").one_session
-        made = engine(self._url)
-        upgrade.upgrade(made, "the test's database")
-        timescale.arrange(made, "the test's database", timescale.Policies())
-        made.dispose()
-
-
-Backend = Sqlite | Postgres
-ADAPTERS: dict[str, type[Backend]] = {"sqlite": Sqlite, "postgres": Postgres, "timescale": Timescale}
 
 
 def test_every_adapter_is_here() -> None:
     folder = Path(fraudml.adapters.log.__path__[0])
     modules = {m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")}
     assert modules - {"journal"} == set(ADAPTERS) - {"timescale"}  # the journal has its own port and suite
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Where a test's decisions are kept."""
-    return ADAPTERS[request.param](request)
-
-
-@pytest.fixture
-def reopen(backend: Backend) -> Iterator[Open]:
-    """Opens the same log again, as after a restart."""
-    opened: list[DecisionLog] = []
-
-    def open_log() -> DecisionLog:
-        for log in opened:
-            log.close()
-        opened.append(backend.open())
-        return opened[-1]
-
-    yield open_log
-    for log in opened:
-        log.close()
-
-
-@pytest.fixture
-def log(reopen: Open) -> DecisionLog:
-    return reopen()
 
 
 def report(number: int, arrival: int, fraud: bool = True, known: int = 10) -> LabelReport:
@@ -151,11 +49,13 @@ def test_a_decision_comes_back_as_it_was_also_after_a_restart(reopen: Open) -> N
             arm="challenger",
             action=Action.decline,
             degraded=(Degradation.online_store, Degradation.model),
+            trial=Trial(revision=7, share=0.05),
         ),
+        decision(transaction(4), 10, trial=Trial(8, 1 / 3, explore=0.02, let_through=True)),
     ]
     reopen().append(made)
     log = reopen()
-    assert log.find(["t1", "t2", "t3", "t4"]) == {d.transaction.transaction_id: d for d in made}
+    assert log.find(["t1", "t2", "t3", "t4", "t5"]) == {d.transaction.transaction_id: d for d in made}
     assert log.decision("t3") == made[2]
 
 
@@ -329,7 +229,16 @@ def test_arrivals_count_decisions_and_labels(reopen: Open) -> None:
 
 def test_all_decisions_are_read_as_they_were_made(log: DecisionLog) -> None:
     assert list(log.decisions()) == []
-    made = [decision(transaction(n), n, late=n == 2, degraded=BLIND if n == 3 else ()) for n in range(1, 8)]
+    made = [
+        decision(
+            transaction(n),
+            n,
+            late=n == 2,
+            degraded=BLIND if n == 3 else (),
+            trial=Trial(1, 0.5) if n > 5 else None,
+        )
+        for n in range(1, 8)
+    ]
     log.append(made[::-1])
     log.append_labels([report(1, 10)])
     assert [each for batch in log.decisions(batch_size=3) for each in batch] == made

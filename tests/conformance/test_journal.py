@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fraudml.adapters.log.journal import FileJournal
 from fraudml.decisions.journal import Journal
-from fraudml.decisions.record import Action, Decision, Degradation, Timings
+from fraudml.decisions.record import Action, Decision, Degradation, Timings, Trial
 from fraudml.events.transaction import Transaction
 from tests.support.scoring import decision, transaction
 
@@ -43,6 +43,7 @@ decisions = st.builds(
     arm=texts,
     late=st.booleans(),
     degraded=st.lists(st.sampled_from(Degradation), max_size=3).map(tuple),
+    trial=st.none() | st.builds(Trial, integers, numbers, st.none() | numbers, st.booleans()),
 )
 
 

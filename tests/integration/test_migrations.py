@@ -218,6 +218,21 @@ def test_the_time_beside_many_labels_is_filled_in(request: pytest.FixtureRequest
     assert execute(database.url, right) == [(12_001,)]
 
 
+def test_who_may_add_decisions_may_use_a_table_that_is_new(request: pytest.FixtureRequest) -> None:
+    """So that services go on after an upgrade with the role that they have."""
+    database = OnPostgres(request)
+    bring(database, "0006")
+    role = f'"{database.url.rpartition("/")[2]} Clerk"'
+    execute(database.url, f"CREATE ROLE {role}", f"GRANT SELECT, INSERT ON decisions TO {role}")
+    try:
+        database.upgraded().close()
+        execute(database.url, f"SET ROLE {role}", "INSERT INTO shadow_scores VALUES (1, '2', 0.5, 'review', 3)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            execute(database.url, f"SET ROLE {role}", "DELETE FROM shadow_scores")
+    finally:
+        execute(database.url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 @pytest.fixture
 def at_first(request: pytest.FixtureRequest) -> OnPostgres:
     """A PostgreSQL database of the first revision with a decision in it."""

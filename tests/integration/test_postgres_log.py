@@ -17,7 +17,7 @@ from fraudml.adapters.connections.postgres import engine
 from fraudml.adapters.log.postgres import PostgresDecisionLog, hot, reading, statements
 from fraudml.decisions.keys import Scope, new_key
 from fraudml.decisions.log import WRITERS
-from fraudml.decisions.record import LabelReport
+from fraudml.decisions.record import Action, LabelReport, ShadowScore
 from fraudml.errors import ConfigError, DecisionLogError
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
@@ -107,13 +107,17 @@ def test_the_plans_do_not_depend_on_what_the_server_believes(log: PostgresDecisi
     table for each row of another."""
     log.append([decision(transaction(n), n) for n in range(2_000)])
     log.append_labels([LabelReport(Label(f"t{n}", True, T0 * 2), 3_000 + n) for n in range(500)])
+    log.append_shadow([ShadowScore(n, "2", 0.5, Action.review, 3) for n in range(2_000)])
     found = statements.FIND.text.decode().replace("$1", "ARRAY['t1', 't2']")
     found = found.replace("$2", "0").replace("$3", f"{T0 * 2}")
     history = statements.HISTORY.text.decode().replace("$1", "ARRAY['t1', 't2']")
     for _ in range(2):
         with psycopg.connect(postgres_url) as connection:
             connection.execute(statements.BY_INDEX.format("LOCAL"))
-            for text in (statements.REPLAY, statements.AUDIT, statements.AUDIT_LABELS, statements.LATER_LABELS):
+            for text in (
+                *(statements.REPLAY, statements.AUDIT, statements.AUDIT_LABELS, statements.LATER_LABELS),
+                *(statements.OUTCOMES, statements.LABELLED_OUTCOMES, statements.SHADOW_SCORES),
+            ):
                 asked = f"EXPLAIN DECLARE each CURSOR FOR {text.replace('%s', '0')}"
                 plan = "\n".join(line for (line,) in connection.execute(asked.encode()))
                 assert not re.search("Seq Scan|Materialize|Hash|Merge|Sort", plan), plan
@@ -232,6 +236,7 @@ def test_the_grants_of_the_guide_are_enough_and_keep_decisions_from_being_change
     clerk.claim(shared=True)
     clerk.append([decision(transaction(1), 1)])
     clerk.append_labels([LabelReport(Label("t1", True, T0 * 2), 2)])
+    clerk.append_shadow([ShadowScore(1, "2", 0.5, Action.review, 3)])
     clerk.keys.add(new_key("ci", [Scope.score])[1])
     clerk.keys.revoke("ci")
     assert len([*clerk.replay()]) == len([*clerk.audit_batches()]) == len([*clerk.audit_labels()]) == 1

@@ -20,7 +20,7 @@ from fraudml import wiring
 from fraudml.adapters.connections.postgres import engine
 from fraudml.adapters.log.postgres import PostgresDecisionLog, reading, retention, statements, timescale, upgrade
 from fraudml.adapters.log.postgres.timescale import Policies
-from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, ShadowScore, Timings
 from fraudml.errors import ConfigError, DecisionLogError
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
@@ -190,11 +190,17 @@ def test_a_part_of_the_log_opens_its_own_pieces_only(timescale_url: str, monkeyp
     log.append_labels([LabelReport(Label(name, True, NOW_US + n), 10_000 + n) for n, name in enumerate(names)])
     days = len({at // DAY_US for at in times[300:400]})
     assert days <= 7
-    reads = ((statements.AUDIT, 1_299, 2 * days), (statements.AUDIT_LABELS, 10_299, days))  # labels: of long ids only
+    reads = (
+        (statements.AUDIT, 1_299, 2 * days),
+        (statements.AUDIT_LABELS, 10_299, days),  # of long ids only
+        (statements.OUTCOMES, 1_299, 2 * days),
+        (statements.LABELLED_OUTCOMES, 10_299, 2 * days),
+    )
     for few in (1, 5_000, 1):  # many rows, few rows, and many from the columnstore
         monkeypatch.setattr(statements, "FEW", few)
-        for part in (log.audit_batches(after=1_299, limit=100), log.audit_labels(after=10_299, limit=100)):
-            (batch,) = part
+        news = (log.outcomes(1_299, 100), log.outcomes(10_299, 100, labelled=True))
+        audits = (log.audit_batches(after=1_299, limit=100), log.audit_labels(after=10_299, limit=100))
+        for batch, *_ in (*audits, *news):
             assert batch.column("transaction_id").to_pylist() == names[300:400]
         for text, after, pieces in reads:
             assert len(pieces_of(timescale_url, text, after, 100)) == pieces, text
@@ -262,6 +268,7 @@ def test_what_is_too_old_goes_and_its_figures_stay(timescale_url: str, postgres_
         log = opened(url)
         log.append(written)
         log.append_labels(reports(range(400), 12, 10_000))
+        log.append_shadow([ShadowScore(d.arrival, "2", 0.5, Action.review, 3) for d in written])
         log.close()
     arranged(timescale_url, Policies())  # kept for ever so far, so all of it is materialized
     run_jobs(timescale_url, "refresh")
@@ -276,6 +283,9 @@ def test_what_is_too_old_goes_and_its_figures_stay(timescale_url: str, postgres_
         for table in ("transaction_ids", "transactions", "decisions", "labels"):
             names = {str(name) for (name,) in execute(url, f"SELECT transaction_id FROM {table}")}  # noqa: S608
             assert names == kept, table
+        shadows = execute(url, "SELECT transaction_id FROM shadow_scores JOIN transaction_ids USING (arrival)")
+        assert {str(name) for (name,) in shadows} == kept
+        assert execute(url, "SELECT count(*) FROM shadow_scores") == [(len(kept),)]
     assert figures(timescale_url) == before
     log = opened(timescale_url)
     assert set(log.find([f"t{n}" for n in range(400)])) == kept

@@ -13,12 +13,13 @@ from typing import Protocol
 import pyarrow as pa
 
 from fraudml.decisions.keys import KeyStore
-from fraudml.decisions.record import Decision, LabelReport
+from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.events.label import Label
 from fraudml.events.schema import EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID, Schema
 from fraudml.events.source import arrow_schema
 
 ARRIVAL = "arrival"
+LABEL_ARRIVAL = "label_arrival"
 WRITERS = 64  # processes that may append at the same time; their arrival numbers keep up to 15,000 decisions a second
 
 
@@ -127,6 +128,27 @@ class DecisionLog(Protocol):
         """All label reports in order of arrival: batches of :data:`AUDIT_LABELS`."""
         ...
 
+    def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
+        """Store what another model said about decisions; of one that is there already, by arrival and version, the
+        first one stands. Needs no claim. They are figures for a comparison, no part of what the log answers for.
+        """
+        ...
+
+    def shadow_scores(self, after: int = 0, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """Shadow scores beside what was decided, in order of arrival: batches of :data:`SHADOW_SCORES`. Those whose
+        decision is not in the log, yet or for good, are left out.
+        """
+        ...
+
+    def outcomes(self, after: int = 0, batch_size: int = 10_000, *, labelled: bool = False) -> Iterator[pa.RecordBatch]:
+        """What experiments are judged by, without vectors: batches of :data:`OUTCOMES`.
+
+        All decisions in order of arrival, the columns of labels null; or, ``labelled``, all label reports in order of
+        theirs, each with its decision, and ``after`` is the arrival of a report. Asking for what is new costs only
+        that. Several writers commit out of order: who must miss nothing asks again from a little before.
+        """
+        ...
+
     def ping(self) -> None:
         """Return when the log can be read; raises ``DecisionLogError``."""
         ...
@@ -167,6 +189,41 @@ AUDIT_LABELS = pa.schema(
         (IS_FRAUD, pa.bool_()),
         (KNOWN_AT, pa.int64()),
         (ARRIVAL, pa.int64()),
+    ]
+)
+
+SHADOW_SCORES = pa.schema(
+    [
+        (ARRIVAL, pa.int64()),
+        ("model_version", pa.string()),
+        ("score", pa.float64()),
+        ("action", pa.string()),
+        ("model_us", pa.int64()),
+        ("served_version", pa.string()),
+        ("served_score", pa.float64()),
+        ("served_action", pa.string()),
+    ]
+)
+
+# ``entities``, ``degraded`` and ``trial`` are JSON as it is stored; ``batch`` and ``model_us`` are of the timings.
+OUTCOMES = pa.schema(
+    [
+        (TRANSACTION_ID, pa.string()),
+        (ARRIVAL, pa.int64()),
+        (EVENT_TIME, pa.int64()),
+        ("amount_minor", pa.int64()),
+        ("entities", pa.string()),
+        ("score", pa.float64()),
+        ("action", pa.string()),
+        ("model_version", pa.string()),
+        ("arm", pa.string()),
+        ("degraded", pa.string()),
+        ("batch", pa.int64()),
+        ("model_us", pa.int64()),
+        ("trial", pa.string()),
+        (IS_FRAUD, pa.bool_()),
+        (KNOWN_AT, pa.int64()),
+        (LABEL_ARRIVAL, pa.int64()),
     ]
 )
 

@@ -88,6 +88,19 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return np.frombuffer(self.vector, dtype="<f8")
 
 
+class ShadowScore(msgspec.Struct, frozen=True, gc=False):
+    """What another model would have said about a decision, which is told by its ``arrival``.
+
+    ``score``: ``None`` when that model gave none. ``model_us``: how long its batch took.
+    """
+
+    arrival: int
+    model_version: str
+    score: float | None
+    action: Action
+    model_us: int
+
+
 class LabelReport(msgspec.Struct, frozen=True, gc=False):
     """A label and its ``arrival``: which decisions could know it is told by that number, not by a clock."""
 

@@ -20,14 +20,14 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from fraudml.adapters.log._checkpoint import Checkpointer
 from fraudml.adapters.log._connection import failures
 from fraudml.adapters.log._rows import Row, RowCodec, report
-from fraudml.adapters.log._tables import decisions, labels, transactions
+from fraudml.adapters.log._tables import decisions, labels, shadow_scores, transactions
 from fraudml.decisions.log import is_news
-from fraudml.decisions.record import Decision, LabelReport
+from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.errors import DecisionLogError
 
 # Statements are made for 1, 2, 4, ... ids or rows, so that the driver finds each prepared: it keeps 128 of them.
 MOST_IDS = 1_024
-MOST_ROWS = 256  # times 11 columns: SQLite takes at most 32,766 parameters
+MOST_ROWS = 256  # times 12 columns: SQLite takes at most 32,766 parameters
 # The writer's page cache, for the index of transaction ids: SQLite's default of 2 MB holds that of 40,000. It does
 # nothing for the reader, because another connection's commit empties its cache.
 CACHE_KIB = 65_536
@@ -181,6 +181,16 @@ class HotPath:
             self._checkpointer.wrote(len(news))
         return news
 
+    def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
+        """What is new, in one commit."""
+        values: list[Any] = []
+        for each in scores:
+            values += each.arrival, each.model_version, each.score, each.action._value_, each.model_us
+        with self._writer.turn("writing shadow scores") as driver:
+            with one_commit(driver):
+                _insert(driver, shadow_scores, values, repeats="IGNORE")
+            self._checkpointer.wrote(len(scores))
+
     def label_history(self, transaction_id: str) -> list[LabelReport]:
         """The reports about one transaction."""
         with self._reader.turn("reading") as driver:
@@ -204,8 +214,9 @@ def _by_ids(driver: Any, text: str, ids: Sequence[str]) -> Iterator[Row]:
         yield from driver.execute(_placeholders(text, size), chunk).fetchall()
 
 
-def _insert(driver: Any, table: sa.Table, values: list[Any]) -> None:
-    """Insert rows, given as one flat list. Statements are filled up with rows that their limit cuts off."""
+def _insert(driver: Any, table: sa.Table, values: list[Any], repeats: str = "ROLLBACK") -> None:
+    """Insert rows, given as one flat list. Statements are filled up with rows that their limit cuts off. ``repeats``:
+    what SQLite does about a row whose key is taken."""
     columns = ",".join(table.columns.keys())
     width = len(table.columns)
     for start in range(0, len(values), MOST_ROWS * width):
@@ -214,7 +225,7 @@ def _insert(driver: Any, table: sa.Table, values: list[Any]) -> None:
         size = _power_of_two(count)
         chunk += [0] * ((size - count) * width)
         chunk.append(count)
-        driver.execute(_inserting(f"{table.name} ({columns})", width, size), chunk)
+        driver.execute(_inserting(repeats, f"{table.name} ({columns})", width, size), chunk)
 
 
 def _power_of_two(count: int) -> int:
@@ -232,11 +243,11 @@ def _placeholders(text: str, size: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _inserting(place: str, width: int, size: int) -> str:
+def _inserting(repeats: str, place: str, width: int, size: int) -> str:
     """``place``: the table and its columns.
 
     ``OR ROLLBACK``: a refused row undoes the whole transaction, which is what the caller does anyway. So SQLite keeps
     no copy of each page to undo this statement alone, which took a third of the time.
     """
     rows = ",".join(["(" + ",".join("?" * width) + ")"] * size)
-    return f"INSERT OR ROLLBACK INTO {place} SELECT * FROM (VALUES {rows}) LIMIT ?"  # noqa: S608 - our own name
+    return f"INSERT OR {repeats} INTO {place} SELECT * FROM (VALUES {rows}) LIMIT ?"  # noqa: S608 - our own name

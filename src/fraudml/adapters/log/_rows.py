@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fraudml.decisions.log import AUDIT_LABELS, audit_schema
-from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings
+from fraudml.decisions.log import AUDIT_LABELS, OUTCOMES, SHADOW_SCORES, audit_schema
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings, Trial
 from fraudml.errors import DecisionLogError
 from fraudml.events.label import Label
 from fraudml.events.schema import Schema
@@ -22,6 +22,8 @@ Row = Sequence[Any]
 
 _degraded = msgspec.json.Decoder(tuple[Degradation, ...])
 _timings = msgspec.json.Decoder(Timings)
+_all_timings = msgspec.json.Decoder(list[Timings])
+_trial = msgspec.json.Decoder(Trial)
 _object = msgspec.json.Decoder(dict[str, Any])
 _objects = msgspec.json.Decoder(list[dict[str, str | int | float]])
 _encode = msgspec.json.Encoder().encode
@@ -42,7 +44,7 @@ class RowCodec:
         """The rows of ``transactions`` and of ``decisions``, each as one flat list of values.
 
         Values are of the types that the driver takes as they are (no bool, no enum, no bytes): it looks for an
-        adapter for all others. Timings are those of a batch, so their text is made once.
+        adapter for all others. Timings are those of a batch, so their text is made once. A trial mostly is none.
         """
         first: list[Any] = []
         second: list[Any] = []
@@ -72,6 +74,7 @@ class RowCodec:
                 _encode(decision.degraded).decode() if decision.degraded else "[]",
                 decision.decided_at_us,
                 timed,
+                None if decision.trial is None else _encode(decision.trial).decode(),
             )
         return first, second
 
@@ -86,7 +89,7 @@ class RowCodec:
     def decision(self, row: Row) -> Decision:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
         arrival, transaction_id, event_time_us, amount_minor, entities, attributes = row[:6]
-        vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, timings = row[6:]
+        vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, timings, trial = row[6:]
         keys = _object.decode(entities)
         values = _object.decode(attributes)
         event = Transaction(
@@ -109,6 +112,7 @@ class RowCodec:
             arm=arm,
             late=bool(late),
             degraded=_degraded.decode(degraded),
+            trial=None if trial is None else _trial.decode(trial),
         )
 
     def label(self, row: Row) -> Label:
@@ -160,6 +164,20 @@ def audit_labels(rows: Sequence[Row]) -> pa.RecordBatch:
     """From rows in the order of ``AUDIT_LABELS``."""
     ids, times, frauds, known, arrivals = zip(*rows, strict=True)
     return _batch([ids, times, [bool(fraud) for fraud in frauds], known, arrivals], AUDIT_LABELS)
+
+
+def shadow_scores(rows: Sequence[Row]) -> pa.RecordBatch:
+    """From rows in the order of ``SHADOW_SCORES``."""
+    return _batch([*zip(*rows, strict=True)], SHADOW_SCORES)
+
+
+def outcomes(rows: Sequence[Row]) -> pa.RecordBatch:
+    """From rows in the order of ``OUTCOMES``, but for the timings as they are stored in the place of their two."""
+    columns: list[Any] = [*zip(*rows, strict=True)]
+    timings = _all_timings.decode(f"[{','.join(columns[10])}]")
+    columns[10:11] = [each.batch for each in timings], [each.model_us for each in timings]
+    columns[13] = [None if fraud is None else bool(fraud) for fraud in columns[13]]
+    return _batch(columns, OUTCOMES)
 
 
 def _json_object(names: Sequence[str]) -> type[msgspec.Struct]:

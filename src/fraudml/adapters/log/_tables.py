@@ -38,6 +38,18 @@ decisions = sa.Table(
     sa.Column("degraded", sa.Text, nullable=False),
     sa.Column("decided_at_us", sa.BigInteger, nullable=False),
     sa.Column("timings", sa.Text, nullable=False),
+    sa.Column("trial", sa.Text),  # JSON; null for most
+)
+
+# What models that decide nothing said about decisions. They need not be there: theirs may wait in a journal.
+shadow_scores = sa.Table(
+    "shadow_scores",
+    metadata,
+    sa.Column("arrival", Arrival, primary_key=True, autoincrement=False),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("score", sa.Double),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("model_us", sa.BigInteger, nullable=False),
 )
 
 labels = sa.Table(

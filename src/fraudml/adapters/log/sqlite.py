@@ -18,11 +18,12 @@ from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._lock import FileLock
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
 from fraudml.adapters.log._tables import decisions, transactions
 from fraudml.adapters.log._tables import labels as reports
+from fraudml.adapters.log._tables import shadow_scores as shadows
 from fraudml.decisions.log import Durability
-from fraudml.decisions.record import Decision, Degradation, LabelReport
+from fraudml.decisions.record import Decision, Degradation, LabelReport, ShadowScore
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.schema import Schema
@@ -181,6 +182,38 @@ class SqliteDecisionLog:
             .limit(limit)
         )
         yield from self._stream(query, batch_size, audit_labels)
+
+    def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
+        """What is new, in one commit."""
+        if scores:
+            self._hot.append_shadow(scores)
+
+    def shadow_scores(self, after: int = 0, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """Shadow scores beside decisions, streamed."""
+        d = decisions.c
+        query = (
+            sa.select(*shadows.c, d.model_version, d.score, d.action)
+            .select_from(shadows.join(decisions, d.arrival == shadows.c.arrival))
+            .where(shadows.c.arrival > after)
+            .order_by(shadows.c.arrival, shadows.c.model_version)
+        )
+        yield from self._stream(query, batch_size, shadow_scores)
+
+    def outcomes(self, after: int = 0, batch_size: int = 10_000, *, labelled: bool = False) -> Iterator[pa.RecordBatch]:
+        """Decisions, or reports with theirs, streamed."""
+        t, d, r = transactions.c, decisions.c, reports.c
+        event = (t.transaction_id, t.arrival, t.event_time_us, t.amount_minor, t.entities)
+        own = (d.score, d.action, d.model_version, d.arm, d.degraded, d.timings, d.trial)
+        label = (r.is_fraud, r.known_at_us, r.arrival) if labelled else (sa.null(), sa.null(), sa.null())
+        both = transactions.join(decisions)
+        order = r.arrival if labelled else t.arrival
+        query = (
+            sa.select(*event, *own, *label)
+            .select_from(reports.join(both, r.transaction_id == t.transaction_id) if labelled else both)
+            .where(order > after)
+            .order_by(order)
+        )
+        yield from self._stream(query, batch_size, outcomes)
 
     def ping(self) -> None:
         """Read one row."""

@@ -54,6 +54,7 @@ class Rows(NamedTuple):
     degraded: Column
     decided_at_us: Column
     timings: Column
+    trial: Column
 
 
 def rows(decisions: Sequence[Decision], codec: RowCodec) -> Rows:
@@ -78,6 +79,7 @@ def rows(decisions: Sequence[Decision], codec: RowCodec) -> Rows:
         degraded=_alike([decision.degraded for decision in decisions], _encode),
         decided_at_us=[_int8(8, decision.decided_at_us) for decision in decisions],
         timings=_alike([decision.timings for decision in decisions], _encode),
+        trial=[NULL if decision.trial is None else _bytes(_encode(decision.trial)) for decision in decisions],
     )
 
 

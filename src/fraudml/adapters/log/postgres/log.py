@@ -9,11 +9,12 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from fraudml.adapters.log._keys import SqlKeyStore
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
 from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
-from fraudml.decisions.record import Decision, LabelReport
+from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL
+from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.errors import NotFoundError
 from fraudml.events.label import Label
 from fraudml.events.schema import Schema
@@ -124,6 +125,29 @@ class PostgresDecisionLog:
     ) -> Iterator[pa.RecordBatch]:
         """Label reports, streamed."""
         yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels, limit)
+
+    def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
+        """What is new, in one commit, by a connection of the pool: no decision waits for it."""
+        columns = zip(*((s.arrival, s.model_version, s.score, s.action.value, s.model_us) for s in scores), strict=True)
+        if scores:
+            with failures("writing shadow scores"), self._engine.begin() as connection:
+                connection.exec_driver_sql(statements.APPEND_SHADOW, tuple(map(list, columns)))
+
+    def shadow_scores(self, after: int = 0, batch_size: int = 50_000) -> Iterator[pa.RecordBatch]:
+        """Shadow scores beside decisions, streamed."""
+        yield from self._stream(statements.SHADOW_SCORES, after, batch_size, shadow_scores)
+
+    def outcomes(self, after: int = 0, batch_size: int = 10_000, *, labelled: bool = False) -> Iterator[pa.RecordBatch]:
+        """Decisions, or reports with theirs: part by part, so that the pieces of no other times are opened."""
+
+        def made(rows: Sequence[Row]) -> pa.RecordBatch:
+            return outcomes([(row[0].decode(), *row[1:]) for row in rows])
+
+        text = statements.LABELLED_OUTCOMES if labelled else statements.OUTCOMES
+        order = LABEL_ARRIVAL if labelled else ARRIVAL
+        while batches := [*self._stream(text, after, batch_size, made, batch_size)]:
+            yield from batches
+            after = batches[-1].column(order)[-1].as_py()
 
     def ping(self) -> None:
         """Read one row."""

@@ -1,7 +1,7 @@
 """Removes the oldest decisions, by the time of transactions: from PostgreSQL alone, as TimescaleDB has a job for it.
 
-An id goes together with its transaction, its decision and its label reports. A few thousand at a time, each batch in a
-commit of its own: decisions go on meanwhile, and what was done stays done when it is ended.
+An id goes together with its transaction, its decision with its shadow scores, and its label reports. A few thousand at
+a time, each batch in a commit of its own: decisions go on meanwhile, and what was done stays done when it is ended.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from fraudml.adapters.log.postgres.long_work import long_work
 AT_ONCE = 5_000
 DAY_US = 86_400_000_000
 _OLD = (
-    "WITH old AS (SELECT transaction_id, event_time_us FROM transaction_ids WHERE event_time_us < %(before)s "
+    "WITH old AS (SELECT transaction_id, event_time_us, arrival FROM transaction_ids WHERE event_time_us < %(before)s "
     "LIMIT %(at_once)s)"
 )
 _OF = "USING old WHERE {0}.transaction_id = old.transaction_id"
 _AT = f"{_OF} AND {{0}}.event_time_us = old.event_time_us"
-_ALL = {"labels": _OF, "decisions": _AT, "transactions": _AT}
+_SHADOWS = "USING old WHERE {0}.arrival = old.arrival"
+_ALL = {"labels": _OF, "shadow_scores": _SHADOWS, "decisions": _AT, "transactions": _AT}
 REMOVE = (
     _OLD  # noqa: S608 - our own names
     + "".join(f", {name}_gone AS (DELETE FROM {name} {of.format(name)})" for name, of in _ALL.items())  # noqa: S608

@@ -56,6 +56,7 @@ GIVEN = {
     "degraded": TEXT,
     "decided_at_us": BIGINT,
     "timings": TEXT,
+    "trial": TEXT,
 }
 # The columns of each table that are written, in the order in which the tables are.
 INTO = {
@@ -67,7 +68,7 @@ INTO = {
     "decisions": (
         *("transaction_id", "event_time_us", "arrival"),
         *("vector", "score", "action", "model_version", "fingerprint", "arm"),
-        *("late", "degraded", "decided_at_us", "timings", "amount_minor"),
+        *("late", "degraded", "decided_at_us", "timings", "trial", "amount_minor"),
     ),
 }
 _JSON = {"entities", "attributes", "timings"}
@@ -104,7 +105,7 @@ COPY = _copy().encode()
 ID = "coalesce(t.original_id, convert_to(t.transaction_id, 'UTF8'))"
 _OF_DECISION = (
     *("d.vector", "d.score", "d.action", "d.model_version", "d.fingerprint", "d.arm"),
-    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text"),
+    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text", "d.trial"),
 )
 _PLACE = "USING (transaction_id, event_time_us)"
 
@@ -131,7 +132,7 @@ FIND = Statement(
 )
 FOUND = (
     *(BIGINT, BYTEA, BIGINT, BIGINT, TEXT, TEXT),
-    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT),
+    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT, TEXT),
 )
 
 # In no order: without sorting, which BY_INDEX switches off, the server would read all labels in the one asked for.
@@ -150,6 +151,11 @@ APPEND_LABELS = Statement(
     b"AS given (arrival, transaction_id, nth, is_fraud, known_at_us) LEFT JOIN transaction_ids AS i USING "
     b"(transaction_id)",
     tuple(ARRAY_OF[kind] for kind in (BIGINT, TEXT, INT, BOOL, BIGINT)),
+)
+
+APPEND_SHADOW = (
+    "INSERT INTO shadow_scores (arrival, model_version, score, action, model_us) SELECT * FROM "
+    "unnest(%s::bigint[], %s::text[], %s::double precision[], %s::text[], %s::bigint[]) ON CONFLICT DO NOTHING"
 )
 
 _EVENT = f"{ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text"
@@ -198,14 +204,35 @@ AUDIT_LABELS = (
     "ON t.transaction_id = i.transaction_id AND t.event_time_us = i.event_time_us "
     rf"AND {_IS_DIGEST.format('t.transaction_id')} WHERE l.arrival > %s ORDER BY l.arrival"
 )
+_OUTCOME = (
+    f"SELECT {ID}, i.arrival, t.event_time_us, t.amount_minor, t.entities::text, d.score, d.action, d.model_version, "
+    "d.arm, d.degraded, d.timings::text, d.trial, {} "
+    f"{_IN_ORDER} JOIN decisions AS d {_PLACE}"
+)
+OUTCOMES = f"{_OUTCOME.format('null, null, null')} WHERE i.arrival > %s ORDER BY i.arrival"
+LABELLED_OUTCOMES = (
+    f"{_OUTCOME.format('l.is_fraud, l.known_at_us, l.arrival')} JOIN labels AS l "
+    "ON l.transaction_id = i.transaction_id WHERE l.arrival > %s ORDER BY l.arrival"
+)
+SHADOW_SCORES = (
+    "SELECT s.arrival, s.model_version, s.score, s.action, s.model_us, d.model_version, d.score, d.action "  # noqa: S608
+    f"FROM shadow_scores AS s JOIN transaction_ids AS i USING (arrival) JOIN decisions AS d {_PLACE} "
+    "WHERE s.arrival > %s ORDER BY s.arrival, s.model_version"
+)
 # Of a limited number of their rows, for each day: the first and last time, the number of rows, the last arrival. Days
 # are null of rows for which no table is asked that may be in pieces.
 _DAYS = (
     "SELECT min(time), max(time), count(*), max(arrival) FROM ({} WHERE {}.arrival > %s ORDER BY arrival LIMIT %s) "
     "AS part GROUP BY time / 86400000000 ORDER BY 1"
 )
+_DAYS_OF_DECISIONS = _DAYS.format("SELECT i.arrival, i.event_time_us AS time FROM transaction_ids AS i", "i")
 PARTS = {
-    AUDIT: _DAYS.format("SELECT i.arrival, i.event_time_us AS time FROM transaction_ids AS i", "i"),
+    AUDIT: _DAYS_OF_DECISIONS,
+    OUTCOMES: _DAYS_OF_DECISIONS,
+    LABELLED_OUTCOMES: _DAYS.format(
+        "SELECT l.arrival, i.event_time_us AS time FROM labels AS l JOIN transaction_ids AS i USING (transaction_id)",
+        "l",
+    ),
     AUDIT_LABELS: _DAYS.format(
         f"SELECT l.arrival, CASE WHEN {_IS_DIGEST.format('l.transaction_id')} THEN i.event_time_us END AS time "  # noqa: S608
         "FROM labels AS l JOIN transaction_ids AS i USING (transaction_id)",
@@ -220,4 +247,5 @@ def part(text: str, times: Sequence[tuple[int, int]]) -> str:
     pieces = " AND ".join(f"({within.format(table)})" for table in ("t", "d") if f" AS {table} " in text)
     if text is AUDIT_LABELS:
         return text.replace(" WHERE l.arrival > %s", f" AND {pieces} WHERE l.arrival > %s AND l.arrival <= %s")
-    return text.replace("i.arrival > %s", f"i.arrival > %s AND i.arrival <= %s AND {pieces}")
+    place = "l.arrival" if text is LABELLED_OUTCOMES else "i.arrival"
+    return text.replace(f"{place} > %s", f"{place} > %s AND {place} <= %s AND {pieces}")

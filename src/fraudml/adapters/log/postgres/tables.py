@@ -66,7 +66,19 @@ decisions = sa.Table(
     sa.Column("timings", JSON, nullable=False),
     # of the transaction, for aggregates over this table alone; null in rows of a fraudml before revision 0005
     sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("trial", sa.Text),  # JSON; null for most
     sa.Index("decisions_blind", "arrival", postgresql_where=sa.text(f"degraded LIKE '{BLIND}'")),
+)
+
+# What models that decide nothing said about decisions. They need not be there: theirs may wait in a journal.
+shadow_scores = sa.Table(
+    "shadow_scores",
+    metadata,
+    sa.Column("arrival", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("score", sa.Double),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("model_us", sa.BigInteger, nullable=False),
 )
 
 labels = sa.Table(

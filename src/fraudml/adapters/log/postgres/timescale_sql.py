@@ -165,8 +165,9 @@ DECLARE
     taken bigint;
 BEGIN
     LOOP
-        WITH old AS (SELECT transaction_id FROM {s}.transaction_ids WHERE event_time_us < before LIMIT 10000),
-        gone AS (DELETE FROM {s}.labels AS l USING old WHERE l.transaction_id = old.transaction_id)
+        WITH old AS (SELECT transaction_id, arrival FROM {s}.transaction_ids WHERE event_time_us < before LIMIT 10000),
+        gone AS (DELETE FROM {s}.labels AS l USING old WHERE l.transaction_id = old.transaction_id),
+        shadows AS (DELETE FROM {s}.shadow_scores AS s USING old WHERE s.arrival = old.arrival)
         DELETE FROM {s}.transaction_ids AS i USING old WHERE i.transaction_id = old.transaction_id;
         GET DIAGNOSTICS taken = ROW_COUNT;
         COMMIT;
