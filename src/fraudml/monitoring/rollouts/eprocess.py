@@ -31,8 +31,8 @@ _GOOD_CHAMPION, _BAD_CHAMPION, _GOOD_CHALLENGER, _BAD_CHALLENGER = range(4)
 @dataclass(frozen=True)
 class Evidence:
     """After each block that ended, arrays ``[blocks]``: the place of its last row, log e-values against "at most the
-    tolerated rate" and "at most as often as the champion"; and ``[blocks, 2]`` (champion, challenger) the rows, calls and bad
-    calls so far."""
+    tolerated rate" and "at most as often as the champion"; ``[blocks, 2]`` (champion, challenger): rows, calls and
+    bad calls so far."""
 
     place: NDArray[np.int64]
     absolute: NDArray[np.float64]

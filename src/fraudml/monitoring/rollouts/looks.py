@@ -45,7 +45,8 @@ def normal_quantile(alpha: float) -> float:
 def noncentral_chi2_quantile(alpha: float, freedom: float, noncentrality: float) -> float:
     """What a non-central chi-square exceeds with probability ``alpha``, by Sankaran's approximation (1963).
 
-    Good to about one percent where it is used; SciPy would be exact, but a process that scores does not load it.
+    It errs on the safe side, by a few percent of ``alpha`` where that matters. SciPy would be exact, but a process
+    that scores does not load it.
 
     >>> round(noncentral_chi2_quantile(0.001, 9, 0.0), 1)  # SciPy: 27.9
     28.1

@@ -43,9 +43,9 @@ class Rows:
 
     ``key``: int64 hash of the entity. ``share``: of the row's arm, when it was decided. ``level``: the policy's action
     (0 approve, 1 review, 2 decline); one that was let through counts as the decline it would have been. ``amount``: in
-    currency units. ``arrival``: of the label report, where there is one. ``label_weight``: how many transactions this one stands for where labels are needed: 1, for an
+    currency units. ``label_weight``: how many transactions this one stands for where labels are needed: 1, for an
     explored decline ``1 / explore`` or 0. ``explored``: a decline whose label can be known. ``failed``: its arm's
-    model gave no score. ``fraud``: NaN where there is no label.
+    model gave no score. ``arrival``: of the label report, where there is one. ``fraud``: NaN without a label.
     """
 
     challenger: NDArray[np.bool_]
