@@ -1,0 +1,78 @@
+"""Watches one challenger against the champion and says when a limit is exceeded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from fraudml.decisions.costs import Costs
+from fraudml.decisions.record import Action
+from fraudml.models.rollout_guardrails import Guardrails
+from fraudml.monitoring.rollouts.checks import Breach, CallCheck, CheckStatus
+from fraudml.monitoring.rollouts.money import CostCheck
+from fraudml.monitoring.rollouts.rows import Arms, Rows, read
+from fraudml.monitoring.rollouts.shifts import ActionCheck, ScoreCheck
+
+# How alpha is split. Failures are given the most: they are rare, and hurt at once.
+SPLIT = {"errors": 0.4, "latency": 0.1, "scores": 0.1, "actions": 0.1, "cost": 0.3}
+
+
+class Guard:
+    """The guardrails of one challenger, fed with the log as it grows.
+
+    Feed every decision of the rollout once, in order of arrival, and every label report once, in order of arrival,
+    after its decision. What comes out does not depend on how the streams are cut into batches. A batch costs time in
+    proportion to its rows; memory does not grow. Two challengers have a guard each.
+
+    ``decimals``: of the currency (2: an ``amount_minor`` of 100 is one unit).
+    """
+
+    def __init__(self, guardrails: Guardrails, arms: Arms, costs: Costs, decimals: int) -> None:
+        self._arms, self._costs, self._decimals = arms, costs, decimals
+        self._slow_us = guardrails.slow_ms * 1_000
+        alpha = {check: share * guardrails.alpha for check, share in SPLIT.items()}
+        least = guardrails.min_decisions
+        self._errors = CallCheck("errors", "fail", guardrails.max_error_rate, alpha["errors"])
+        self._latency = CallCheck(
+            "latency", f"take longer than {guardrails.slow_ms:g} ms", guardrails.max_slow_share, alpha["latency"]
+        )
+        self._scores = ScoreCheck(guardrails.max_psi, alpha["scores"], least)
+        limits = {Action.decline: guardrails.max_decline_shift, Action.review: guardrails.max_review_shift}
+        self._actions = ActionCheck(limits, alpha["actions"], least)
+        self._cost = CostCheck(costs, guardrails.max_extra_cost_per_1000, alpha["cost"], guardrails.min_costly)
+
+    def observe(self, batch: pa.RecordBatch) -> None:
+        """Count decisions, in the log's schema of outcomes; those of other arms are passed over."""
+        self.count(read(batch, self._arms, self._costs, self._decimals))
+
+    def observe_labels(self, batch: pa.RecordBatch) -> None:
+        """Count label reports, joined with their decisions."""
+        self.count_labels(read(batch, self._arms, self._costs, self._decimals))
+
+    def count(self, rows: Rows) -> None:
+        """Count decisions that were read before."""
+        self._errors.observe(rows, rows.failed)
+        self._latency.observe(rows, rows.model_us > self._slow_us)
+        scored = rows.take(~rows.failed & ~np.isnan(rows.score))  # a failed row has the champion's score, or none
+        self._scores.observe(scored)
+        self._actions.observe(scored)
+        self._cost.observe(rows)
+
+    def count_labels(self, rows: Rows) -> None:
+        """Count label reports that were read before."""
+        self._cost.observe_labels(rows)
+
+    def breach(self) -> Breach | None:
+        """The first limit that was exceeded; it stays."""
+        found = (check.breach for check in (self._errors, self._latency, self._scores, self._actions, self._cost))
+        return min((breach for breach in found if breach is not None), key=lambda b: b.arrival, default=None)
+
+    def status(self) -> list[CheckStatus]:
+        """Where each check stands."""
+        return [
+            self._errors.status(),
+            self._latency.status(),
+            self._scores.status(),
+            *self._actions.statuses(),
+            self._cost.status(),
+        ]
