@@ -19,7 +19,7 @@ from fraudml.decisions.record import CHAMPION, Trial
 from fraudml.errors import BundleError, ConfigError
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import StateRead
-from fraudml.models.assignment import PARTS, place
+from fraudml.models.assignment import PARTS, Assignment, place
 from fraudml.models.rollout import Challenger, Experiment, Exploration, Mode, Rollout
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,19 @@ class Arm(NamedTuple):
     trial: Trial | None
 
 
+class Shadowed(NamedTuple):
+    """A challenger in the shadow: its model, the name of its arm, and which keys it sees."""
+
+    model: Model
+    name: str
+    share: float
+    assignment: Assignment
+
+    def sees(self, key: str) -> bool:
+        """Whether it scores what is assigned by this key."""
+        return self.share == 1 or self.assignment.arm(key) is not None
+
+
 class Lineup:
     """What a rollout document says serves. ``models``: by version, all that it names; without a document the one.
 
@@ -71,7 +84,7 @@ class Lineup:
             if model.kept.fingerprint != kept:
                 raise BundleError(f"model {model.version} was made for an online store that keeps other features")
         self._arms = [Arm(self.champion, CHAMPION, self._trial(experiment, None))]
-        self.shadows: list[tuple[Challenger, Model]] = []
+        self.shadows: list[Shadowed] = []
         self._entity: int | None = None
         if experiment is not None and rollout is not None:
             self._take_part(experiment)
@@ -85,7 +98,10 @@ class Lineup:
             self._entity = names.index(experiment.entity)
         both = list(zip(experiment.challengers, self.models[1:], strict=True))
         if experiment.mode is Mode.shadow:
-            self.shadows = both
+            self.shadows = [
+                Shadowed(model, f"shadow-{each.version}", each.share, Assignment(experiment.salt, [each.slots]))
+                for each, model in both
+            ]
         else:
             self._arms += [Arm(model, each.arm, self._trial(experiment, each)) for each, model in both]
 
@@ -109,7 +125,7 @@ class Lineup:
     def shares(self) -> list[tuple[str, str, float]]:
         """Version, arm and share of all entities, of each model; those in the shadow with what they see."""
         served = [(arm.model.version, arm.name, arm.trial.share if arm.trial else 1.0) for arm in self._arms]
-        return served + [(model.version, f"shadow-{each.version}", each.share) for each, model in self.shadows]
+        return served + [(shadow.model.version, shadow.name, shadow.share) for shadow in self.shadows]
 
     def key(self, transaction: Transaction) -> str:
         """What assigns a transaction: its entity or, where it has none, its id."""

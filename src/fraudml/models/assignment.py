@@ -36,7 +36,7 @@ def size(slots: Slots) -> int:
 def allot(held: Mapping[int, Slots], wanted: Mapping[int, int]) -> dict[int, Slots]:
     """New slots for each version in ``wanted`` (parts of the million; at most all of them), given those ``held``.
 
-    Who shrinks gives up its last parts, who grows keeps all it has and takes the first free ones.
+    Who shrinks gives up its last parts; who grows keeps all it has and takes what others give up, then the champion's.
 
     >>> allot({7: ((0, 50_000),)}, {7: 100_000, 8: 20_000})
     {7: ((0, 100000),), 8: ((100000, 120000),)}
@@ -44,7 +44,9 @@ def allot(held: Mapping[int, Slots], wanted: Mapping[int, int]) -> dict[int, Slo
     {7: ((0, 60000),), 8: ((60000, 140000),)}
     """
     kept = {version: _first(held.get(version, ()), parts) for version, parts in wanted.items()}
-    free = _gaps(sorted(slot for slots in kept.values() for slot in slots))
+    given_up = [_without(slots, kept.get(version, ())) for version, slots in held.items()]
+    champions = _gaps(sorted(slot for slots in held.values() for slot in slots))
+    free: Slots = (*(slot for slots in given_up for slot in slots), *champions)
     result = {}
     for version, parts in wanted.items():
         more = _first(free, parts - size(kept[version]))
@@ -92,11 +94,11 @@ def _gaps(slots: Sequence[tuple[int, int]]) -> Slots:
     return tuple((start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end)
 
 
-def _without(free: Slots, taken: Slots) -> Slots:
-    """Free slots without their first parts, which were taken."""
+def _without(slots: Slots, taken: Slots) -> Slots:
+    """Slots without their first parts, which were taken."""
     parts = size(taken)
     left = []
-    for start, end in free:
+    for start, end in slots:
         skip = min(parts, end - start)
         parts -= skip
         if start + skip < end:

@@ -72,9 +72,16 @@ def explore(registry: Registry, exploration: Exploration | None, reason: str, by
     return registry.revise(rollout.explored(current(registry), exploration, _change(Kind.set, reason, by)))
 
 
-def abort(registry: Registry, reason: str, by: str = "", *, kind: Kind = Kind.abort) -> Rollout:
+def abort(registry: Registry, reason: str, by: str = "") -> Rollout:
     """End the experiment; the champion decides on everything again."""
-    return registry.revise(rollout.ended(current(registry), _change(kind, reason, by)))
+    return registry.revise(rollout.ended(current(registry), _change(Kind.abort, reason, by)))
+
+
+def end_breached(registry: Registry, breached: Rollout, reason: str, by: str = "") -> None:
+    """End the experiment of a document because of a guardrail, unless it is over already."""
+    last = current(registry)
+    if last.experiment and breached.experiment and last.experiment.salt == breached.experiment.salt:
+        registry.revise(rollout.ended(last, _change(Kind.breach, reason, by)))
 
 
 def _change(kind: Kind, reason: str, by: str) -> Change:

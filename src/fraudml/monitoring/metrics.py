@@ -27,6 +27,13 @@ metric                                   labels    meaning
 ``fraud_model_info``                     model     1 for the model version that serves as champion
 ``fraud_rollout_share``                  model,    share of all entities that each model decides on, or sees in the
                                          arm       shadow
+``fraud_rollout_breaches_total``         check     rollouts that this process has ended because a guardrail was breached
+                                                   (errors, latency, scores, actions, cost), or a challenger could not
+                                                   be served (unservable)
+``fraud_rollout_breached``                         1 from such an end until the next rollout starts: alert on it
+``fraud_shadow_total``                   outcome   decisions that challengers scored in the shadow: scored, and of these
+                                                   flipped (another action) and failed; dropped for want of time;
+                                                   unlogged
 ``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
 ``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
 ``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
@@ -141,6 +148,16 @@ class Metrics:
         self._share = Gauge(
             "fraud_rollout_share", "Share of all entities that a model decides on.", ["model", "arm"], registry=registry
         )
+        self._breaches = Counter(
+            "fraud_rollout_breaches", "Rollouts ended by a guardrail, by check.", ["check"], registry=registry
+        )
+        self._breached = Gauge("fraud_rollout_breached", "1 after a breach, until a rollout starts.", registry=registry)
+        self._shadow = Counter(
+            "fraud_shadow",
+            "Decisions in the shadow: scored, flipped, failed, dropped, unlogged.",
+            ["outcome"],
+            registry=registry,
+        )
 
     def answered(self, route: str, seconds: float) -> None:
         """A request was answered with decisions after so many seconds."""
@@ -209,6 +226,20 @@ class Metrics:
         self._share.clear()
         for version, arm, share in lineup.shares:
             self._share.labels(version, arm).set(share)
+
+    def judging(self) -> None:
+        """A rollout with guardrails is under way."""
+        self._breached.set(0)
+
+    def breached(self, check: str) -> None:
+        """A rollout was ended by this check."""
+        self._breaches.labels(check).inc()
+        self._breached.set(1)
+
+    def shadow(self, outcome: str, count: int) -> None:
+        """So many decisions were scored in the shadow, or dropped."""
+        if count:
+            self._shadow.labels(outcome).inc(count)
 
     def swap(self, outcome: str) -> None:
         """A newer model was found: swapped or refused."""

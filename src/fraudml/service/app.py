@@ -32,9 +32,7 @@ def create_app(state: ServiceState) -> Service:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for watcher in (state.refresher, state.refiller):
-            if watcher is not None:
-                watcher.start()
+        state.start()
         yield
         await run_in_threadpool(state.close)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from fraudml import wiring
 from fraudml.decisions.lineup import Lineup
+from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.rebuild import ReadHistory, bring_up
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.refill import Refiller
@@ -22,6 +23,9 @@ from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
 from fraudml.project import Project
 from fraudml.service import refresh
+from fraudml.service.judge import Currency, Judge
+from fraudml.service.refresh import Refresher
+from fraudml.service.shadow import Shadow
 from fraudml.service.shared_limit import SharedRateLimit
 from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
@@ -63,6 +67,9 @@ def build_state(
     deadline_s = settings.deadline_ms / 1_000
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     scorer.registry_gone = registry_gone
+    looking = refresh.refresher(settings, model, scorer, models, metrics)
+    shadow = Shadow(log, metrics)
+    scorer.on_shadow = shadow.offer
     return ServiceState(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),
@@ -71,11 +78,28 @@ def build_state(
         settings=settings,
         example=example(declared.schema),
         metrics=metrics,
-        refresher=refresh.refresher(settings, model, scorer, models, metrics),
+        refresher=looking,
+        judge=None if looking is None else _judge(declared, scorer, log, models, looking, metrics),
+        shadow=shadow,
         refiller=Refiller(store, log, history, reach_us, scorer.state, give=give) if store.shared else None,
         shared=shared,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
+
+
+def _judge(
+    declared: Project,
+    scorer: Scorer,
+    log: DecisionLog,
+    models: wiring.ModelSource,
+    looking: Refresher,
+    metrics: Metrics,
+) -> Judge:
+    decimals = declared.schema.amount.decimals if declared.schema.amount else 0
+    currency = Currency(declared.costs, decimals)
+    judge = Judge(scorer, log, currency, metrics, withdraw=looking.withdraw, end=models.end_breached)
+    looking.on_refused = judge.refuse
+    return judge
 
 
 def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:

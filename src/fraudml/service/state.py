@@ -18,9 +18,11 @@ from fraudml.events.transaction import Transaction
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
+from fraudml.service.judge import Judge
 from fraudml.service.limits import RateLimiter
 from fraudml.service.pipeline import Pipeline
 from fraudml.service.refresh import Refresher
+from fraudml.service.shadow import Shadow
 from fraudml.settings import Settings
 
 
@@ -53,6 +55,8 @@ class ServiceState:
     example: Mapping[str, Any]
     metrics: Metrics = field(default_factory=Metrics)
     refresher: Refresher | None = None
+    judge: Judge | None = None
+    shadow: Shadow | None = None
     refiller: Refiller | None = None
     shared: Shared | None = None
     limit: RateLimiter | None = None
@@ -78,11 +82,15 @@ class ServiceState:
         if (shared := self.shared) is not None:
             self.metrics.watch_redis(lambda: shared.up)
 
+    def start(self) -> None:
+        """Start what works beside the requests."""
+        for worker in self._workers:
+            worker.start()
+
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""
-        for watcher in (self.refresher, self.refiller):
-            if watcher is not None:
-                watcher.stop()
+        for worker in self._workers:
+            worker.stop()
         self.pipeline.close()
         if self.limit is not None:
             self.limit.close()
@@ -90,6 +98,11 @@ class ServiceState:
         self.log.close()
         if self.shared is not None:
             self.shared.close()
+
+    @property
+    def _workers(self) -> list[Refresher | Judge | Shadow | Refiller]:
+        workers = (self.refresher, self.judge, self.shadow, self.refiller)
+        return [worker for worker in workers if worker is not None]
 
     def transaction(self, row: Mapping[str, Any]) -> Transaction:
         """The transaction of a request's object that was decoded already; raises RowError."""

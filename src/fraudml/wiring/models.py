@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,12 +45,14 @@ class ModelSource(NamedTuple):
 
     ``named`` raises ``NotFoundError`` and ``RegistryError``; ``load`` also ``BundleError``, when the version must not
     serve. While the registry is gone ``last`` has the document as this machine saw it last, if it ever did, and
-    ``load`` the copies that are kept here. They share one connection, and all models one prediction cache.
+    ``load`` the copies that are kept here. ``end_breached`` writes the end of a rollout and its reason into the
+    registry. They share one connection, and all models one prediction cache.
     """
 
     named: Callable[[], Rollout]
     load: Callable[[int], Model]
     last: Callable[[], Rollout | None]
+    end_breached: Callable[[Rollout, str], None]
 
 
 def model_source(
@@ -98,7 +101,10 @@ def model_source(
         policy = Policy.of(found.manifest.thresholds, WhenDegraded(settings.when_degraded))
         return Model(found, policy, cache=cache, kept=feature_set)
 
-    return ModelSource(named, load, last)
+    def end_breached(rollout: Rollout, reason: str) -> None:
+        lifecycle.end_breached(models, rollout, reason, f"guardrails@{socket.gethostname()}")
+
+    return ModelSource(named, load, last, end_breached)
 
 
 def _untrained(error: NotFoundError) -> NotFoundError:

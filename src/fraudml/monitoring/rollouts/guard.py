@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
 
@@ -62,10 +64,12 @@ class Guard:
         """Count label reports that were read before."""
         self._cost.observe_labels(rows)
 
-    def breach(self) -> Breach | None:
-        """The first limit that was exceeded; it stays."""
-        found = (check.breach for check in (self._errors, self._latency, self._scores, self._actions, self._cost))
-        return min((breach for breach in found if breach is not None), key=lambda b: b.arrival, default=None)
+    def breach(self, only: Collection[str] | None = None) -> Breach | None:
+        """The first limit that was exceeded, or the first among some checks; it stays."""
+        checks = (self._errors, self._latency, self._scores, self._actions, self._cost)
+        found = [check.breach for check in checks if check.breach is not None]
+        wanted = [breach for breach in found if only is None or breach.check in only]
+        return min(wanted, key=lambda breach: breach.arrival, default=None)
 
     def status(self) -> list[CheckStatus]:
         """Where each check stands."""
