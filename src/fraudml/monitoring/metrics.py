@@ -28,8 +28,8 @@ metric                                   labels    meaning
 ``fraud_rollout_share``                  model,    share of all entities that each model decides on, or sees in the
                                          arm       shadow
 ``fraud_rollout_breaches_total``         check     rollouts that this process has ended because a guardrail was breached
-                                                   (errors, latency, scores, actions, cost), or a challenger could not
-                                                   be served (unservable)
+                                                   (errors, latency, scores, decline_rate, review_rate, cost), or a
+                                                   challenger could not be served (unservable)
 ``fraud_rollout_breached``                         1 from such an end until the next rollout starts: alert on it
 ``fraud_shadow_total``                   outcome   decisions that challengers scored in the shadow: scored, and of these
                                                    flipped (another action) and failed; dropped for want of time;

@@ -9,6 +9,7 @@ canary on another machine are for.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ class Shadow:
         self._scores: list[ShadowScore] = []
         self._arrived = threading.Event()
         self._stopping = False
+        self._until = math.inf
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
     def start(self) -> None:
@@ -51,7 +53,8 @@ class Shadow:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is scored, and score no more; may be called without :meth:`start`."""
+        """Score what waits while there is time, and write it; may be called without :meth:`start`."""
+        self._until = time.monotonic() + STOP_S / 2
         self._stopping = True
         self._arrived.set()
         if self._thread.ident is not None:
@@ -75,7 +78,7 @@ class Shadow:
         while not self._stopping:
             self._arrived.wait(WRITE_S)
             self._arrived.clear()
-            while self._waiting and not self._stopping:
+            while self._waiting and time.monotonic() < self._until:
                 self._next()
                 if time.monotonic() - written >= WRITE_S:
                     written = self._write()
