@@ -88,7 +88,8 @@ class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Challengers beside the champion. ``entity``: whose keys are assigned, by ``salt``; ``None`` is the transaction's
-    id. ``since_us``: when it started, microseconds UTC. Without ``guardrails`` nothing ends it but people."""
+    id. It started at ``since_us`` (microseconds UTC), with the first revision after ``after_revision``. Without
+    ``guardrails`` nothing ends it but people."""
 
     mode: Mode
     challengers: tuple[Challenger, ...]
@@ -96,6 +97,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     salt: str
     since_us: int
     guardrails: Guardrails | None = Guardrails()
+    after_revision: int = 0
 
     @property
     def champion_share(self) -> float:
@@ -165,7 +167,7 @@ def started(last: Rollout, plan: Plan, change: Change, since_us: int) -> Rollout
     slots = _slots(plan.mode, {}, plan.shares)
     challengers = tuple(Challenger(version, slots[version]) for version in plan.shares)
     salt = secrets.token_hex(8)
-    experiment = Experiment(plan.mode, challengers, plan.entity, salt, since_us, plan.guardrails)
+    experiment = Experiment(plan.mode, challengers, plan.entity, salt, since_us, plan.guardrails, last.revision)
     return _next(last, change, experiment=experiment)
 
 

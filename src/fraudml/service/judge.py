@@ -55,7 +55,8 @@ class Evidence:
         self.salt = experiment.salt
         self._mode = experiment.mode
         self._after = self._labels_after = experiment.since_us - CLOCKS_US
-        arms = [Arms(CHAMPION, each.arm, experiment.entity or "") for each in experiment.challengers]
+        entity, after = experiment.entity or "", experiment.after_revision
+        arms = [Arms(CHAMPION, each.arm, entity, after) for each in experiment.challengers]
         self.guards = [Guard(experiment.guardrails, each, currency.costs, currency.decimals) for each in arms]
 
     def look(self, log: DecisionLog, until: int) -> Breach | None:

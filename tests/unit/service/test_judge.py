@@ -61,6 +61,7 @@ class World:
         self.ended: list[tuple[Rollout, str]] = []
         self.errors: list[Exception] = []
         self.judge = self.another()
+        self.revision = 0
         self._number = 0
         self._rng = np.random.default_rng(0)
 
@@ -73,8 +74,9 @@ class World:
         challenger.runtime = runtime  # type: ignore[assignment]
         since = time.time_ns() // 1_000
         arms = (Challenger(2, ((0, 500_000),)),)
-        experiment = Experiment(mode, arms, "customer", f"salt-{since}", since, limits)
-        rollout = Rollout(1, Change(Kind.start, "", "", "a test"), experiment, revision=5)
+        experiment = Experiment(mode, arms, "customer", f"salt-{since}", since, limits, self.revision)
+        self.revision += 5
+        rollout = Rollout(1, Change(Kind.start, "", "", "a test"), experiment, revision=self.revision)
         self.scorer.use(Lineup({1: Model(bundle("1")), 2: Model(challenger)}, rollout))
 
     def score(self, batches: int, size: int = 20) -> None:
@@ -194,12 +196,12 @@ def test_without_guardrails_nothing_ends(world: World) -> None:
 
 
 def test_the_evidence_survives_a_restart_and_is_the_same_for_all(world: World) -> None:
-    """Failures that no process alone has seen enough of."""
+    """Another process looks first, and sees too little."""
     world.start(Failing())
-    world.score(1, size=6)
+    world.score(1, size=20)
     world.another().look()
     assert not world.ended
-    world.score(1, size=40)
+    world.score(10)
     for _ in range(1_000):  # numbers of a batch run ahead of the clock, by milliseconds
         world.judge.look()
         if world.ended:
@@ -250,7 +252,7 @@ def test_a_log_that_cannot_be_read_is_told_once_and_survived(
     assert [r.getMessage() for r in caplog.records if "not judged" in r.getMessage()] == [
         "challengers are not judged now: the disk is gone"
     ]
-    world.judge.look()
+    world.until_ended()
     assert world.ended
 
 

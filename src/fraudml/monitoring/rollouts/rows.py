@@ -29,12 +29,14 @@ class Arms:
     """Which rows are compared, and what their assignment was drawn by.
 
     ``entity``: the entity whose hash chose the arm, and which statistics count as one independent draw; a transaction
-    without it stands for itself.
+    without it stands for itself. ``after_revision``: of the rollout document; decisions of this one and of earlier ones
+    belong to another experiment.
     """
 
     champion: str
     challenger: str
     entity: str
+    after_revision: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ def read(batch: pa.RecordBatch, arms: Arms, costs: Costs, decimals: int) -> Rows
 
 def _kept(batch: pa.RecordBatch, arms: Arms) -> NDArray[np.bool_]:
     arm = np.array(batch.column("arm").to_pylist(), np.object_)
-    in_trial = np.asarray(batch.column("trial").is_valid())
+    revisions = _distinct(
+        pc.fill_null(batch.column("trial"), ""), lambda text: _trial.decode(text).revision if text else -1
+    )
+    in_trial = np.array(revisions, np.int64) > arms.after_revision
     return np.asarray(((arm == arms.champion) | (arm == arms.challenger)) & in_trial, np.bool_)
 
 
