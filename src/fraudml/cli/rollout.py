@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fraudml import wiring
-from fraudml.cli import output
+from fraudml.cli import output, rollout_report
 from fraudml.cli.models import operator
 from fraudml.cli.options import AsJson, ProjectFile, read_project
 from fraudml.errors import ConfigError
@@ -63,6 +63,9 @@ def start(
     _try_out(current, declared, versions)
     why = reason or f"{mode} of version {', '.join(map(str, versions))}"
     _tell(lifecycle.start(registry, plan, why, operator()), as_json)
+
+
+app.command("status")(rollout_report.status)
 
 
 @app.command("set")
@@ -137,6 +140,9 @@ def history(as_json: AsJson = False) -> None:
         for each in revisions
     ]
     output.table(["revision", "at", "by", "change", "what serves from then on", "reason"], rows)
+
+
+app.command("report")(rollout_report.report)
 
 
 def words(document: Rollout) -> str:

@@ -10,68 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
-import pyarrow as pa
-
-from fraudml.decisions.costs import Costs
-from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, DecisionLog
-from fraudml.decisions.record import CHAMPION
+from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import ConflictError, FraudmlError
-from fraudml.models.rollout import Mode, Rollout
+from fraudml.models.rollout import Experiment, Mode, Rollout
 from fraudml.monitoring.metrics import Metrics
-from fraudml.monitoring.rollouts.checks import Breach
-from fraudml.monitoring.rollouts.guard import Guard
-from fraudml.monitoring.rollouts.rows import Arms
+from fraudml.monitoring.rollouts.evidence import Currency, Evidence, Span
 
 EVERY_S = 0.5
 # Numbers are given before the commit, so those of the last moment may still be missing. What is committed later than
 # this is not counted: it is the same for all arms.
 SETTLED_US = 500_000
-CLOCKS_US = 60_000_000  # as far as the clocks of registry, services and operators may be apart
 STOP_S = 5.0
-# An A/B test is there to compare what models do, so only what is wrong with any model ends it.
-ENDS_AB = ("errors", "latency")
-
 logger = logging.getLogger(__name__)
-
-
-class Currency(NamedTuple):
-    """What mistakes cost, and the decimals of the currency."""
-
-    costs: Costs
-    decimals: int
-
-
-class Evidence:
-    """What the log says of one experiment: a guard for each challenger, fed with what is new at each look."""
-
-    def __init__(self, rollout: Rollout, currency: Currency) -> None:
-        experiment = rollout.experiment
-        if experiment is None or experiment.guardrails is None:
-            raise ValueError("the rollout has no guardrails")
-        self.salt = experiment.salt
-        self._mode = experiment.mode
-        self._after = self._labels_after = experiment.since_us - CLOCKS_US
-        entity, after = experiment.entity or "", experiment.after_revision
-        arms = [Arms(CHAMPION, each.arm, entity, after) for each in experiment.challengers]
-        self.guards = [Guard(experiment.guardrails, each, currency.costs, currency.decimals) for each in arms]
-
-    def look(self, log: DecisionLog, until: int) -> Breach | None:
-        """Take in what has arrived up to ``until``; the first breach that ends the rollout."""
-        for batch in _up_to(log.outcomes(self._after), ARRIVAL, until):
-            self._after = batch.column(ARRIVAL)[-1].as_py()
-            for guard in self.guards:
-                guard.observe(batch)
-        for batch in _up_to(log.outcomes(self._labels_after, labelled=True), LABEL_ARRIVAL, until):
-            self._labels_after = batch.column(LABEL_ARRIVAL)[-1].as_py()
-            for guard in self.guards:
-                guard.observe_labels(batch)
-        only = ENDS_AB if self._mode is Mode.ab else None
-        found = [breach for guard in self.guards if (breach := guard.breach(only)) is not None]
-        return min(found, key=lambda breach: breach.arrival, default=None)
 
 
 class Judge:
@@ -127,7 +80,7 @@ class Judge:
             if rollout is None or experiment is None or experiment.guardrails is None:
                 self._evidence = None
             elif experiment.mode is not Mode.shadow:
-                self._judge(rollout, experiment.salt)
+                self._judge(rollout, experiment)
         except Exception as error:  # of any kind: a thread that ends would judge no more
             if not self._failing:
                 unforeseen = None if isinstance(error, FraudmlError) else error
@@ -140,9 +93,9 @@ class Judge:
         while not self._stopping.wait(EVERY_S):
             self.look()
 
-    def _judge(self, rollout: Rollout, salt: str) -> None:
-        if self._evidence is None or self._evidence.salt != salt:
-            self._evidence = Evidence(rollout, self._currency)
+    def _judge(self, rollout: Rollout, experiment: Experiment) -> None:
+        if self._evidence is None or self._evidence.salt != experiment.salt:
+            self._evidence = Evidence(Span(experiment), self._currency)
             self._metrics.judging()
         breach = self._evidence.look(self._log, time.time_ns() // 1_000 - SETTLED_US)
         if breach is not None:
@@ -162,14 +115,3 @@ class Judge:
         except ConflictError:  # another service, or a person, was faster: the next look sees what is there now
             return
         self._ending = None
-
-
-def _up_to(batches: Iterator[pa.RecordBatch], column: str, until: int) -> Iterator[pa.RecordBatch]:
-    """The rows of batches in rising order of a column up to a number; none that are empty."""
-    for batch in batches:
-        numbers = batch.column(column).to_numpy(zero_copy_only=False)
-        count = int(numbers.searchsorted(until, side="right"))
-        if count:
-            yield batch.slice(0, count)
-        if count < batch.num_rows:
-            return

@@ -21,9 +21,10 @@ from fraudml.errors import FraudmlError, RegistryError
 from fraudml.events.example import example
 from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.project import Project
 from fraudml.service import refresh
-from fraudml.service.judge import Currency, Judge
+from fraudml.service.judge import Judge
 from fraudml.service.refresh import Refresher
 from fraudml.service.shadow import Shadow
 from fraudml.service.shared_limit import SharedRateLimit

@@ -21,10 +21,10 @@ from fraudml.events.label import Label
 from fraudml.models.rollout import Challenger, Change, Experiment, Kind, Mode, Rollout
 from fraudml.models.rollout_guardrails import Guardrails
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.service import judge as judging
-from fraudml.service.judge import Currency, Judge
+from fraudml.service.judge import Judge
 from tests.support.scoring import SCHEMA, CountingRuntime, ReferenceStore, bundle, transaction
-
 
 DEFAULTS = Guardrails()
 

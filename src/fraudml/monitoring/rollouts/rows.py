@@ -29,14 +29,15 @@ class Arms:
     """Which rows are compared, and what their assignment was drawn by.
 
     ``entity``: the entity whose hash chose the arm, and which statistics count as one independent draw; a transaction
-    without it stands for itself. ``after_revision``: of the rollout document; decisions of this one and of earlier ones
-    belong to another experiment.
+    without it stands for itself. ``after_revision``, ``last_revision``: of the rollout document; decisions of that one
+    and of earlier ones, or of later ones, belong to other experiments.
     """
 
     champion: str
     challenger: str
     entity: str
     after_revision: int = 0
+    last_revision: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,14 @@ def read(batch: pa.RecordBatch, arms: Arms, costs: Costs, decimals: int) -> Rows
 
 def _kept(batch: pa.RecordBatch, arms: Arms) -> NDArray[np.bool_]:
     arm = np.array(batch.column("arm").to_pylist(), np.object_)
-    revisions = _distinct(
-        pc.fill_null(batch.column("trial"), ""), lambda text: _trial.decode(text).revision if text else -1
-    )
-    in_trial = np.array(revisions, np.int64) > arms.after_revision
+    revision = np.array(_distinct(pc.fill_null(batch.column("trial"), ""), _revision), np.int64)
+    last = np.iinfo(np.int64).max if arms.last_revision is None else arms.last_revision
+    in_trial = (revision > arms.after_revision) & (revision <= last)
     return np.asarray(((arm == arms.champion) | (arm == arms.challenger)) & in_trial, np.bool_)
+
+
+def _revision(trial: str) -> int:
+    return _trial.decode(trial).revision if trial else -1
 
 
 def _failures(degraded: list[str]) -> tuple[bool, bool]:
