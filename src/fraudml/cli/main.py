@@ -23,6 +23,7 @@ COMMANDS = (
     "keys",
     "db",
     "migrate",
+    "decisions",
     "warehouse",
     "doctor",
     "simulate",
