@@ -34,10 +34,16 @@ class Sqlite:
         """All that is kept."""
         return b"".join(path.read_bytes() for path in self._folder.iterdir())
 
+    def change(self, *statements: str) -> None:
+        """Somebody changes what is stored, by SQL."""
+        with closing(sqlite3.connect(self._folder / "log.db")) as file:
+            for statement in statements:
+                file.execute(statement)
+            file.commit()
+
     def lose(self) -> None:
         """Somebody removes a table."""
-        with closing(sqlite3.connect(self._folder / "log.db")) as file:
-            file.execute("DROP TABLE transactions")
+        self.change("DROP TABLE transactions")
 
 
 class Postgres:
@@ -62,11 +68,14 @@ class Postgres:
         assert "api_keys" in names
         return b"".join(repr(execute(self._url, f"TABLE {name}")).encode() for name in names)
 
-    def lose(self) -> None:
-        """Somebody removes a table."""
+    def change(self, *statements: str) -> None:
         from tests.support.servers.postgres import execute
 
-        execute(self._url, "DROP TABLE transaction_ids CASCADE")
+        execute(self._url, *statements)
+
+    def lose(self) -> None:
+        """Somebody removes a table."""
+        self.change("DROP TABLE transaction_ids CASCADE")
 
 
 class Timescale(Postgres):

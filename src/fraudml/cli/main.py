@@ -24,6 +24,7 @@ COMMANDS = (
     "keys",
     "db",
     "migrate",
+    "decisions",
     "warehouse",
     "doctor",
     "simulate",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
+from fraudml.decisions.chain import Link
 from fraudml.decisions.keys import KeyStore
 from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.events.label import Label
@@ -28,6 +29,15 @@ class Durability(StrEnum):
 
     process = "process"  # the end of the process (kill -9)
     power = "power"  # also a power cut: every commit waits for the disk
+
+
+class StoredRow(NamedTuple):
+    """A row of the log, read to be compared with its link. ``row``: what :func:`fraudml.decisions.chain.seal` takes;
+    ``None`` where columns that are kept twice differ."""
+
+    arrival: int
+    transaction_id: object
+    row: Sequence[object] | None
 
 
 class DecisionLog(Protocol):
@@ -63,15 +73,16 @@ class DecisionLog(Protocol):
         """One decision; raises ``NotFoundError``."""
         ...
 
-    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
-        """Store decisions and their transactions in one commit, durable before this returns.
+    def append(self, decisions: Sequence[Decision], *, chained: bool = True) -> dict[str, Decision]:
+        """Store decisions and their transactions in one commit, durable before this returns. ``chained``: with a link
+        of :mod:`fraudml.decisions.chain`, here and below; without one only for :meth:`carry`.
 
         The caller has looked the ids up before, so they are new, unless another process was faster. What is in the
         log is never changed: such a decision is not stored, and the one that stands is returned by its id.
         """
         ...
 
-    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+    def append_labels(self, reports: Sequence[LabelReport], *, chained: bool = True) -> list[LabelReport]:
         """Store the reports that are news (:func:`is_news`) in one commit, and return them, in the given order.
 
         The transactions must be in the log: otherwise ``DecisionLogError``, and nothing is stored.
@@ -147,6 +158,23 @@ class DecisionLog(Protocol):
         theirs, each with its decision, and ``after`` is the arrival of a report. Asking for what is new costs only
         that. Several writers commit out of order: who must miss nothing asks again from a little before.
         """
+        ...
+
+    def chain(self, *, by_arrival: bool = False) -> Iterator[list[Link]]:
+        """All links, by writer and number, or by their least arrival, in lists. Raises ``DecisionLogError`` also where
+        a link is none that a fraudml wrote."""
+        ...
+
+    def carry(self, links: Sequence[Link]) -> None:
+        """Store links of another log, whose rows this one has without a chain. Those that are here stay."""
+        ...
+
+    def stored_decisions(self) -> Iterator[list[StoredRow]]:
+        """All decisions in order of arrival, in lists, as they are stored and whatever that is."""
+        ...
+
+    def stored_labels(self) -> Iterator[list[StoredRow]]:
+        """All label reports in order of arrival, in lists, likewise."""
         ...
 
     def ping(self) -> None:

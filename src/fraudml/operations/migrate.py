@@ -26,7 +26,8 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 def copy(source: DecisionLog, target: DecisionLog, progress: Progress | None = None, *, idle: bool = True) -> int:
-    """Copy transactions with their decisions, label reports and keys; returns the number of decisions copied now.
+    """Copy transactions with their decisions, label reports, keys and the chain of hashes; returns the number of
+    decisions copied now.
 
     May be interrupted at any moment and run again. Decisions go on behind the last one that the target has. ``idle``:
     nobody writes to the source, as its claim proves. Then what several writers committed late, with lower numbers of
@@ -46,7 +47,9 @@ def copy(source: DecisionLog, target: DecisionLog, progress: Progress | None = N
     if there != here:
         copied += _copy_between(source, target, there, progress)
     for reports in chain(migrate_labels.histories(source, target), migrate_labels.reports(source)):
-        target.append_labels(reports)
+        target.append_labels(reports, chained=False)
+    for links in source.chain():
+        target.carry(links)
     _copy_keys(source, target)
     return copied
 
@@ -65,13 +68,16 @@ def contents(log: DecisionLog, progress: Progress | None = None) -> Contents:
         for report in reports:
             digest.update(_encode(report))
         labels += len(reports)
+    for links in log.chain():
+        for link in links:
+            digest.update(link.digest)
     keys = sorted(log.keys.all(), key=lambda key: key.name)
     digest.update(_encode([(key.name, key.token_hash, key.scopes, key.revoked_at_us is None) for key in keys]))
     return Contents(decisions, labels, len(keys), digest.hexdigest())
 
 
 def _append(target: DecisionLog, batch: list[Decision]) -> None:
-    stand = target.append(batch)
+    stand = target.append(batch, chained=False)
     for decision in batch:
         if stand.get(decision.transaction.transaction_id, decision) != decision:
             raise _stranger(decision)

@@ -3,11 +3,12 @@
 A module for each part of an installation. Drivers are imported when their backend is asked for.
 """
 
-from fraudml.wiring.databases import Database, database, remove_old, upgrade_database
+from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
 from fraudml.wiring.engines import offline_store, threads, warehouse
 from fraudml.wiring.log import decision_log, journals, keys
 from fraudml.wiring.models import MOST_CODES, ModelSource, champion, model_source, prediction_cache, registry
 from fraudml.wiring.online import kept_at_least_us, lateness_us, online_store, reach_us
+from fraudml.wiring.pinned import pinned
 from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
 from fraudml.wiring.sources import History, card_hasher, history, label_purity, profile, source
 
@@ -29,12 +30,14 @@ __all__ = [
     "model_source",
     "offline_store",
     "online_store",
+    "pinned",
     "prediction_cache",
     "profile",
     "reach_us",
     "recent_decisions",
     "registry",
     "remove_old",
+    "removed_before_us",
     "shared_redis",
     "source",
     "threads",

@@ -121,6 +121,15 @@ def remove_old(settings: Settings, needed_us: int = 0) -> tuple[int, str] | None
         return retention.remove(engine, before_us), day
 
 
+def removed_before_us(settings: Settings) -> int:
+    """Transactions before this time may have been removed, as the settings say; 0 where all are kept."""
+    if settings.retain_days is None:
+        return 0
+    from fraudml.adapters.log.postgres import retention
+
+    return retention.limit(settings.retain_days * DAY_US)
+
+
 def log_engine(settings: Settings) -> Engine:
     pool = postgres.Pool(
         settings.db_pool_size,

@@ -46,7 +46,7 @@ def test_the_migrations_make_the_declared_tables(tmp_path: Path) -> None:
             connection, opts={"version_table": _migrate.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, metadata) == []
-        assert _migrate.revision(connection) == "0003"
+        assert _migrate.revision(connection) == "0004"
     engine.dispose()
 
 
@@ -206,6 +206,7 @@ def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path:
         connection.execute("CREATE INDEX ix_transactions_event_time_us ON transactions (event_time_us)")
         connection.execute("ALTER TABLE decisions DROP COLUMN trial")
         connection.execute("DROP TABLE shadow_scores")
+        connection.execute("DROP TABLE chain")
         connection.execute("UPDATE fraudml_schema_version SET version_num = '0001'")
     connection.close()
     log = SqliteDecisionLog(url(tmp_path), SCHEMA)

@@ -17,10 +17,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
+from fraudml.adapters.log._chain import CARRY, Chain, values
 from fraudml.adapters.log._checkpoint import Checkpointer
 from fraudml.adapters.log._connection import failures
-from fraudml.adapters.log._rows import Row, RowCodec, report
+from fraudml.adapters.log._rows import Row, RowCodec, label_row, members, report
 from fraudml.adapters.log._tables import decisions, labels, shadow_scores, transactions
+from fraudml.decisions.chain import Kind, Link, Member, seal
 from fraudml.decisions.log import is_news
 from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.errors import DecisionLogError
@@ -39,6 +41,8 @@ def sql(statement: sa.Select[Any]) -> str:
 
 
 _decided = [column for column in decisions.c if column.name != "arrival"]
+_TIMES = sql(sa.select(transactions.c.transaction_id, transactions.c.event_time_us))
+_TIMES += " WHERE transaction_id IN ({})"
 _KNOWN = sql(sa.select(transactions.c.transaction_id)) + " WHERE transaction_id IN ({})"
 _FIND = sql(sa.select(*transactions.c, *_decided).select_from(transactions.join(decisions)))
 _FIND += " WHERE transactions.transaction_id IN ({})"
@@ -116,6 +120,7 @@ class HotPath:
         self._reader = Line(engine, timeout_ms)
         self._writer = Line(engine, timeout_ms, CACHE_KIB)
         self._checkpointer = Checkpointer(engine, self._writer.lock)
+        self._chain = Chain()
         self._commits: int | None = None  # the thread that made the last commit
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
@@ -128,73 +133,88 @@ class HotPath:
             found = list(map(self._codec.decision, rows))
         return {decision.transaction.transaction_id: decision for decision in found}
 
-    def append(self, batch: Sequence[Decision]) -> dict[str, Decision]:
+    def append(self, batch: Sequence[Decision], *, chained: bool = True) -> dict[str, Decision]:
         """One commit for all that are new; the decisions that stand for the others."""
         known: dict[str, Decision] = {}
         try:
-            self._append(batch)
+            self._append(batch, chained)
         except DecisionLogError as error:
             if not isinstance(error.__cause__, sqlite3.IntegrityError):
                 raise
             known = self.find([decision.transaction.transaction_id for decision in batch])
-            if not known:
+            if not known and "chain." not in str(error.__cause__):  # else another log of this process has gone on
                 raise
             fresh = [decision for decision in batch if decision.transaction.transaction_id not in known]
             if fresh:
-                self._append(fresh)
+                self._append(fresh, chained)
         return known
 
-    def _append(self, batch: Sequence[Decision]) -> None:
+    def _append(self, batch: Sequence[Decision], chained: bool) -> None:
         with failures("writing decisions"):
-            first, second = self._codec.rows(batch)
+            rows = self._codec.rows(batch)
+            linked = members(rows) if chained else []
         with self._writer.turn("writing decisions") as driver:
-            with one_commit(driver):
-                _insert(driver, transactions, first)
-                _insert(driver, decisions, second)
+            with self._one_commit(driver):
+                _insert(driver, transactions, [value for first, _ in rows for value in first])
+                _insert(driver, decisions, [value for _, second in rows for value in second])
+                self._chain.add(driver, Kind.decisions, linked)
             self._commits = threading.get_ident()
             self._checkpointer.wrote(len(batch))
 
-    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+    def append_labels(self, reports: Sequence[LabelReport], *, chained: bool = True) -> list[LabelReport]:
         """What is news, in one commit."""
         news = []
-        values: list[Any] = []
+        rows: list[Row] = []
         ids = list({item.label.transaction_id for item in reports})
         with self._writer.turn("writing labels") as driver:
-            with one_commit(driver):
+            self._chain.forget()
+            with self._one_commit(driver):
                 known: dict[str, list[LabelReport]] = {}
                 for row in _by_ids(driver, _HISTORY, ids):
                     known.setdefault(row[0], []).append(report(row))
                 for item in reports:
-                    label = item.label
-                    history = known.setdefault(label.transaction_id, [])
-                    if is_news(history, label):
+                    history = known.setdefault(item.label.transaction_id, [])
+                    if is_news(history, item.label):
                         history.append(item)
                         news.append(item)
-                        values += (
-                            item.arrival,
-                            label.transaction_id,
-                            len(history),
-                            int(label.is_fraud),
-                            label.known_at_us,
-                        )
-                _insert(driver, labels, values)
+                        rows.append(label_row(item, len(history)))
+                _insert(driver, labels, [value for row in rows for value in row])
+                if chained:
+                    times = {row[0]: row[1] for row in _by_ids(driver, _TIMES, ids)}
+                    self._chain.add(driver, Kind.labels, [Member(row[0], times[row[1]], seal(row)) for row in rows])
             self._checkpointer.wrote(len(news))
         return news
 
+    def carry(self, links: Sequence[Link]) -> None:
+        """Links of another log, in one commit."""
+        with self._writer.turn("writing the chain") as driver:
+            self._chain.forget()
+            with one_commit(driver):
+                driver.executemany(CARRY, [values(each) for each in links])
+
     def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
         """What is new, in one commit."""
-        values: list[Any] = []
+        flat: list[Any] = []
         for each in scores:
-            values += each.arrival, each.model_version, each.score, each.action._value_, each.model_us
+            flat += each.arrival, each.model_version, each.score, each.action._value_, each.model_us
         with self._writer.turn("writing shadow scores") as driver:
             with one_commit(driver):
-                _insert(driver, shadow_scores, values, repeats="IGNORE")
+                _insert(driver, shadow_scores, flat, repeats="IGNORE")
             self._checkpointer.wrote(len(scores))
 
     def label_history(self, transaction_id: str) -> list[LabelReport]:
         """The reports about one transaction."""
         with self._reader.turn("reading") as driver:
             return [report(row) for row in _by_ids(driver, _HISTORY, [transaction_id])]
+
+    @contextmanager
+    def _one_commit(self, driver: Any) -> Iterator[None]:
+        try:
+            with one_commit(driver):
+                yield
+        except BaseException:
+            self._chain.forget()
+            raise
 
     def close(self) -> None:
         """Close the engine's connections, after the thread that makes checkpoints; other calls must have ended."""

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from fraudml.decisions.chain import Member, seal
 from fraudml.decisions.log import AUDIT_LABELS, OUTCOMES, SHADOW_SCORES, audit_schema
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings, Trial
 from fraudml.errors import DecisionLogError
@@ -40,18 +41,17 @@ class RowCodec:
         self._history = arrow_schema(schema)
         self._audit = audit_schema(schema)
 
-    def rows(self, decisions: Sequence[Decision]) -> tuple[list[Any], list[Any]]:
-        """The rows of ``transactions`` and of ``decisions``, each as one flat list of values.
+    def rows(self, decisions: Sequence[Decision]) -> list[tuple[Row, Row]]:
+        """For each decision the rows of ``transactions`` and of ``decisions`` in SQLite's tables.
 
         Values are of the types that the driver takes as they are (no bool, no enum, no bytes): it looks for an
         adapter for all others. Timings are those of a batch, so their text is made once. A trial mostly is none.
         """
-        first: list[Any] = []
-        second: list[Any] = []
+        rows: list[tuple[Row, Row]] = []
         entities, attributes, timings, timed = self._entities_object, self._attributes_object, None, ""
         for decision in decisions:
             event = decision.transaction
-            first += (
+            first = (
                 decision.arrival,
                 event.transaction_id,
                 event.event_time_us,
@@ -62,7 +62,7 @@ class RowCodec:
             if decision.timings is not timings:
                 timings = decision.timings
                 timed = _encode(timings).decode()
-            second += (
+            second = (
                 decision.arrival,
                 bytearray(decision.vector),
                 decision.score,
@@ -76,15 +76,8 @@ class RowCodec:
                 timed,
                 None if decision.trial is None else _encode(decision.trial).decode(),
             )
-        return first, second
-
-    def entities(self, event: Transaction) -> bytes:
-        """The JSON object of its entities."""
-        return _encode(self._entities_object(*event.entities))
-
-    def attributes(self, event: Transaction) -> bytes:
-        """The JSON object of its attributes."""
-        return _encode(self._attributes_object(*event.attributes))
+            rows.append((first, second))
+        return rows
 
     def decision(self, row: Row) -> Decision:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
@@ -152,6 +145,17 @@ class RowCodec:
             amounts,
             *([row.get(name) for row in values] for name in self._attributes),
         ]
+
+
+def members(rows: Sequence[tuple[Row, Row]]) -> list[Member]:
+    """What a link has of rows as :meth:`RowCodec.rows` makes them."""
+    return [Member(first[0], first[2], seal((first, second))) for first, second in rows]
+
+
+def label_row(item: LabelReport, nth: int) -> Row:
+    """The row of ``labels`` in SQLite's table."""
+    label = item.label
+    return item.arrival, label.transaction_id, nth, int(label.is_fraud), label.known_at_us
 
 
 def report(row: Row) -> LabelReport:

@@ -14,15 +14,18 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import sqlalchemy as sa
 
+from fraudml.adapters.log._chain import link
 from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._lock import FileLock
 from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
+from fraudml.adapters.log._tables import chain as links
 from fraudml.adapters.log._tables import decisions, transactions
 from fraudml.adapters.log._tables import labels as reports
 from fraudml.adapters.log._tables import shadow_scores as shadows
-from fraudml.decisions.log import Durability
+from fraudml.decisions.chain import Link
+from fraudml.decisions.log import Durability, StoredRow
 from fraudml.decisions.record import Decision, Degradation, LabelReport, ShadowScore
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.events.label import Label
@@ -91,13 +94,13 @@ class SqliteDecisionLog:
             raise NotFoundError(f"transaction {transaction_id!r} has not been scored here")
         return found[transaction_id]
 
-    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
+    def append(self, decisions: Sequence[Decision], *, chained: bool = True) -> dict[str, Decision]:
         """One commit for all."""
-        return self._hot.append(decisions) if decisions else {}
+        return self._hot.append(decisions, chained=chained) if decisions else {}
 
-    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+    def append_labels(self, reports: Sequence[LabelReport], *, chained: bool = True) -> list[LabelReport]:
         """What is news, in one commit."""
-        return self._hot.append_labels(reports) if reports else []
+        return self._hot.append_labels(reports, chained=chained) if reports else []
 
     def label_history(self, transaction_id: str) -> list[LabelReport]:
         """The reports about one transaction."""
@@ -215,6 +218,34 @@ class SqliteDecisionLog:
         )
         yield from self._stream(query, batch_size, outcomes)
 
+    def chain(self, *, by_arrival: bool = False) -> Iterator[list[Link]]:
+        """Links, streamed."""
+        c = links.c
+        query = sa.select(links).order_by(*((c.first, c.writer, c.seq) if by_arrival else (c.writer, c.seq)))
+        yield from self._stream(query, 1_000, lambda rows: list(map(link, rows)))
+
+    def carry(self, links: Sequence[Link]) -> None:
+        """One commit."""
+        if links:
+            self._hot.carry(links)
+
+    def stored_decisions(self) -> Iterator[list[StoredRow]]:
+        """Rows of both tables, streamed."""
+        both = transactions.outerjoin(decisions)
+        query = sa.select(*transactions.c, *decisions.c).select_from(both).order_by(transactions.c.arrival)
+        width = len(transactions.c)
+        yield from self._stream(
+            query,
+            5_000,
+            lambda rows: [StoredRow(row[0], row[1], (row[:width], row[width:])) for row in rows],
+            _any_text,
+        )
+
+    def stored_labels(self) -> Iterator[list[StoredRow]]:
+        """Rows, streamed."""
+        query = sa.select(reports).order_by(reports.c.arrival)
+        yield from self._stream(query, 5_000, lambda rows: [StoredRow(row[0], row[1], row) for row in rows], _any_text)
+
     def ping(self) -> None:
         """Read one row."""
         with failures("reading"), self._engine.connect() as connection:
@@ -235,13 +266,27 @@ class SqliteDecisionLog:
         for found in self._stream(query, 50_000, lambda rows: list(map(self._rows.label, rows))):
             yield from found
 
-    def _stream(self, query: sa.Select[Any], batch_size: int, made: Callable[[Sequence[Row]], Made]) -> Iterator[Made]:
-        """What is made of the rows, batch by batch."""
+    def _stream(
+        self,
+        query: sa.Select[Any],
+        batch_size: int,
+        made: Callable[[Sequence[Row]], Made],
+        text: Callable[[bytes], str] = str,
+    ) -> Iterator[Made]:
+        """What is made of the rows, batch by batch. ``text``: how the driver makes it; by default UTF-8."""
         with failures("reading"), self._engine.connect() as connection:
-            cursor = connection.connection.cursor()  # plain tuples: a third less time per row
+            driver: Any = connection.connection.driver_connection
+            cursor = driver.cursor()  # plain tuples: a third less time per row
+            driver.text_factory = text
             try:
                 cursor.execute(sql(query))
                 while rows := cursor.fetchmany(batch_size):
                     yield made(rows)
             finally:
                 cursor.close()
+                driver.text_factory = str
+
+
+def _any_text(found: bytes) -> str:
+    """Also what is no UTF-8, which no fraudml wrote."""
+    return found.decode(errors="replace")

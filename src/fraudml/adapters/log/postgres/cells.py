@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from fraudml.adapters.log._rows import RowCodec
+from fraudml.adapters.log._rows import Row
 from fraudml.adapters.log.postgres.keys import key_of
+from fraudml.decisions.chain import Link
 from fraudml.decisions.record import Action, Decision, LabelReport
 
 NULL = b"\xff\xff\xff\xff"
@@ -27,11 +28,24 @@ _int4 = struct.Struct("!ii").pack
 _array = struct.Struct("!iiIii").pack
 _encode = msgspec.json.Encoder().encode
 
-BOOL, BYTEA, BIGINT, INT, TEXT, FLOAT = 16, 17, 20, 23, 25, 701  # types of elements
+BOOL, BYTEA, BIGINT, SMALLINT, INT, TEXT, FLOAT = 16, 17, 20, 21, 23, 25, 701  # types of elements
 ARRAY_OF = {BOOL: 1000, BYTEA: 1001, BIGINT: 1016, INT: 1007, TEXT: 1009, FLOAT: 1022}
 
 Column = list[bytes]
 Value = TypeVar("Value")
+
+
+LINK = {
+    "writer": SMALLINT,
+    "seq": BIGINT,
+    "kind": TEXT,
+    "rows": INT,
+    "first": BIGINT,
+    "until_us": BIGINT,
+    "content": BYTEA,
+    "digest": BYTEA,
+    "members": BYTEA,
+}
 
 
 class Rows(NamedTuple):
@@ -57,8 +71,9 @@ class Rows(NamedTuple):
     trial: Column
 
 
-def rows(decisions: Sequence[Decision], codec: RowCodec) -> Rows:
-    """The cells of decisions; ``struct.error``, ``ValueError`` or ``TypeError`` for values that fit no column."""
+def rows(decisions: Sequence[Decision], stored: Sequence[tuple[Row, Row]]) -> Rows:
+    """The cells of decisions, given also as SQLite's rows, whose JSON is taken; ``struct.error``, ``ValueError`` or
+    ``TypeError`` for values that fit no column."""
     events = [decision.transaction for decision in decisions]
     keys = [key_of(event.transaction_id) for event in events]
     return Rows(
@@ -66,8 +81,8 @@ def rows(decisions: Sequence[Decision], codec: RowCodec) -> Rows:
         event_time_us=[_int8(8, event.event_time_us) for event in events],
         arrival=[_int8(8, decision.arrival) for decision in decisions],
         amount_minor=[NULL if event.amount_minor is None else _int8(8, event.amount_minor) for event in events],
-        entities=[_bytes(codec.entities(event)) for event in events],
-        attributes=[_bytes(codec.attributes(event)) for event in events],
+        entities=[_bytes(first[4].encode()) for first, _ in stored],
+        attributes=[_bytes(first[5].encode()) for first, _ in stored],
         original_id=[NULL if original is None else _bytes(original) for _, original in keys],
         vector=[_bytes(decision.vector) for decision in decisions],
         score=[NULL if decision.score is None else _float8(8, decision.score) for decision in decisions],
@@ -78,9 +93,27 @@ def rows(decisions: Sequence[Decision], codec: RowCodec) -> Rows:
         late=[_TRUE if decision.late else _FALSE for decision in decisions],
         degraded=_alike([decision.degraded for decision in decisions], _encode),
         decided_at_us=[_int8(8, decision.decided_at_us) for decision in decisions],
-        timings=_alike([decision.timings for decision in decisions], _encode),
-        trial=[NULL if decision.trial is None else _bytes(_encode(decision.trial)) for decision in decisions],
+        timings=_alike([second[10] for _, second in stored], str.encode),
+        trial=[NULL if second[11] is None else _bytes(second[11].encode()) for _, second in stored],
     )
+
+
+def link_values(link: Link) -> list[bytes]:
+    """A link as parameters, in the order of :data:`LINK`."""
+    return [
+        link.writer.to_bytes(2, "big", signed=True),
+        link.seq.to_bytes(8, "big", signed=True),
+        link.kind.value.encode(),
+        link.rows.to_bytes(4, "big", signed=True),
+        link.first.to_bytes(8, "big", signed=True),
+        link.until_us.to_bytes(8, "big", signed=True),
+        *(link.content, link.digest, link.members or b""),
+    ]
+
+
+def link_columns(link: Link) -> list[Column]:
+    """The same as columns of one cell."""
+    return [[_bytes(value)] for value in link_values(link)]
 
 
 def label_arrays(reports: Sequence[tuple[LabelReport, int]]) -> list[bytes]:

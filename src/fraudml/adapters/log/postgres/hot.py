@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 import sqlalchemy as sa
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from fraudml.adapters.log._rows import Row, RowCodec, report
+from fraudml.adapters.log._rows import Row, RowCodec, label_row, members, report
 from fraudml.adapters.log.postgres import cells, statements
 from fraudml.adapters.log.postgres.claim import Claim
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.keys import key_of
 from fraudml.adapters.log.postgres.line import Line, Patience
 from fraudml.adapters.log.postgres.session import Session
+from fraudml.decisions.chain import Head, Kind, Link, Member, linked, seal
 from fraudml.decisions.log import is_news
 from fraudml.decisions.record import Decision, LabelReport
 from fraudml.errors import DecisionLogError
@@ -25,6 +26,7 @@ from fraudml.errors import DecisionLogError
 COPY_FROM = 128
 MOST_IDS = 10_000  # asked for at once
 MOST_TRIES = 20  # of reports that other processes report about, too
+CHAIN_KEY = "chain_pkey"
 
 
 class HotPath:
@@ -41,10 +43,12 @@ class HotPath:
         self._reader = Line(engine, patience)
         self._writer = Line(engine, patience, self._claim.renew)
         self._in_doubt = False
+        self._head: Head | None = None  # of the chain of this process's number; None: to be looked up
 
     def claim(self, *, shared: bool) -> int:
         """Become one that appends."""
         with self._writer.turn("claiming it") as session:
+            self._head = None  # somebody else may have had the number
             return self._claim.take(session.driver, shared=shared)
 
     def find(self, transaction_ids: Sequence[str]) -> dict[str, Decision]:
@@ -65,16 +69,18 @@ class HotPath:
                     found[transaction_id] = self._codec.decision((arrival, transaction_id, *rest))
         return found
 
-    def append(self, batch: Sequence[Decision]) -> dict[str, Decision]:
+    def append(self, batch: Sequence[Decision], *, chained: bool = True) -> dict[str, Decision]:
         """One commit for all that are new; the decisions that stand for the others."""
         stands: dict[str, Decision] = {}
         # by id: two processes with the same ids then wait for each other's commit, but never in a circle
         rest = sorted(batch, key=lambda decision: decision.transaction.transaction_id)
         while rest:
             try:
-                self._append(rest)
+                self._append(rest, chained)
                 break
             except DecisionLogError as error:
+                if _is_of_chain(error.__cause__):  # another log of this process has gone on
+                    continue
                 if not isinstance(error.__cause__, (UniqueViolation, DeadlockDetected)):
                     raise
                 known = self.find([decision.transaction.transaction_id for decision in rest])
@@ -84,7 +90,7 @@ class HotPath:
                 rest = [decision for decision in rest if decision.transaction.transaction_id not in known]
         return stands
 
-    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+    def append_labels(self, reports: Sequence[LabelReport], *, chained: bool = True) -> list[LabelReport]:
         """What is news, in one commit."""
         with self._appending("writing labels") as session:
             for tried in range(1, MOST_TRIES + 1):
@@ -92,9 +98,16 @@ class HotPath:
                 if not news:
                     break
                 try:
-                    session.run(statements.APPEND_LABELS, cells.label_arrays(numbered))
+                    arrays = cells.label_arrays(numbered)
+                    if chained:
+                        link = self._link(session, Kind.labels, _members(session, numbered))
+                        session.run(statements.APPEND_LINKED_LABELS, [*arrays, *cells.link_values(link)])
+                        self._head = link.head
+                    else:
+                        session.run(statements.APPEND_LABELS, arrays)
                     break
                 except UniqueViolation:  # another process has reported about one of them meanwhile
+                    self._head = None
                     if tried == MOST_TRIES:
                         raise
         return news
@@ -115,15 +128,29 @@ class HotPath:
         self._writer.close()
         self._reader.close()
 
-    def _append(self, batch: Sequence[Decision]) -> None:
+    def _append(self, batch: Sequence[Decision], chained: bool) -> None:
         with failures("writing decisions"):
-            rows = cells.rows(batch, self._codec)
+            stored = self._codec.rows(batch)
+            rows = cells.rows(batch, stored)
+            sealed = members(stored) if chained else []
         with self._appending("writing decisions") as session:
-            if len(batch) < COPY_FROM:
-                arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
-                session.run(statements.APPEND, arrays)
+            link = self._link(session, Kind.decisions, sealed) if chained else None
+            if link is None or len(batch) >= COPY_FROM:
+                text = statements.COPY if link is None else statements.COPY_LINKED
+                session.copy(text, statements.copied(rows, link))
             else:
-                session.copy(statements.COPY, statements.copied(rows))
+                arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
+                session.run(statements.APPEND, [*arrays, *cells.link_values(link)])
+            if link is not None:
+                self._head = link.head
+
+    def _link(self, session: Session, kind: Kind, sealed: Sequence[Member]) -> Link:
+        """The next link of this process's number."""
+        writer = self._claim.number or 0
+        if self._head is None:
+            found = session.rows(statements.HEAD, [writer.to_bytes(8, "big")], statements.HEAD_KINDS)
+            self._head = Head(*found[0]) if found else Head()
+        return linked(writer, self._head, kind, sealed)
 
     def _asking(self) -> AbstractContextManager[Session]:
         return (self._writer if self._in_doubt else self._reader).turn("reading")
@@ -135,8 +162,23 @@ class HotPath:
                 yield session
         except BaseException:
             self._in_doubt = True
+            self._head = None
             raise
         self._in_doubt = False
+
+
+def _is_of_chain(error: BaseException | None) -> bool:
+    return isinstance(error, UniqueViolation) and error.diag.constraint_name == CHAIN_KEY
+
+
+def _members(session: Session, numbered: Sequence[tuple[LabelReport, int]]) -> list[Member]:
+    """What a link has of reports; the time of a transaction that is unknown does not matter: they will be refused."""
+    keys = cells.key_array([item.label.transaction_id for item, _ in numbered])
+    times = dict(session.rows(statements.TIMES, [keys], statements.TIMES_KINDS))
+    return [
+        Member(item.arrival, times.get(key_of(item.label.transaction_id)[0].decode(), 0), seal(label_row(item, nth)))
+        for item, nth in numbered
+    ]
 
 
 def _reported(session: Session, transaction_ids: Iterable[str]) -> list[Row]:

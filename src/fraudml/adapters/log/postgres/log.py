@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import sqlalchemy as sa
 
+from fraudml.adapters.log._chain import link, values
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
 from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
-from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL
+from fraudml.decisions.chain import Link
+from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, StoredRow
 from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.errors import NotFoundError
 from fraudml.events.label import Label
@@ -68,13 +70,13 @@ class PostgresDecisionLog:
             raise NotFoundError(f"transaction {transaction_id!r} has not been scored here")
         return found[transaction_id]
 
-    def append(self, decisions: Sequence[Decision]) -> dict[str, Decision]:
+    def append(self, decisions: Sequence[Decision], *, chained: bool = True) -> dict[str, Decision]:
         """One commit for all."""
-        return self._hot.append(decisions) if decisions else {}
+        return self._hot.append(decisions, chained=chained) if decisions else {}
 
-    def append_labels(self, reports: Sequence[LabelReport]) -> list[LabelReport]:
+    def append_labels(self, reports: Sequence[LabelReport], *, chained: bool = True) -> list[LabelReport]:
         """What is news, in one commit."""
-        return self._hot.append_labels(reports) if reports else []
+        return self._hot.append_labels(reports, chained=chained) if reports else []
 
     def label_history(self, transaction_id: str) -> list[LabelReport]:
         """The reports about one transaction."""
@@ -149,6 +151,25 @@ class PostgresDecisionLog:
             yield from batches
             after = batches[-1].column(order)[-1].as_py()
 
+    def chain(self, *, by_arrival: bool = False) -> Iterator[list[Link]]:
+        """Links, streamed."""
+        order = '"first", writer, seq' if by_arrival else "writer, seq"
+        yield from self._stream(statements.CHAIN + order, None, 1_000, lambda rows: list(map(link, rows)))
+
+    def carry(self, links: Sequence[Link]) -> None:
+        """One commit."""
+        with failures("writing the chain"), self._engine.begin() as connection:
+            for each in links:
+                connection.exec_driver_sql(statements.CARRY, values(each))
+
+    def stored_decisions(self) -> Iterator[list[StoredRow]]:
+        """Rows of all tables, streamed."""
+        yield from self._stream(statements.STORED_DECISIONS, 0, 5_000, lambda rows: list(map(_stored_decision, rows)))
+
+    def stored_labels(self) -> Iterator[list[StoredRow]]:
+        """Rows, streamed."""
+        yield from self._stream(statements.STORED_LABELS, 0, 5_000, lambda rows: list(map(_stored_label, rows)))
+
     def ping(self) -> None:
         """Read one row."""
         with failures("reading"), self._engine.connect() as connection:
@@ -187,3 +208,29 @@ class PostgresDecisionLog:
                         yield made(rows)
             finally:
                 driver.patience_s = patience
+
+
+def _stored_decision(row: Row) -> StoredRow:
+    """From a row of ``statements.STORED_DECISIONS``."""
+    arrival, name, *columns, differs = row
+    transaction_id = _text(name)
+    first = (columns[0], transaction_id, *columns[1:5])
+    second = [*columns[5:]]
+    second[7] = _number(second[7])
+    return StoredRow(arrival, transaction_id, None if differs else (first, second))
+
+
+def _stored_label(row: Row) -> StoredRow:
+    """From a row of ``statements.STORED_LABELS``."""
+    arrival, name, nth, is_fraud, known_at_us, differs = row
+    transaction_id = _text(name)
+    found = (arrival, transaction_id, nth, _number(is_fraud), known_at_us)
+    return StoredRow(arrival, transaction_id, None if differs else found)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
+
+
+def _number(flag: bool | None) -> int | None:
+    return None if flag is None else int(flag)

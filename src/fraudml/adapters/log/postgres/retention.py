@@ -28,6 +28,9 @@ REMOVE = (
     + f" DELETE FROM transaction_ids {_OF.format('transaction_ids')}"  # noqa: S608 - our own names
 )
 
+# Links stay, without what they say about each row, when all of their rows are gone: the rest of a chain hangs on them.
+FORGET = "UPDATE chain SET members = NULL WHERE until_us < %(before)s AND members IS NOT NULL AND kind <> 'start'"
+
 
 def limit(retain_us: int) -> int:
     """The time before which nothing is kept: whole days, as the pieces of a hypertable are."""
@@ -40,4 +43,5 @@ def remove(engine: sa.Engine, before_us: int) -> int:
     with long_work(engine, "removing old decisions") as driver:
         while taken := driver.execute(REMOVE, {"before": before_us, "at_once": AT_ONCE}).rowcount:
             count += taken
+        driver.execute(FORGET, {"before": before_us})
     return count

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fraudml.adapters.log.postgres import cells
-from fraudml.adapters.log.postgres.cells import ARRAY_OF, BIGINT, BOOL, BYTEA, FLOAT, INT, TEXT, Rows
+from fraudml.adapters.log.postgres.cells import ARRAY_OF, BIGINT, BOOL, BYTEA, FLOAT, INT, LINK, TEXT, Rows
 from fraudml.adapters.log.postgres.tables import BLIND
+from fraudml.decisions.chain import Link
 
 # Row by row, by indexes, whatever the statistics say. Left alone the planner takes id and time for independent of each
 # other, so it expects one row where all have both, and reads a whole table for each row of another; and a plan made for
@@ -79,27 +80,46 @@ def _insert(table: str) -> str:
     return f"INSERT INTO {table} ({', '.join(INTO[table])}) SELECT {values} FROM given"  # noqa: S608 - our own names
 
 
+def _link(first: int) -> str:
+    """Adds a link whose values are the parameters from this number on."""
+    values = ", ".join(f"${number}" for number in range(first, first + len(LINK)))
+    return f"link AS (INSERT INTO chain ({', '.join(LINK)}) VALUES ({values}))"  # noqa: S608 - our own names
+
+
 def _append() -> str:
-    """All three tables by one statement, so by one round trip and one commit."""
+    """All three tables and the link by one statement, so by one round trip and one commit."""
     parameters = ", ".join(f"${number}" for number in range(1, len(GIVEN) + 1))
     return (
         f"WITH given AS MATERIALIZED (SELECT * FROM unnest({parameters}) AS given ({', '.join(GIVEN)})), "  # noqa: S608
-        f"ids AS ({_insert('transaction_ids')}), events AS ({_insert('transactions')}) {_insert('decisions')}"
+        f"{_link(len(GIVEN) + 1)}, ids AS ({_insert('transaction_ids')}), events AS ({_insert('transactions')}) "
+        f"{_insert('decisions')}"
     )
 
 
-def _copy() -> str:
+def _copy(*, linked: bool) -> str:
     """Several statements sent as one are one transaction, and its commit."""
-    return ";".join(f"COPY {table} ({', '.join(names)}) FROM STDIN (FORMAT binary)" for table, names in INTO.items())
+    into = {**INTO, "chain": tuple(LINK)} if linked else INTO
+    return ";".join(f"COPY {table} ({', '.join(names)}) FROM STDIN (FORMAT binary)" for table, names in into.items())
 
 
-def copied(rows: Rows) -> list[bytes]:
+def copied(rows: Rows, link: Link | None) -> list[bytes]:
     """What each of the COPY statements reads."""
-    return [cells.copied([getattr(rows, name) for name in names]) for names in INTO.values()]
+    parts = [cells.copied([getattr(rows, name) for name in names]) for names in INTO.values()]
+    return parts if link is None else [*parts, cells.copied(cells.link_columns(link))]
 
 
-APPEND = Statement(b"append", _append().encode(), tuple(ARRAY_OF[kind] for kind in GIVEN.values()))
-COPY = _copy().encode()
+APPEND = Statement(b"append", _append().encode(), (*(ARRAY_OF[kind] for kind in GIVEN.values()), *LINK.values()))
+COPY, COPY_LINKED = (_copy(linked=linked).encode() for linked in (False, True))
+HEAD = Statement(b"head", b"SELECT seq, digest FROM chain WHERE writer = $1 ORDER BY seq DESC LIMIT 1", (BIGINT,))
+HEAD_KINDS = (BIGINT, BYTEA)
+TIMES = Statement(
+    b"times",
+    b"SELECT transaction_id, event_time_us FROM transaction_ids WHERE transaction_id = ANY($1)",
+    (ARRAY_OF[TEXT],),
+)
+TIMES_KINDS = (TEXT, BIGINT)
+CHAIN = f"SELECT {', '.join(LINK)} FROM chain ORDER BY "  # noqa: S608 - our own names
+CARRY = f"INSERT INTO chain ({', '.join(LINK)}) VALUES ({', '.join(['%s'] * len(LINK))}) ON CONFLICT DO NOTHING"  # noqa: S608
 
 # An id as it came; a key that is a digest of it stays inside.
 ID = "coalesce(t.original_id, convert_to(t.transaction_id, 'UTF8'))"
@@ -144,13 +164,18 @@ HISTORY = Statement(
 REPORTED = (TEXT, BOOL, BIGINT, BIGINT)
 
 # An unknown transaction is refused by the foreign key.
-APPEND_LABELS = Statement(
-    b"append_labels",
-    b"INSERT INTO labels (arrival, transaction_id, nth, is_fraud, known_at_us, event_time_us) "
-    b"SELECT given.*, i.event_time_us FROM unnest($1, $2, $3, $4, $5) "
-    b"AS given (arrival, transaction_id, nth, is_fraud, known_at_us) LEFT JOIN transaction_ids AS i USING "
-    b"(transaction_id)",
-    tuple(ARRAY_OF[kind] for kind in (BIGINT, TEXT, INT, BOOL, BIGINT)),
+_REPORTS = tuple(ARRAY_OF[kind] for kind in (BIGINT, TEXT, INT, BOOL, BIGINT))
+_APPEND_LABELS = (
+    "INSERT INTO labels (arrival, transaction_id, nth, is_fraud, known_at_us, event_time_us) "
+    "SELECT given.*, i.event_time_us FROM unnest($1, $2, $3, $4, $5) "
+    "AS given (arrival, transaction_id, nth, is_fraud, known_at_us) LEFT JOIN transaction_ids AS i USING "
+    "(transaction_id)"
+)
+APPEND_LABELS = Statement(b"append_labels", _APPEND_LABELS.encode(), _REPORTS)
+APPEND_LINKED_LABELS = Statement(
+    b"append_linked_labels",
+    f"WITH {_link(len(_REPORTS) + 1)} {_APPEND_LABELS}".encode(),
+    (*_REPORTS, *LINK.values()),
 )
 
 APPEND_SHADOW = (
@@ -213,6 +238,21 @@ OUTCOMES = f"{_OUTCOME.format('null, null, null')} WHERE i.arrival > %s ORDER BY
 LABELLED_OUTCOMES = (
     f"{_OUTCOME.format('l.is_fraud, l.known_at_us, l.arrival')} JOIN labels AS l "
     "ON l.transaction_id = i.transaction_id WHERE l.arrival > %s ORDER BY l.arrival"
+)
+# As they are stored, to be compared with links. The last column: whether what is kept twice differs.
+STORED_DECISIONS = (
+    f"SELECT i.arrival, {ID}, t.arrival, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text, "  # noqa: S608
+    f"d.arrival, {', '.join(_OF_DECISION)}, "
+    "d.amount_minor IS NOT NULL AND d.amount_minor IS DISTINCT FROM t.amount_minor "
+    f"FROM transaction_ids AS i LEFT JOIN transactions AS t {_PLACE} LEFT JOIN decisions AS d {_PLACE} "
+    "WHERE i.arrival > %s ORDER BY i.arrival"
+)
+STORED_LABELS = (
+    f"SELECT l.arrival, {ID.replace('t.transaction_id', 'l.transaction_id')}, l.nth, l.is_fraud, l.known_at_us, "  # noqa: S608
+    "l.event_time_us IS NOT NULL AND l.event_time_us IS DISTINCT FROM i.event_time_us "
+    "FROM labels AS l LEFT JOIN transaction_ids AS i USING (transaction_id) LEFT JOIN transactions AS t "
+    "ON t.transaction_id = i.transaction_id AND t.event_time_us = i.event_time_us "
+    rf"AND {_IS_DIGEST.format('t.transaction_id')} WHERE l.arrival > %s ORDER BY l.arrival"
 )
 SHADOW_SCORES = (
     "SELECT s.arrival, s.model_version, s.score, s.action, s.model_us, d.model_version, d.score, d.action "  # noqa: S608

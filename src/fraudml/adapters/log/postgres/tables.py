@@ -105,6 +105,21 @@ writers = sa.Table(
     sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
 )
 
+# One row for each commit of each process that appends; see decisions/chain.py.
+chain = sa.Table(
+    "chain",
+    metadata,
+    sa.Column("writer", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("until_us", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("members", sa.LargeBinary),
+)
+
 api_keys = sa.Table(
     "api_keys",
     metadata,

@@ -173,6 +173,7 @@ BEGIN
         COMMIT;
         EXIT WHEN taken = 0;
     END LOOP;
+    UPDATE {s}.chain SET members = NULL WHERE until_us < before AND members IS NOT NULL AND kind <> 'start';
     PERFORM {x}.drop_chunks('{s}.label_changes'::regclass, older_than => before);
     PERFORM {x}.drop_chunks('{s}.decisions'::regclass, older_than => before);
     PERFORM {x}.drop_chunks('{s}.transactions'::regclass, older_than => before);
