@@ -49,6 +49,13 @@ def test_a_shadow_score_that_is_there_stands(log: DecisionLog) -> None:
     ]
 
 
+def test_the_versions_that_are_named(log: DecisionLog) -> None:
+    assert log.model_versions() == set()
+    log.append([decision(transaction(n), n, model_version=str(n % 2)) for n in (1, 2, 3)])
+    log.append_shadow([shadow(3, "9")])
+    assert log.model_versions() == {"0", "1", "9"}
+
+
 @pytest.mark.parametrize("count", [1, 255, 700])
 def test_any_number_of_shadow_scores_is_read_in_batches(log: DecisionLog, count: int) -> None:
     log.append([decision(transaction(n), n) for n in range(1, count + 1)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraudml import wiring
-from fraudml.cli import output
+from fraudml.cli import models_gc, output
 from fraudml.cli.options import AsJson
 from fraudml.models import lifecycle
 from fraudml.models.registry import CHAMPION, ModelVersion
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fraudml.models.registry import Registry
     from fraudml.models.rollout import Rollout
 
-app = typer.Typer(help="List, show, promote and roll back models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, promote, roll back and clean up models.", no_args_is_help=True)
 HASH_SHOWN = 12
 
 
@@ -118,6 +118,9 @@ def rollback(
     registry = wiring.registry(settings())
     lifecycle.rollback(registry, reason, operator(), to=to)
     _changed(registry, as_json)
+
+
+app.command("gc")(models_gc.collect)
 
 
 def operator() -> str:

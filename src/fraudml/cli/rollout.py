@@ -80,7 +80,7 @@ def change(
     explore_most: Annotated[
         float | None, typer.Option(help="Largest amount to let through, in whole currency units.")
     ] = None,
-    reason: Reason = "",
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
     project_file: ProjectFile = None,
     as_json: AsJson = False,
 ) -> None:

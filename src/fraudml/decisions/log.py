@@ -177,6 +177,10 @@ class DecisionLog(Protocol):
         """All label reports in order of arrival, in lists, likewise."""
         ...
 
+    def model_versions(self) -> set[str]:
+        """The versions that decisions name, and those that scored in the shadow. Reads the whole log."""
+        ...
+
     def ping(self) -> None:
         """Return when the log can be read; raises ``DecisionLogError``."""
         ...

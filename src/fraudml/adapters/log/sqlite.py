@@ -246,6 +246,12 @@ class SqliteDecisionLog:
         query = sa.select(reports).order_by(reports.c.arrival)
         yield from self._stream(query, 5_000, lambda rows: [StoredRow(row[0], row[1], row) for row in rows], _any_text)
 
+    def model_versions(self) -> set[str]:
+        """The versions named."""
+        named = sa.union(sa.select(decisions.c.model_version), sa.select(shadows.c.model_version))
+        with failures("reading"), self._engine.connect() as connection:
+            return set(connection.execute(named).scalars())
+
     def ping(self) -> None:
         """Read one row."""
         with failures("reading"), self._engine.connect() as connection:

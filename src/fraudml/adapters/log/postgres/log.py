@@ -170,6 +170,11 @@ class PostgresDecisionLog:
         """Rows, streamed."""
         yield from self._stream(statements.STORED_LABELS, 0, 5_000, lambda rows: list(map(_stored_label, rows)))
 
+    def model_versions(self) -> set[str]:
+        """The versions named."""
+        found = self._stream(statements.MODEL_VERSIONS, None, 1_000, lambda rows: {row[0] for row in rows})
+        return {version for versions in found for version in versions}
+
     def ping(self) -> None:
         """Read one row."""
         with failures("reading"), self._engine.connect() as connection:

@@ -186,6 +186,7 @@ APPEND_SHADOW = (
 _EVENT = f"{ID}, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text"
 LAST_DECISION = "SELECT coalesce(max(arrival), 0) FROM transaction_ids"
 LAST_ARRIVAL = f"SELECT greatest(({LAST_DECISION}), (SELECT coalesce(max(arrival), 0) FROM labels))"  # noqa: S608
+MODEL_VERSIONS = "SELECT model_version FROM decisions UNION SELECT model_version FROM shadow_scores"
 PING = "SELECT arrival FROM transaction_ids LIMIT 1"
 _IS_DIGEST = r"({0} >= E'\x1a' AND {0} < E'\x1b')"  # begins with keys.MARK: a range of the index
 IDS = f"SELECT transaction_id FROM transaction_ids WHERE NOT {_IS_DIGEST.format('transaction_id')}"  # noqa: S608
