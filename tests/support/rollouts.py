@@ -53,7 +53,7 @@ class World:
     fault: str = ""
 
 
-def simulate(n: int, seed: int, world: World = World()) -> Rows:  # noqa: B008 - it is frozen
+def simulate(n: int, seed: int, world: World = World()) -> Rows:
     """``n`` decisions with the truth about each in ``fraud``, label weights as explored; 1 % fraud."""
     rng = np.random.default_rng(seed)
     people = max(2, round(n / world.per_entity))
