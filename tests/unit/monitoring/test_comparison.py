@@ -112,8 +112,8 @@ def test_tiny_data_ask_for_more_days() -> None:
 
 
 def test_declines_that_nobody_let_through_leave_half_of_the_picture() -> None:
-    rows = simulate(8_000, 4, EVEN)
-    rows = replace(rows, explored=np.zeros(8_000, np.bool_), label_weight=np.ones(8_000))
+    rows = simulate(12_000, 4, EVEN)
+    rows = replace(rows, explored=np.zeros(12_000, np.bool_), label_weight=np.ones(12_000))
     found = report(rows, reported=rows.take(rows.level < 2))
     assert found.champion.unknown_declines > 0
     for name in ("recall_at_same_rate", "precision", "false_decline_cost", "total_cost"):
@@ -170,25 +170,25 @@ def report_split(rows: Rows) -> float:
 
 
 def test_intervals_cover_the_truth() -> None:
-    """Against two million rows of the same world: of 150 rollouts with about 20 defrauded entities in each arm, 95 %
-    should cover; 90 % is what is tolerated of the heavy-tailed ones."""
+    """Against 800,000 rows of the same world: of 80 rollouts with about 20 defrauded entities in each arm, 95 % should
+    cover. 88 % is three standard deviations below."""
     world = World(share=0.5, fault="blind")
     big = [ArmSums(), ArmSums()]
-    for seed in range(5):
+    for seed in range(2):
         rows = simulate(400_000, 10_000 + seed, world)
         for arm in (0, 1):
             big[arm].add(rows.take(rows.challenger == bool(arm)), Costs())
     truth = {figure.name: figure for figure in figures(*big, known=True)}
     covered, runs = Counter[str](), Counter[str]()
-    for seed in range(150):
+    for seed in range(80):
         for figure in figures(*sums(simulate(20_000, seed, world)), known=True):
             true = truth[figure.name].difference
             if figure.difference is not None and true is not None:
                 covered[figure.name] += figure.difference.low <= true.value <= figure.difference.high
                 runs[figure.name] += 1
     for name in ("recall_at_same_rate", "precision", "fraud_loss", "review_cost", "total_cost"):
-        assert runs[name] > 140
-        assert covered[name] / runs[name] >= 0.9, name
+        assert runs[name] > 72
+        assert covered[name] / runs[name] >= 0.88, name
 
 
 def test_batches_without_rows_of_the_arms_are_fine() -> None:
