@@ -16,7 +16,9 @@ from fraudml.monitoring.rollouts.resampling import (
     ALL,
     CAUGHT,
     FALSE_DECLINES,
+    FEWEST_GROUPS,
     FLAGGED,
+    FRAUDS,
     JUDGED,
     LOSS,
     REVIEWS,
@@ -29,6 +31,10 @@ from fraudml.monitoring.rollouts.rows import DECLINE, Arms, Rows, read, transact
 from fraudml.monitoring.rollouts.split import Split
 
 DAY_US = 86_400_000_000
+# Each figure, and the sum that tells how many entities it rests on.
+_RATES = {"recall_at_same_rate": FRAUDS, "precision": CAUGHT}
+_MONEY = {"fraud_loss": LOSS, "false_decline_cost": FALSE_DECLINES, "review_cost": REVIEWS}
+_ALWAYS_KNOWN = {"fraud_loss", "review_cost"}
 UNKNOWN = "would-be declines were not let through (exploration), so whether they were right cannot be known"
 
 
@@ -43,7 +49,8 @@ class _Arm:
         """The counts of the arm of that name."""
         weight, flagged = self.sums.sums[:, [ALL, FLAGGED]].sum(axis=0)
         share = float(flagged / weight) if weight else None
-        return ArmCounts(arm, self.sums.decisions, self.sums.frauds, self.unknown_declines, share)
+        victims = self.sums.groups(FRAUDS)
+        return ArmCounts(arm, self.sums.decisions, self.sums.frauds, victims, self.unknown_declines, share)
 
 
 def compare(
@@ -85,7 +92,7 @@ def compare(
         split=split.check(),
         days=(mature_before_us - first) / DAY_US,
         reports=reported.number,
-        figures=_figures(counted[0].sums, counted[1].sums, known=not any(arm.unknown_declines for arm in counted)),
+        figures=figures(counted[0].sums, counted[1].sums, known=not any(arm.unknown_declines for arm in counted)),
     )
     return msgspec.structs.replace(result, conclusion=conclude(result, name))
 
@@ -120,33 +127,38 @@ def _unexplored(rows: Rows) -> NDArray[np.bool_]:
     return np.asarray((rows.level == DECLINE) & ~rows.explored)
 
 
-def _figures(champion: ArmSums, challenger: ArmSums, *, known: bool) -> list[Figure]:
+def figures(champion: ArmSums, challenger: ArmSums, *, known: bool) -> list[Figure]:
     """All figures; those that need the labels of declines only where these are known."""
-    drawn = (champion.draw(seed=0), challenger.draw(seed=1))
-    ratios = [arm.figures(weights) for arm, weights in zip((champion, challenger), drawn, strict=True)]
-    money = {"fraud_loss": LOSS, "false_decline_cost": FALSE_DECLINES, "review_cost": REVIEWS}
-    costs = {name: [1_000 * ratio(sums, ALL) for ratio in ratios] for name, sums in money.items()}
+    both = (champion, challenger)
+    drawn = [arm.draw(seed) for seed, arm in enumerate(both)]
+    ratios = [arm.figures(weights) for arm, weights in zip(both, drawn, strict=True)]
+    money = {name: [1_000 * ratio(sums, ALL) for ratio in ratios] for name, sums in _MONEY.items()}
     rate = float(ratios[0](FLAGGED, ALL)[0])
-    figures = {
-        "recall_at_same_rate": [champion.recall(drawn[0], rate), challenger.recall(drawn[1], rate)],
+    values = {
+        "recall_at_same_rate": [arm.recall(weights, rate) for arm, weights in zip(both, drawn, strict=True)],
         "precision": [ratio(CAUGHT, JUDGED) for ratio in ratios],
-        **costs,
-        "total_cost": [sum(parts) for parts in zip(*costs.values(), strict=True)],
+        **money,
+        "total_cost": [
+            money["fraud_loss"][i] + money["false_decline_cost"][i] + money["review_cost"][i] for i in (0, 1)
+        ],
     }
-    only_known = {"fraud_loss", "review_cost"}
-    return [
-        _figure(name, *arms) if known or name in only_known else Figure(name, note=UNKNOWN)
-        for name, arms in figures.items()
-    ]
+    found = []
+    for name, sums in (_RATES | _MONEY | {"total_cost": LOSS}).items():
+        if known or name in _ALWAYS_KNOWN:
+            found.append(_figure(name, values[name], [arm.groups(sums) for arm in both]))
+        else:
+            found.append(Figure(name, note=UNKNOWN))
+    return found
 
 
-def _figure(name: str, champion: Resampled, challenger: Resampled) -> Figure:
-    difference = Interval.of(challenger - champion)
+def _figure(name: str, values: list[Resampled], groups: list[int]) -> Figure:
+    """A figure; ``groups``: of entities that it rests on in each arm."""
+    difference = Interval.of(values[1] - values[0], min(groups))
     return Figure(
         name=name,
-        champion=Interval.of(champion),
-        challenger=Interval.of(challenger),
+        champion=Interval.of(values[0], groups[0]),
+        challenger=Interval.of(values[1], groups[1]),
         difference=difference,
         concluded=difference is not None and not difference.low <= 0 <= difference.high,
-        note="" if difference else "an arm has no such transactions yet",
+        note="" if difference else f"an arm has fewer than {FEWEST_GROUPS} entities with such transactions",
     )

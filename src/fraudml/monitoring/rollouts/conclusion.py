@@ -7,7 +7,7 @@ import math
 from fraudml.monitoring.rollouts.resampling import Interval
 from fraudml.monitoring.rollouts.results import Comparison
 
-FEWEST_FRAUDS = 20  # in each arm; below, an interval of money is not to be trusted
+FEWEST_DEFRAUDED = 20  # entities in each arm; below, an interval of money is not to be trusted
 LONGEST_FACTOR = 20  # of the time so far; a promise of more is none
 
 
@@ -44,12 +44,12 @@ def _obstacle(comparison: Comparison) -> str:
             return f"Nothing can be concluded yet: the arm {arm.arm} has no mature decision."
     if not comparison.reports:
         return "Nothing can be concluded: no label was reported for either arm."
-    fewest = min(champion.frauds, challenger.frauds)
-    if fewest < FEWEST_FRAUDS:
-        more = _days(comparison.days * (FEWEST_FRAUDS / fewest - 1)) if fewest else "an unknown number of days"
+    fewest = min(champion.defrauded, challenger.defrauded)
+    if fewest < FEWEST_DEFRAUDED:
+        more = _days(comparison.days * (FEWEST_DEFRAUDED / fewest - 1)) if fewest else "an unknown number of days"
         return (
-            f"Nothing can be concluded yet: an arm has only {fewest} known frauds and {FEWEST_FRAUDS} are needed, "
-            f"{more} more at this traffic."
+            f"Nothing can be concluded yet: an arm has only {fewest} entities with a known fraud and "
+            f"{FEWEST_DEFRAUDED} are needed, {more} more at this traffic."
         )
     return ""
 

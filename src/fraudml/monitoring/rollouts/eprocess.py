@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 BLOCK = 50  # rows of both arms; the longest that a breach waits to be noticed
 # Alternatives: rate of the challenger, its ratio to the champion's, weight. Most on "the champion has no such trouble".
-_RELATIVE = np.array([(0.01, 1_000, 0.7), (0.01, 5, 0.1), (0.3, 5, 0.1), (0.8, 20, 0.1)])
+_RELATIVE = np.array([(0.01, 1_000, 0.85), (0.01, 5, 0.05), (0.3, 5, 0.05), (0.8, 20, 0.05)])
 _ABSOLUTE = np.array([2.0, 5.0, 20.0, 100.0, 1_000.0, 5_000.0])  # times the tolerated rate, as odds
 _GOOD_CHAMPION, _BAD_CHAMPION, _GOOD_CHALLENGER, _BAD_CHALLENGER = range(4)
 

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
 from fraudml.monitoring.rollouts.checks import Breach, CheckStatus, figure
-from fraudml.monitoring.rollouts.looks import Looks, bernstein_bound
+from fraudml.monitoring.rollouts.looks import Looks, heavy_quantile
 from fraudml.monitoring.rollouts.mix import GROUPS
 from fraudml.monitoring.rollouts.rows import DECLINE, Rows
 
 WARM_UP = 500  # the first amounts, which say what a usual amount is
-CLIP_QUANTILE = 0.99
+CLIP_QUANTILE = 0.95
 
 
 def fraud_loss(rows: Rows, costs: Costs) -> NDArray[np.float64]:
@@ -33,14 +33,14 @@ class CostCheck:
     Each labelled row counts ``1 / share`` of its arm (Horvitz and Thompson 1952), and an explored decline
     ``1 / explore`` besides, so the two sums estimate what all traffic would have cost under each arm; they need no
     number of labelled transactions, which depends on the actions. The variance of their difference is that of random
-    groups of entities, its tail Bernstein's: sums of few large losses are not normal. Amounts are clipped at the
-    99 % quantile of the first ones, so a single huge loss decides nothing.
+    groups of entities, its tail corrected for jumps: sums of few large losses are not normal. Amounts are clipped at
+    the 95 % quantile of the first ones, so no single huge loss decides.
     """
 
     def __init__(self, costs: Costs, limit: float, alpha: float, min_costly: int) -> None:
         self.breach: Breach | None = None
         self._costs, self._limit = costs, limit
-        self._looks = Looks(min_costly, alpha)
+        self._looks = Looks(min_costly, alpha, growth=1.5)  # months, not minutes: fewer looks, each worth more
         self._amounts = np.zeros(0)
         self._cap: float | None = None
         self._waiting: list[Rows] = []
@@ -102,7 +102,7 @@ class CostCheck:
             return
         by_group = self._sums[1] - self._sums[0]
         extra = float(by_group.sum()) - self._limit / 1_000 * float(self._transactions[0])
-        bound = bernstein_bound(alpha, float((by_group**2).sum()), float(self._largest.prod()))
+        bound = heavy_quantile(alpha, float((by_group**2).sum()), float(self._largest.prod()))
         self._evidence = min(1.0, max(0.0, extra / bound))
         if self._evidence >= 1:
             status = self.status()

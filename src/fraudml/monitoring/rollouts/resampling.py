@@ -3,10 +3,15 @@
 Entities are independent, their transactions are not. So groups of entities are drawn again, with replacement (the
 bootstrap of Efron and Tibshirani 1993 over clusters), and every figure is a function of sums over groups: a million
 rows cost no more than a thousand.
+
+Losses are few and of very different size, where a plain bootstrap interval is too short. Two corrections: quantiles are
+moved outwards as far as Student's t for so many entities asks (Hesterberg 2015, "expanded percentile"), and in each
+resample the largest loss of the arm counts ``Poisson(1)`` times in place of once, for those that were not seen yet.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -17,10 +22,11 @@ from fraudml.decisions.costs import Costs
 from fraudml.monitoring.rollouts.money import false_decline_cost, fraud_loss
 from fraudml.monitoring.rollouts.rows import Rows
 
-GROUPS = 512
-RESAMPLES = 2_000
+GROUPS = 256
+RESAMPLES = 1_000
 LEVEL = 0.95
-_CUTS = np.linspace(-12, 12, 1_001)[1:-1]  # of the score's log-odds: 0.024 apart, 1,000 bins
+FEWEST_GROUPS = 5
+_CUTS = np.linspace(-12, 12, 601)[1:-1]  # of the score's log-odds: 0.04 apart, 600 bins
 _BINS = len(_CUTS) + 1
 ALL, FLAGGED, FRAUDS, CAUGHT, JUDGED, LOSS, FALSE_DECLINES, REVIEWS = range(8)
 Resampled = NDArray[np.float64]
@@ -34,11 +40,15 @@ class Interval(msgspec.Struct, frozen=True):
     high: float
 
     @classmethod
-    def of(cls, resampled: NDArray[np.float64]) -> Interval | None:
-        """From a figure of the data followed by those of the resamples; None where it does not exist."""
-        if not np.isfinite(resampled[0]):
+    def of(cls, resampled: Resampled, groups: int) -> Interval | None:
+        """From a figure of the data followed by those of the resamples; ``groups``: of entities it rests on. None with
+        fewer than :data:`FEWEST_GROUPS`."""
+        if groups < FEWEST_GROUPS:
             return None
-        low, high = np.quantile(resampled[np.isfinite(resampled)][1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        from scipy.special import ndtr, stdtrit
+
+        tail = ndtr(math.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, (1 - LEVEL) / 2))
+        low, high = np.quantile(resampled[1:][np.isfinite(resampled[1:])], [tail, 1 - tail])
         return cls(float(resampled[0]), float(low), float(high))
 
 
@@ -51,6 +61,7 @@ class ArmSums:
     def __init__(self) -> None:
         self.sums = np.zeros((GROUPS, 8))
         self._scores = np.zeros((2, GROUPS, _BINS))  # all decisions, frauds
+        self._largest = np.zeros(8)
         self.decisions = 0
         self.frauds = 0  # labelled, not weighted
 
@@ -71,7 +82,9 @@ class ArmSums:
             weight * costs.review_cost * (rows.level == 1),
         ]
         group = rows.key % GROUPS
-        np.add.at(self.sums, group, np.column_stack(columns))
+        values = np.column_stack(columns)
+        np.add.at(self.sums, group, values)
+        self._largest = np.maximum(self._largest, values.max(axis=0, initial=0.0))
         score = np.clip(np.nan_to_num(rows.score, nan=1.0), 1e-12, 1 - 1e-12)  # without a score it is reviewed first
         place = np.searchsorted(_CUTS, np.log(score / (1 - score)))
         np.add.at(self._scores[0], (group, place), weight)
@@ -88,6 +101,10 @@ class ArmSums:
     def figures(self, drawn: NDArray[np.float64]) -> Callable[[int, int], Resampled]:
         """The ratio of two sums, by their places, in the data and each resample; NaN where there is nothing."""
         totals = drawn @ self.sums
+        for loss in (LOSS, FALSE_DECLINES):
+            again = np.random.default_rng(loss).poisson(1, len(drawn)) - 1
+            again[0] = 0
+            totals[:, loss] += again * self._largest[loss]
 
         def ratio(numerator: int, denominator: int) -> Resampled:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -95,10 +112,15 @@ class ArmSums:
 
         return ratio
 
+    def groups(self, kind: int) -> int:
+        """Groups of entities with anything in the sum of that place."""
+        return int(np.count_nonzero(self.sums[:, kind]))
+
     def recall(self, drawn: NDArray[np.float64], rate: float) -> Resampled:
         """Share of the frauds among the ``rate`` highest scores, in the data and each resample."""
-        highest = [np.cumsum((drawn @ scores)[:, ::-1], axis=1) for scores in self._scores]
+        # the highest bin first, after an empty one: a curve from (0, 0) to (1, 1)
+        curves = [np.cumsum(np.pad((drawn @ scores)[:, ::-1], ((0, 0), (1, 0))), axis=1) for scores in self._scores]
         with np.errstate(invalid="ignore", divide="ignore"):
-            taken, found = (sums / sums[:, -1:] for sums in highest)
-        rows = (np.interp(rate, [0, *x], [0, *y]) for x, y in zip(taken, found, strict=True))
+            taken, found = (curve / curve[:, -1:] for curve in curves)
+        rows = (np.interp(rate, x, y) for x, y in zip(taken, found, strict=True))
         return np.fromiter(rows, np.float64, len(drawn))

@@ -9,11 +9,13 @@ from fraudml.monitoring.rollouts.split import SplitCheck
 
 
 class ArmCounts(msgspec.Struct, frozen=True):
-    """Mature decisions of an arm. ``frauds``: known ones; ``unknown_declines``: whose label nobody can know."""
+    """Mature decisions of an arm. ``frauds``: known ones; ``defrauded``: groups of entities they are of (at most 256);
+    ``unknown_declines``: whose label nobody can know. ``flagged_share``: reviewed or declined."""
 
     arm: str
     decisions: int
     frauds: int
+    defrauded: int
     unknown_declines: int
     flagged_share: float | None
 
