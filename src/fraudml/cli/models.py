@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraudml import wiring
-from fraudml.cli import output
+from fraudml.cli import models_compress, output
 from fraudml.cli.options import AsJson
 from fraudml.models.registry import ModelVersion
 from fraudml.settings import settings
@@ -80,6 +80,7 @@ def show(
                 "onnx_sha256": manifest.onnx_sha256,
                 "promotions": msgspec.to_builtins([each for each in history if each.version == version.version]),
                 "fraudml_version": manifest.fraudml_version,
+                "compression": msgspec.to_builtins(manifest.compression),
             }
         )
         return
@@ -107,6 +108,9 @@ def rollback(
 ) -> None:
     """Make the champion before this one champion again."""
     _changed(wiring.registry(settings()).rollback(reason), as_json)
+
+
+app.command("compress")(models_compress.compress)
 
 
 def _changed(champion: ModelVersion, as_json: bool) -> None:
@@ -140,7 +144,14 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
         "fingerprint": version.fingerprint,
         "ONNX SHA-256": manifest.onnx_sha256,
         "fraudml": manifest.fraudml_version,
-    }
+    } | _compression(manifest)
+
+
+def _compression(manifest: Manifest) -> dict[str, str]:
+    made = manifest.compression
+    if made is None:
+        return {}
+    return {"compressed from": f"version {made.source}, {made.method}: {_pairs(made.settings)}"}
 
 
 def _show_history(version: int, history: list[Promotion]) -> None:
