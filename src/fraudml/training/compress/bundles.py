@@ -83,8 +83,8 @@ def pruned(subject: Subject, tolerance: float, to: Path, *, by_history: bool = F
         "tolerance": tolerance,
         "by_history": by_history,
         "bound": made.bound,
-        "nodes": made.nodes,
-        "trees": made.trees,
+        "nodes": [*made.nodes],
+        "trees": [*made.trees],
     }
     found = _smaller(subject, parts, made.model, subject.lineage("prune", settings), to)
     if not by_history and found.largest_move is not None and found.largest_move > tolerance + ROUNDING:
@@ -114,7 +114,7 @@ def with_fewer_features(subject: Subject, count: int, step: StepReport, to: Path
     result = train.LocalResult([after], parts, narrow, smaller, subject.costs, subject.options)
     manifest = msgspec.structs.replace(
         packing.pack(result, train.finish(result, after, step), to),
-        compression=subject.lineage("features", {"inputs": smaller.input_names}),
+        compression=subject.lineage("features", {"inputs": [*smaller.input_names]}),
     )
     model = (to / bundle.MODEL_FILE).read_bytes()
     bundle.save(to, model, manifest)

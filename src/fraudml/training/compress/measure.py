@@ -14,6 +14,7 @@ from fraudml.models.bundle import Thresholds, TrainingRecord
 from fraudml.models.runtime import Runtime
 from fraudml.training.dataset import Dataset
 from fraudml.training.families.base import Matrix
+from fraudml.training.money import NEVER
 from fraudml.training.split import MIN_FRAUDS, Split
 
 BATCHES = (1, 256)  # rows in a call: a device that scores as it goes, a busy service
@@ -82,8 +83,9 @@ def same_shares(thresholds: Thresholds, before: NDArray[np.float64], after: NDAr
 
 def _same_share(threshold: float, before: NDArray[np.float64], after: NDArray[np.float64]) -> float:
     count = int((before >= threshold).sum())
-    if count in (0, len(after), int((after >= threshold).sum())):
+    if int((after >= threshold).sum()) == count:
         return threshold
-    ranked = -np.sort(-after)
-    middle = float(ranked[count - 1] + ranked[count]) / 2
-    return middle if middle > ranked[count] else float(ranked[count - 1])  # there may be no number in between
+    ranked = np.concatenate([[NEVER], -np.sort(-after), [0.0]])
+    upper, lower = float(ranked[count]), float(ranked[count + 1])
+    middle = (upper + lower) / 2
+    return middle if middle > lower else upper  # there may be no number in between
