@@ -1,4 +1,4 @@
-"""``fraudml models``: list, show, promote and roll back registered models."""
+"""``fraudml models``: list, show, promote and roll back registered models; compress is in a file of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fraudml.models.bundle import Manifest
     from fraudml.models.registry import Promotion
 
-app = typer.Typer(help="List, show, promote and roll back models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compress, promote and roll back models.", no_args_is_help=True)
 HASH_SHOWN = 12
 
 
