@@ -13,6 +13,7 @@ NAMES = {
     "detection": "Detection quality (Handbook)",
     "offline": "Offline features",
     "training": "Training by defaults",
+    "compress": "Compression",
     "scoring": "Scoring a file",
     "online": "In-process online store",
     "redis_store": "Online store in Redis",

@@ -195,6 +195,9 @@ def test_init_refuses_what_is_no_table(name: str, content: bytes | None, tmp_pat
         (("models", "promote", "99", "--reason", "a test"), "99"),
         (("models", "promote", "1", "--reason", " "), "reason"),
         (("models", "rollback", "--reason", "a test"), "earlier champion"),
+        (("models", "compress", "99"), "99"),
+        (("models", "compress", "1", "--features", "9", "--weights", "int8"), "choose one"),
+        (("models", "compress", "1", "--features", "9", "--by-history"), "--by-history"),
         (("features", "sql", "--dialect", "cobol"), "cobol"),
         (("features", "audit"), "score something first"),
         (("keys", "create", "bad name"), "bad name"),
@@ -256,6 +259,24 @@ def test_promote_and_roll_back(trained: Path, project: Path) -> None:
     history = well("models", "show", "--json", cwd=project).json["promotions"]
     assert [entry["reason"] for entry in history][-1] == "worse"
     assert well("models", "show", "--json", cwd=trained).json["version"] == first
+
+
+def test_a_compressed_version_is_compared_and_registered(project: Path) -> None:
+    versions = {each["family"]: each["version"] for each in well("models", "list", "--json", cwd=project).json}
+    forest = str(versions["random_forest"])
+    found = well("models", "compress", forest, "--tolerance", "0.05", "--by-history", "--json", cwd=project).json
+    assert (found["source"], found["version"]) == (int(forest), 3)
+    assert found["after"]["size_bytes"] < found["before"]["size_bytes"]
+    assert set(found["after"]["us_per_row"]) == {"1", "256"}
+    shown = well("models", "show", "3", "--json", cwd=project).json
+    assert shown["aliases"] == []
+    assert shown["compression"] == found["compression"]
+    assert (shown["compression"]["source"], shown["compression"]["method"]) == (forest, "prune")
+    table = well("models", "compress", str(versions["logistic_regression"]), cwd=project).out
+    for word in ("model.onnx, bytes", "us per row, 256 at a time", "average precision", "saved per day", "points"):
+        assert word in table
+    assert "float16" in well("models", "show", "4", cwd=project).out
+    assert "has none" in refused("models", "compress", forest, "--weights", "int8", cwd=project)
 
 
 def test_score_writes_a_decision_for_every_row(trained: Path, tmp_path: Path) -> None:

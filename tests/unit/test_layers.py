@@ -42,6 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # `serve` starts.
     "cli": FRONT | {"service", "training", "operations", "simulation", "inference", "features", "models"},
     "inference": {"events", "features"},
+    # one file that is copied to devices: see test_the_edge_needs_nothing_but_numpy_and_onnxruntime
+    "edge": set(),
     "fraudml": set(),
     "__main__": {"cli"},
 }
@@ -64,7 +66,7 @@ HOME_OF: dict[str, set[str]] = {
     "xgboost": {"training"},
     "sklearn": {"training"},
     "onnx": {"training"},
-    "onnxruntime": {"models", "training"},
+    "onnxruntime": {"models", "training", "edge"},
     "pydantic_settings": {"settings"},
     "pandas": set(),
     "pytest": set(),
@@ -163,8 +165,18 @@ def test_the_environment_is_read_only_in_settings() -> None:
     ]
     # MLflow, ONNX Runtime (no telemetry) and OpenMP (no busy waiting) take their switches from nowhere else: these
     # set them, and read nothing
-    setters = {"fraudml.adapters.registry._client", "fraudml.models.runtime", "fraudml.training.families"}
+    setters = {
+        "fraudml.adapters.registry._client",
+        "fraudml.models.runtime",
+        "fraudml.edge",
+        "fraudml.training.families",
+    }
     assert set(readers) <= {"fraudml.settings"} | setters
+
+
+def test_the_edge_needs_nothing_but_numpy_and_onnxruntime() -> None:
+    packages = {name.partition(".")[0] for _, name in imports(PACKAGE / "edge.py")}
+    assert packages - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
 
 
 def loaded_by(*modules: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""``fraudml models``: list, show, promote and roll back registered models."""
+"""``fraudml models``: list, show, promote and roll back registered models; compress is in a file of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraudml import wiring
-from fraudml.cli import models_gc, output
+from fraudml.cli import models_compress, models_gc, output
 from fraudml.cli.options import AsJson
 from fraudml.models import lifecycle
 from fraudml.models.registry import CHAMPION, ModelVersion
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fraudml.models.registry import Registry
     from fraudml.models.rollout import Rollout
 
-app = typer.Typer(help="List, show, promote, roll back and clean up models.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compress, promote, roll back and clean up models.", no_args_is_help=True)
 HASH_SHOWN = 12
 
 
@@ -86,6 +86,7 @@ def show(
                     if each.champion == version.version
                 ],
                 "fraudml_version": manifest.fraudml_version,
+                "compression": msgspec.to_builtins(manifest.compression),
             }
         )
         return
@@ -120,6 +121,7 @@ def rollback(
     _changed(registry, as_json)
 
 
+app.command("compress")(models_compress.compress)
 app.command("gc")(models_gc.collect)
 
 
@@ -167,7 +169,14 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
         "fingerprint": version.fingerprint,
         "ONNX SHA-256": manifest.onnx_sha256,
         "fraudml": manifest.fraudml_version,
-    }
+    } | _compression(manifest)
+
+
+def _compression(manifest: Manifest) -> dict[str, str]:
+    made = manifest.compression
+    if made is None:
+        return {}
+    return {"compressed from": f"version {made.source}, {made.method}: {_pairs(made.settings)}"}
 
 
 def promotions(history: list[Rollout]) -> list[Rollout]:

@@ -52,6 +52,16 @@ class TrainingRecord(msgspec.Struct, frozen=True):
     command: str = ""
 
 
+class Compression(msgspec.Struct, frozen=True):
+    """What a compressed bundle was made of, and how: the version of the ``source`` and the SHA-256 of its model, the
+    ``method`` (``prune``, ``weights`` or ``features``) and its ``settings``."""
+
+    source: str
+    source_sha256: str
+    method: str
+    settings: dict[str, Any] = {}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``manifest.json``.
 
@@ -75,6 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     reference_scores: list[float]
     background: list[list[float | None]]
     example: dict[str, Any] = {}
+    compression: Compression | None = None
 
 
 class Bundle:
