@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraudml import wiring
-from fraudml.cli import output
+from fraudml.cli import cascade, output
 from fraudml.cli.options import AsJson
 from fraudml.models.registry import ModelVersion
 from fraudml.settings import settings
@@ -76,6 +76,7 @@ def show(
                 **msgspec.to_builtins(version),
                 "training": msgspec.to_builtins(manifest.training),
                 "thresholds": msgspec.to_builtins(manifest.thresholds),
+                "cascade": manifest.cascade,
                 "inputs": [feature.name for feature in manifest.features if feature.input],
                 "onnx_sha256": manifest.onnx_sha256,
                 "promotions": msgspec.to_builtins([each for each in history if each.version == version.version]),
@@ -134,6 +135,7 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
         "data hash": training.data_hash,
         "seed": str(training.seed),
         "settings": _pairs(training.parameters),
+        **(cascade.facts(manifest.cascade) if manifest.cascade else {}),
         "review from": _threshold(thresholds.review),
         "decline from": _threshold(thresholds.decline),
         "inputs": f"{len(inputs)}: {', '.join(inputs)}",

@@ -50,7 +50,7 @@ def learn(
 
     order = np.argsort(-fast, kind="stable")
     cuts = np.flatnonzero(np.diff(fast[order])) + 1  # rows above: equal scores stay together
-    wrong = np.cumsum(~y[order])[cuts - 1]
+    wrong = np.cumsum(~y[order], dtype=np.int64)[cuts - 1]
     cuts, wrong = cuts[wrong <= recall_loss * cuts], wrong[wrong <= recall_loss * cuts]
     sure = cuts[_upper_limit(wrong, cuts) <= recall_loss]
     high = max(float(fast[order[sure[-1]]]), threshold) if len(sure) else math.inf
