@@ -74,10 +74,10 @@ def _cascade(data: Dataset, feature_set: FeatureSet) -> str:
     rows = [[*line, *(cost[i] for cost in costs)] for i, line in enumerate(lines)]
     columns = ["model", "AUC", "AP", "CP@100", "recall at 1 % FPR", "rows through the accurate model"]
     text = common.table([*columns, *(f"us/row, {each.batch} at once" for each in times)], rows)
-    valid = stages.metrics(model, checking)
+    lost = [f"{each['recall_lost']:.2%}" for each in (found, stages.metrics(model, checking))]
     return (
-        f"{text}\n\nRecall lost: {found['recall_lost']:.2%} of the accurate model's on test, {valid['recall_lost']:.2%} "
-        f"on validation. {1 / (1 - found['fast_share']):.0f} times fewer calls of the accurate model. The fast model's "
+        f"{text}\n\nRecall lost: {lost[0]} of the accurate model's on test, {lost[1]} on validation. "
+        f"{1 / (1 - found['fast_share']):.0f} times fewer calls of the accurate model. The fast model's "
         "time is that of its part of the cascade's graph, routing included."
     )
 

@@ -32,9 +32,9 @@ def learn(
 
     The operating point is the accurate model's threshold that flags ``false_positive_rate`` of the genuine rows.
     Below ``low`` the fast model says genuine: of the frauds that the accurate model finds, it passes at most the
-    share ``recall_loss``. Above ``high`` it says fraud: at most the same share of those rows is genuine. Both are
-    meant of transactions to come: the upper limits, at 95 % confidence, of the shares seen here (Clopper and Pearson,
-    Biometrika 26, 1934). Rows too few to show it leave that end of the band open.
+    share ``recall_loss``. Above ``high`` it says fraud: at most the same share of those rows is genuine. In between
+    lies the threshold. Both shares are meant of transactions to come: the upper limits, at 95 % confidence, of what is
+    seen here (Clopper and Pearson, Biometrika 26, 1934). Rows too few to show it leave that end of the band open.
 
     >>> margin = np.linspace(-9, 3, 4_000)
     >>> band = learn(margin, margin, margin > 0, recall_loss=0.005, false_positive_rate=0.01)
@@ -50,10 +50,10 @@ def learn(
 
     order = np.argsort(-fast, kind="stable")
     cuts = np.flatnonzero(np.diff(fast[order])) + 1  # rows above: equal scores stay together
+    cuts = cuts[fast[order[cuts - 1]] > threshold]
     wrong = np.cumsum(~y[order], dtype=np.int64)[cuts - 1]
-    cuts, wrong = cuts[wrong <= recall_loss * cuts], wrong[wrong <= recall_loss * cuts]
     sure = cuts[_upper_limit(wrong, cuts) <= recall_loss]
-    high = max(float(fast[order[sure[-1]]]), threshold) if len(sure) else math.inf
+    high = float(fast[order[sure[-1]]]) if len(sure) else math.inf
     return Band(_halfway_down(fast, low), -_halfway_down(-fast, -high))
 
 
