@@ -16,7 +16,7 @@ SHORT_NAMES = {"logistic": "logistic_regression"}
 
 
 def share(text: str) -> float:
-    """A share between 0 and 1, as a number or in percent.
+    """A share between 0 and 1, written as a number or in percent; raises ConfigError.
 
     >>> share("0.5%"), share("0.02")
     (0.005, 0.02)
@@ -24,21 +24,21 @@ def share(text: str) -> float:
     try:
         found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no share: write 0.5% or 0.005") from None
+        found = 0.0
     if not 0 < found < 1:
-        raise typer.BadParameter(f"{text} is not between 0 and 100 %")
+        raise ConfigError(f"--recall-loss {text} is no share between 0 and 1: write 0.5% or 0.005")
     return found
 
 
 Fast = Annotated[str | None, typer.Option(help="Cascade: the model for every row (default: logistic_regression).")]
 Accurate = Annotated[str | None, typer.Option(help="Cascade: the model for unclear rows (default: xgboost).")]
 RecallLoss = Annotated[
-    float | None, typer.Option(parser=share, metavar="SHARE", help="Cascade: recall that may be lost (default: 0.5%).")
+    str | None, typer.Option(metavar="SHARE", help="Cascade: recall that may be lost (default: 0.5%).")
 ]
 
 
 def params(
-    names: tuple[str, ...], fast: str | None, accurate: str | None, recall_loss: float | None, *, tune: bool
+    names: tuple[str, ...], fast: str | None, accurate: str | None, recall_loss: str | None, *, tune: bool
 ) -> dict[str, dict[str, Any]]:
     """What the options say, as ``Options.params``; raises ConfigError where they do not fit the families."""
     from fraudml.training import families
@@ -48,7 +48,7 @@ def params(
     for name in given.values():
         families.get_family(name)
     if recall_loss is not None:
-        given["recall_loss"] = recall_loss
+        given["recall_loss"] = share(recall_loss)
     if given and NAME not in names:
         raise ConfigError("--fast, --accurate and --recall-loss are for a cascade: add --family cascade")
     if tune and NAME in names:
