@@ -11,6 +11,7 @@ from benchmarks import common
 
 NAMES = {
     "detection": "Detection quality (Handbook)",
+    "families": "Model families (Handbook), and the cascade",
     "offline": "Offline features",
     "training": "Training by defaults",
     "compress": "Compression",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from fraudml.features.spec import FeatureSet
 from fraudml.training import dataset, families
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.dataset import Dataset
+from fraudml.training.families.base import FittedModel
 
 FAMILY = "xgboost"
 VALID_SHARE = 0.2
@@ -35,13 +38,13 @@ def run() -> str:
     longer = [_row(data, feature_set, week, history=True) for week in TEST_WEEKS]
     rows = [
         *PUBLISHED,
-        ["**fraudml default, 7 training days, single week (2018-08-08)**", *_texts(weeks[0])],
-        ["**fraudml default, 7 training days, mean of four weeks**", *_texts(np.mean(weeks, axis=0))],
-        ["fraudml default, all history before the test, single week", *_texts(longer[0])],
-        ["fraudml default, all history before the test, mean of four weeks", *_texts(np.mean(longer, axis=0))],
+        ["**fraudml default, 7 training days, single week (2018-08-08)**", *figures(weeks[0])],
+        ["**fraudml default, 7 training days, mean of four weeks**", *figures(np.mean(weeks, axis=0))],
+        ["fraudml default, all history before the test, single week", *figures(longer[0])],
+        ["fraudml default, all history before the test, mean of four weeks", *figures(np.mean(longer, axis=0))],
     ]
     text = common.table(["model", "AUC ROC", "average precision", "card precision@100"], rows)
-    each = [[str(week), *_texts(row)] for week, row in zip(["08-08", "08-15", "08-22", "08-29"], weeks, strict=True)]
+    each = [[str(week), *figures(row)] for week, row in zip(["08-08", "08-15", "08-22", "08-29"], weeks, strict=True)]
     return text + "\n\nEach week, 7 training days:\n\n" + common.table(["test week", "AUC", "AP", "CP@100"], each)
 
 
@@ -57,23 +60,28 @@ def load(home: Path) -> tuple[Dataset, FeatureSet]:
     return data, declared.feature_set
 
 
-def fit_and_score(
-    data: Dataset, feature_set: FeatureSet, train: NDArray[np.int64], test: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def fit(
+    data: Dataset,
+    feature_set: FeatureSet,
+    train: NDArray[np.int64],
+    family: str = FAMILY,
+    params: Mapping[str, Any] | None = None,
+) -> tuple[FittedModel, Calibrator]:
     """What ``fraudml train`` does: the last fifth of the training rows stops and calibrates, then all are used."""
     cut = int(len(train) * (1 - VALID_SHARE))
     fitting, checking = data.take(train[:cut]), data.take(train[cut:])
-    model = families.get_family(FAMILY).fit(
+    model = families.get_family(family).fit(
         fitting.x,
         fitting.y,
         valid=(checking.x, checking.y),
         feature_names=feature_set.input_names,
         monotone=[feature.monotone for feature in feature_set.inputs],
         threads=2,
+        params=params,
     )
     calibrator = Calibrator.fit(model.margin(checking.x), checking.y)
     every = data.take(train)
-    return calibrator.apply(model.refit(every.x, every.y).margin(data.x[test]))
+    return model.refit(every.x, every.y), calibrator
 
 
 def _row(data: Dataset, feature_set: FeatureSet, test_day: int, *, history: bool) -> list[float]:
@@ -82,9 +90,10 @@ def _row(data: Dataset, feature_set: FeatureSet, test_day: int, *, history: bool
         day = data.event_time_us // handbook.DAY_US
         train = np.flatnonzero(day < test_day - handbook.WEEK)
     test = handbook.test_rows(data, test_day)
-    found = handbook.measure(data, test, fit_and_score(data, feature_set, train, test))
+    model, calibrator = fit(data, feature_set, train)
+    found = handbook.measure(data, test, calibrator.apply(model.margin(data.x[test])))
     return [found.auc_roc, found.average_precision, found.card_precision_100]
 
 
-def _texts(values: list[float] | NDArray[np.float64]) -> list[str]:
+def figures(values: list[float] | NDArray[np.float64]) -> list[str]:
     return [f"{value:.3f}".removeprefix("0") for value in values]

@@ -188,6 +188,10 @@ def test_init_refuses_what_is_no_table(name: str, content: bytes | None, tmp_pat
     [
         (("train", "missing.csv"), "missing.csv"),
         (("train", "--family", "crystal_ball"), "crystal_ball"),
+        (("train", "--fast", "logistic"), "--family cascade"),
+        (("train", "--family", "cascade", "--accurate", "crystal_ball"), "crystal_ball"),
+        (("train", "--family", "cascade", "--recall-loss", "half"), "write 0.5% or 0.005"),
+        (("train", "--family", "cascade", "--tune"), "--tune"),
         (("score", "missing.csv"), "missing.csv"),
         (("score", "--model", "99"), "99"),
         (("models", "show", "99"), "99"),
@@ -249,6 +253,21 @@ def test_models_for_people_and_for_machines(trained: Path) -> None:
     assert champion["version"] == next(v["version"] for v in versions if "champion" in v["aliases"])
     shown = well("models", "list", cwd=trained).out
     assert all(version["family"] in shown for version in versions)
+
+
+def test_a_cascade_is_trained_shown_and_scores_like_any_model(project: Path) -> None:
+    parts = ("--fast", "logistic", "--accurate", "random_forest", "--recall-loss", "20%")
+    (trained,) = well("train", "--family", "cascade", *parts, "--json", cwd=project).json["candidates"]
+    cascade = trained["cascade"]
+    assert (cascade["fast"], cascade["accurate"]) == ("logistic_regression", "random_forest")
+    assert 0 < cascade["fast_share_valid"] <= 1
+    assert trained["metrics"]["fast_share"] == cascade["fast_share_test"]
+    assert [each["batch"] for each in cascade["times"]] == [1, 256]
+    version = str(trained["version"])
+    assert well("models", "show", version, "--json", cwd=project).json["cascade"] == cascade
+    assert "answered by the fast stage" in well("models", "show", version, cwd=project).out
+    scored = well("score", "--model", version, "-o", "scored.csv", "--json", cwd=project).json
+    assert scored["rows"] > 0
 
 
 def test_promote_and_roll_back(trained: Path, project: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fraudml import wiring
-from fraudml.cli import models_compress, models_gc, output
+from fraudml.cli import cascade, models_compress, models_gc, output
 from fraudml.cli.options import AsJson
 from fraudml.models import lifecycle
 from fraudml.models.registry import CHAMPION, ModelVersion
@@ -78,6 +78,7 @@ def show(
                 **msgspec.to_builtins(version),
                 "training": msgspec.to_builtins(manifest.training),
                 "thresholds": msgspec.to_builtins(manifest.thresholds),
+                "cascade": manifest.cascade,
                 "inputs": [feature.name for feature in manifest.features if feature.input],
                 "onnx_sha256": manifest.onnx_sha256,
                 "promotions": [
@@ -163,6 +164,7 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
         "data hash": training.data_hash,
         "seed": str(training.seed),
         "settings": _pairs(training.parameters),
+        **(cascade.facts(manifest.cascade) if manifest.cascade else {}),
         "review from": _threshold(thresholds.review),
         "decline from": _threshold(thresholds.decline),
         "inputs": f"{len(inputs)}: {', '.join(inputs)}",

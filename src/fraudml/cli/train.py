@@ -6,22 +6,31 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from fraudml import wiring
-from fraudml.cli import output
+from fraudml.cli import cascade, output
 from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
 from fraudml.errors import ConfigError
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
 if TYPE_CHECKING:
     from fraudml.features.stores import OfflineStore
+    from fraudml.models.bundle import Manifest
+    from fraudml.models.cascade import Cascade
     from fraudml.project import Project
     from fraudml.settings import Settings
     from fraudml.training.spark import TrainsThere
     from fraudml.training.train import Candidate, Options, Result
+
+
+class Registered(NamedTuple):
+    """A candidate's version and what its bundle says."""
+
+    version: ModelVersion
+    manifest: Manifest
 
 
 def add(app: typer.Typer) -> None:
@@ -35,7 +44,12 @@ def train(
     ] = None,
     query: Query = None,
     project_file: ProjectFile = None,
-    family: Annotated[list[str] | None, typer.Option(help="Train only this family (may be repeated).")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Train this family (may be repeated); default: the three quick ones.")
+    ] = None,
+    fast: cascade.Fast = None,
+    accurate: cascade.Accurate = None,
+    recall_loss: cascade.RecallLoss = None,
     tune: Annotated[bool, typer.Option(help="Search for better settings of each family first.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Trials per family with --tune.")] = 20,
     test_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Share of the rows held back, by time.")] = 0.2,
@@ -46,7 +60,7 @@ def train(
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train every model family on history, compare them on a held-back period and register them.
+    """Train model families on history, compare them on a held-back period and register them.
 
     The best one becomes the champion when there is none yet, else the challenger.
     """
@@ -54,10 +68,11 @@ def train(
     from fraudml.training.train import Options
 
     declared, current = read_project(project_file)
-    names = tuple(family or families.family_names())
+    names = tuple(family or families.DEFAULT_NAMES)
     for name in names:
         families.get_family(name)
-    options = Options(names, seed, wiring.threads(current), tune, trials, test_share)
+    params = cascade.params(names, fast, accurate, recall_loss, tune=tune)
+    options = Options(names, seed, wiring.threads(current), tune, trials, test_share, params)
     paths = source_paths(files, declared, query)
     source = wiring.source(current, declared.schema, paths, rejects_path(current, "train"))
     store = wiring.offline_store(current)
@@ -124,7 +139,7 @@ def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[
     return begin
 
 
-def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, ModelVersion], Path]:
+def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, Registered], Path]:
     """Refit, pack and register every candidate, the best one last so that it is the newest version."""
     from fraudml.models import lifecycle
     from fraudml.training import packing, report
@@ -134,7 +149,7 @@ def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[d
         registry: Registry = wiring.registry(current)
         first = not registry.rollouts()
     path = report.write(result, current.home / "reports")
-    registered: dict[str, ModelVersion] = {}
+    registered: dict[str, Registered] = {}
     for candidate in reversed(result.candidates):
         with ExitStack() as stack:
             finished = finish(result, candidate, _stepper(stack, steps))
@@ -142,30 +157,31 @@ def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[d
             tempfile.TemporaryDirectory(dir=current.home) as scratch,
             steps.step(f"Export and register {candidate.family}", unit="bundle"),
         ):
-            packing.pack(result, finished, Path(scratch) / "bundle")
+            manifest = packing.pack(result, finished, Path(scratch) / "bundle")
             best = candidate is result.candidates[0]
             aliases = (CHALLENGER,) if best and not first else ()
             version = registry.register(Path(scratch) / "bundle", report=path, aliases=aliases)
             if best and first:
                 lifecycle.promote(registry, version.version, "first model: best average precision on validation")
                 version = registry.resolve(CHAMPION)
-        registered[candidate.family] = version
+        registered[candidate.family] = Registered(version, manifest)
     return registered, path
 
 
-def _show(result: Result, registered: dict[str, ModelVersion], report: Path, as_json: bool) -> None:
+def _show(result: Result, registered: dict[str, Registered], report: Path, as_json: bool) -> None:
     if as_json:
         output.result(
             {
                 "candidates": [
                     {
                         "family": c.family,
-                        "version": registered[c.family].version,
-                        "aliases": registered[c.family].aliases,
+                        "version": registered[c.family].version.version,
+                        "aliases": registered[c.family].version.aliases,
                         "metrics": c.test_metrics,
                         "money": c.money,
                         "thresholds": {"review": c.thresholds.review, "decline": c.thresholds.decline},
                         "seconds": c.seconds,
+                        "cascade": registered[c.family].manifest.cascade,
                     }
                     for c in result.candidates
                 ],
@@ -185,10 +201,13 @@ def _show(result: Result, registered: dict[str, ModelVersion], report: Path, as_
             "saved/day (95 %)",
             "fit s",
         ],
-        [_row(candidate, registered[candidate.family]) for candidate in result.candidates],
+        [_row(candidate, registered[candidate.family].version) for candidate in result.candidates],
         title=f"Held-back period: {test['rows']:,} transactions, {test['frauds']:,} frauds",
     )
-    best = registered[result.candidates[0].family]
+    for each in registered.values():
+        if each.manifest.cascade is not None:
+            _show_cascade(each.manifest.cascade)
+    best = registered[result.candidates[0].family].version
     role = CHAMPION if CHAMPION in best.aliases else CHALLENGER
     output.remarks.print(f"Version {best.version} ({best.family}) is the {role}; it was refitted on all mature data.")
     output.remarks.print(f"Report: {report}")
@@ -196,6 +215,16 @@ def _show(result: Result, registered: dict[str, ModelVersion], report: Path, as_
         output.remarks.print("Next: fraudml serve")
     else:
         output.remarks.print(f"Next: fraudml models promote {best.version} --reason '...'   then: fraudml serve")
+
+
+def _show_cascade(found: Cascade) -> None:
+    output.table(["cascade", "value"], [[name, value] for name, value in cascade.facts(found).items()])
+    if found.fast_share_valid == 0:
+        output.remarks.print(
+            f"The validation period has too few frauds to show that no more than {found.recall_loss:.2%} of the recall "
+            "would be lost, so the accurate model answers everything: use a longer history, or allow more with "
+            "--recall-loss"
+        )
 
 
 def _row(candidate: Candidate, version: ModelVersion) -> list[str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fraudml.errors import BundleError, ConfigError, FeatureError
 from fraudml.events.schema import Schema
 from fraudml.features.spec import Feature, FeatureSet
+from fraudml.models.cascade import Cascade
 from fraudml.models.runtime import Runtime
 
 FORMAT_VERSION = 1
@@ -67,7 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``metrics`` are those of the held-back period. ``reference_inputs`` are model inputs with the scores they
     must get; ``background`` are typical genuine inputs (``None`` is missing), the baseline of explanations.
-    ``example`` is a raw transaction made of typical values.
+    ``example`` is a raw transaction made of typical values. ``cascade``: of a cascade, how it routes.
     """
 
     format_version: int = FORMAT_VERSION
@@ -86,6 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     background: list[list[float | None]]
     example: dict[str, Any] = {}
     compression: Compression | None = None
+    cascade: Cascade | None = None
 
 
 class Bundle:

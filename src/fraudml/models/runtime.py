@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,19 @@ import onnxruntime as ort
 INPUT = "features"
 PROBABILITY = "probability"
 MARGIN = "margin"
+_ONLY_WHAT_IS_ASKED = ort.RunOptions()
+_ONLY_WHAT_IS_ASKED.only_execute_path_to_fetches = True
 ROWS_AT_ONCE = 1_000  # the runtime keeps the memory of its largest batch for ever; smaller pieces are no slower
+
+
+class Predictor(Protocol):
+    """Anything that scores model inputs, float32 ``[n, k]`` with NaN for missing: a model here or on a server."""
+
+    def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Calibrated probabilities of fraud, float64 ``[n]``; raises a FraudmlError where it cannot."""
+
+    def log_odds(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same before the sigmoid, float64 ``[n]``."""
 
 
 class Runtime:
@@ -38,26 +52,28 @@ class Runtime:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise BundleError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
-        names = {output.name for output in self._session.get_outputs()}
-        if not {PROBABILITY, MARGIN} <= names or [i.name for i in self._session.get_inputs()] != [INPUT]:
+        self.outputs = frozenset(output.name for output in self._session.get_outputs())
+        if not {PROBABILITY, MARGIN} <= self.outputs or [i.name for i in self._session.get_inputs()] != [INPUT]:
             raise BundleError(f"the model must read {INPUT!r} and give {PROBABILITY!r} and {MARGIN!r}")
 
     def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities of fraud: float32 ``[n, k]`` to float64 ``[n]``."""
-        return self._run(PROBABILITY, vectors)
+        return self.fetch([PROBABILITY], vectors)[0]
 
     def log_odds(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """The same before the sigmoid: float64 ``[n]``; explanations add up on this scale."""
-        return self._run(MARGIN, vectors)
+        return self.fetch([MARGIN], vectors)[0]
 
-    def _run(self, output: str, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def fetch(self, outputs: Sequence[str], vectors: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+        """Some of the graph's ``outputs``, float64 ``[n]`` each; nothing else is computed."""
         if len(vectors) > ROWS_AT_ONCE:
             starts = range(0, len(vectors), ROWS_AT_ONCE)
-            return np.concatenate([self._run(output, vectors[start : start + ROWS_AT_ONCE]) for start in starts])
+            pieces = [self.fetch(outputs, vectors[start : start + ROWS_AT_ONCE]) for start in starts]
+            return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
         if not len(vectors):
-            return np.empty(0)
+            return [np.empty(0) for _ in outputs]
         try:
-            (result,) = self._session.run([output], {INPUT: vectors})
+            results = self._session.run(outputs, {INPUT: vectors}, _ONLY_WHAT_IS_ASKED)
         except Exception as error:  # as above
             raise BundleError(f"ONNX Runtime cannot score: {str(error).splitlines()[0]}") from error
-        return np.asarray(result, dtype=np.float64).reshape(-1)
+        return [np.asarray(result, dtype=np.float64).reshape(-1) for result in results]

@@ -33,12 +33,21 @@ def metrics(data: Dataset, scores: NDArray[np.float64]) -> dict[str, Any]:
         "brier": float(brier_score_loss(y, scores)),
         "calibration_error": calibration_error(y, scores),
     }
-    false_positive, true_positive, _ = roc_curve(y, scores, drop_intermediate=False)
     for rate in FALSE_POSITIVE_RATES:
-        found[f"recall_at_fpr_{rate:g}"] = float(true_positive[np.searchsorted(false_positive, rate, "right") - 1])
+        found[f"recall_at_fpr_{rate:g}"] = recall_at(y, scores, rate)
     if (data.entity >= 0).any():
         found[f"card_precision_at_{TOP_K}"] = entity_precision(data, scores, TOP_K)
     return found
+
+
+def recall_at(y: NDArray[Any], scores: NDArray[np.float64], false_positive_rate: float) -> float:
+    """The share of frauds found when at most this share of the genuine transactions is flagged.
+
+    >>> recall_at(np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4]), 0.01)
+    0.5
+    """
+    false_positive, true_positive, _ = roc_curve(y, scores, drop_intermediate=False)
+    return float(true_positive[np.searchsorted(false_positive, false_positive_rate, "right") - 1])
 
 
 def calibration_error(y: NDArray[np.int64], scores: NDArray[np.float64], bins: int = BINS) -> float:

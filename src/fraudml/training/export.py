@@ -1,7 +1,9 @@
 """One ONNX graph with preprocessing, model and calibration inside, and the proof that it scores the same.
 
 Input ``features`` float32 ``[n, k]``, NaN for missing. Outputs ``probability`` float32 ``[n]``, calibrated, and
-``margin`` float32 ``[n]``, its log-odds: explanations need them, and near 0 and 1 they keep their precision.
+``margin`` float32 ``[n]``, its log-odds: explanations need them, and near 0 and 1 they keep their precision. A cascade
+also gives ``fast_probability`` and ``fast_margin``, the fast model's own, and ``stage`` int64 ``[n]``: 1 where the
+accurate model decided.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from fraudml.errors import ExportError
 from fraudml.models.runtime import Runtime
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.families.base import FittedModel, Matrix
+from fraudml.training.families.cascade import FittedCascade
 
 if TYPE_CHECKING:
     import onnx
@@ -35,24 +38,39 @@ def export(fitted: FittedModel, calibrator: Calibrator, feature_names: Sequence[
     width = graph.input[0].type.tensor_type.shape.dim[1].dim_value
     if width != len(feature_names):
         raise ExportError(f"the model takes {width} features but {len(feature_names)} names were given")
-    _rename(graph, "margin", "uncalibrated")
-    for name, value in (("slope", calibrator.slope), ("intercept", calibrator.intercept)):
+    constants = (("slope", calibrator.slope), ("intercept", calibrator.intercept))
+    for name, value in constants:
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f"calibration_{name}"))
-    graph.node.extend(
-        [
-            helper.make_node("Mul", ["uncalibrated", "calibration_slope"], ["calibration_scaled"]),
-            helper.make_node("Add", ["calibration_scaled", "calibration_intercept"], ["margin"]),
-            helper.make_node("Sigmoid", ["margin"], ["probability"]),
-        ]
-    )
+    outputs = []
+    for output in graph.output:
+        if not output.name.endswith("margin"):
+            outputs.append(output)
+            continue
+        prefix = output.name.removesuffix("margin")
+        _rename(graph, output.name, f"{prefix}uncalibrated")
+        graph.node.extend(_calibration(prefix))
+        outputs.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"])
+            for name in (f"{prefix}probability", output.name)
+        )
     del graph.output[:]
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("probability", "margin")
-    )
+    graph.output.extend(outputs)
     helper.set_model_props(model, {"feature_names": json.dumps(list(feature_names))})
     checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _calibration(prefix: str) -> list[onnx.NodeProto]:
+    """From the model's own margin to the calibrated one and its probability."""
+    from onnx import helper
+
+    raw, scaled, margin = f"{prefix}uncalibrated", f"{prefix}calibration_scaled", f"{prefix}margin"
+    return [
+        helper.make_node("Mul", [raw, "calibration_slope"], [scaled]),
+        helper.make_node("Add", [scaled, "calibration_intercept"], [margin]),
+        helper.make_node("Sigmoid", [margin], [f"{prefix}probability"]),
+    ]
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
@@ -65,12 +83,15 @@ def verify_equal(onnx_bytes: bytes, fitted: FittedModel, calibrator: Calibrator,
     """Raise :class:`ExportError` if any probability differs by more than 1e-5 between ONNX and native.
 
     Compared are up to 1,000 rows of ``X`` (float32 ``[n, k]``), the same with values missing at random, with
-    extreme values, and with values exactly on, just below and just above the thresholds of the model's trees.
+    extreme values, and with values exactly on, just below and just above the thresholds of the model's trees. Rows are
+    left out that float32 may send to a cascade's other model.
     """
     import onnx
 
     runtime = Runtime(onnx_bytes)  # what will serve
     rows = _check_rows(X, _thresholds(onnx.load_from_string(onnx_bytes)))
+    if isinstance(fitted, FittedCascade):
+        rows = rows[~fitted.at_edge(rows)]
     native = calibrator.apply(fitted.margin(rows))
     _compare(runtime.score(rows), native, "in one batch")
     picked = np.linspace(0, len(rows) - 1, min(SINGLE_ROWS, len(rows))).astype(int)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from fraudml import __version__
 from fraudml.events.example import example
 from fraudml.models import bundle
+from fraudml.models.cascade import Cascade
 from fraudml.models.runtime import Runtime
-from fraudml.training import export
+from fraudml.training import export, stages
+from fraudml.training.families.cascade import FittedCascade
 from fraudml.training.train import Candidate, Result
 
 BACKGROUND_ROWS = 32
@@ -56,9 +58,17 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
         reference_scores=runtime.score(inputs).tolist(),
         background=bundle.as_rows(used.x[_sample(rng, used.y == 0, BACKGROUND_ROWS)]),
         example=example(feature_set.schema),
+        cascade=_cascade(candidate, model, used.x),
     )
     bundle.save(directory, model, manifest)
     return manifest
+
+
+def _cascade(candidate: Candidate, model: bytes, rows: NDArray[np.float32]) -> Cascade | None:
+    if not isinstance(candidate.model, FittedCascade):
+        return None
+    shares = [metrics["fast_share"] for metrics in (candidate.valid_metrics, candidate.test_metrics)]
+    return stages.describe(candidate.model, candidate.calibrator, shares, model, rows)
 
 
 def _sample(rng: np.random.Generator, rows: NDArray[np.bool_], count: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ chooses nothing. :func:`finish` then refits the same settings on all rows whose 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from fraudml.decisions.costs import Costs
 from fraudml.features.spec import FeatureSet
 from fraudml.models.bundle import Thresholds
-from fraudml.training import evaluate, families, money, split, tune
+from fraudml.training import evaluate, families, money, split, stages, tune
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.dataset import Dataset
 from fraudml.training.families.base import FittedModel, Margins, Progress
+from fraudml.training.families.cascade import FittedCascade
 from fraudml.training.overview import Overview, Period, TrainedOn
 
 # Called with the name of a long step; gives the callback that the step reports (done, total) to.
@@ -31,14 +32,16 @@ StepReport = Callable[[str], Callable[[int, int], None]]
 
 @dataclass(frozen=True)
 class Options:
-    """How to train. ``trials`` of a search per family with ``tune``."""
+    """How to train. ``trials`` of a search per family with ``tune``; ``params``: by family, what differs from its
+    defaults."""
 
-    families: Sequence[str] = ("logistic_regression", "random_forest", "xgboost")
+    families: Sequence[str] = families.DEFAULT_NAMES
     seed: int = 0
     threads: int = 1
     tune: bool = False
     trials: int = 20
     test_share: float = 0.2
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def train(data: Dataset, feature_set: FeatureSet, costs: Costs, options: Options
     for name in options.families:
         family = families.get_family(name)
         started = time.perf_counter()
-        params = _tuned(family, fitting, feature_set, options, step) if options.tune else None
+        params = _tuned(family, fitting, feature_set, options, step) if options.tune else options.params.get(name)
         model = family.fit(
             fitting.x,
             fitting.y,
@@ -157,7 +160,14 @@ def measure(
 ) -> Candidate:
     """A fitted model calibrated and given thresholds on ``checking``, and measured on ``testing``."""
     margins = (model.margin(checking.x), model.margin(testing.x))
-    return judge(family, model, (checking, testing), margins, costs, decimals, seed=seed)
+    candidate = judge(family, model, (checking, testing), margins, costs, decimals, seed=seed)
+    if not isinstance(model, FittedCascade):
+        return candidate
+    return replace(
+        candidate,
+        valid_metrics=candidate.valid_metrics | stages.metrics(model, checking),
+        test_metrics=candidate.test_metrics | stages.metrics(model, testing),
+    )
 
 
 def judge(

@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from fraudml import wiring
 from fraudml.cli import models, output
 from fraudml.errors import NotFoundError, RegistryError
+from fraudml.models import bundle
+from fraudml.models.cascade import Cascade, StageTimes
 from fraudml.models.registry import CHAMPION, ModelVersion, Promotion
 from tests.support.bundles import make_bundle
 from tests.support.scoring import FEATURES
@@ -122,6 +124,21 @@ def test_show_the_champion(registry: Registry, capsys: pytest.CaptureFixture[str
     ):
         assert word in text
     assert "first" not in text, "the promotion of another version"
+
+
+def test_show_a_cascade(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    told = Cascade("quick", "careful", 0.0125, 1.0, 0.005, 0.01, 0.97, 0.964, [StageTimes(256, 2.5, 10.0, 2.75)])
+    bundle.save(registry.folder, b"", msgspec.structs.replace(bundle.read_manifest(registry.folder), cascade=told))
+    text = printed(capsys, "show")
+    for word in (
+        "quick; where its score is 0.0125 to 1, careful",
+        "0.50% of careful's, flagging 1.0% of genuine transactions",
+        "97.0% of validation, 96.4% of test",
+        "time per row, 256 at once",
+        "2.50 us fast alone, 10.00 us accurate alone, 2.75 us cascade",
+    ):
+        assert word in text
+    assert json.loads(run("show", "--json").stdout)["cascade"]["fast_share_test"] == 0.964
 
 
 def test_show_a_former_champion(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,12 @@ from fraudml.training.export import _check_rows, _thresholds, export, verify_equ
 from fraudml.training.families import family_names, get_family
 
 NAMES = ["amount", "hour", "count_7d", "sum_7d"]
-FAST: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 12}, "xgboost": {"n_estimators": 25}}
+FAST: dict[str, dict[str, Any]] = {
+    "random_forest": {"n_estimators": 12},
+    "xgboost": {"n_estimators": 25},
+    "cascade": {"accurate_params": {"n_estimators": 25}},
+}
+FURTHER_OUTPUTS = {"cascade": ["fast_probability", "fast_margin", "stage"]}
 CALIBRATOR = Calibrator(slope=1.4, intercept=-0.7)
 
 
@@ -61,7 +66,8 @@ class TestEveryFamily:
     def test_the_signature(self, family: str) -> None:
         opened = session(export(fitted(family), CALIBRATOR, NAMES))
         assert [(i.name, i.shape, i.type) for i in opened.get_inputs()] == [("features", ["n", 4], "tensor(float)")]
-        assert [o.name for o in opened.get_outputs()] == ["probability", "margin"]
+        outputs = ["probability", "margin", *FURTHER_OUTPUTS.get(family, [])]
+        assert [o.name for o in opened.get_outputs()] == outputs
         assert json.loads(opened.get_modelmeta().custom_metadata_map["feature_names"]) == NAMES
 
     def test_an_empty_batch(self, family: str) -> None:

@@ -13,11 +13,20 @@ from hypothesis import strategies as st
 
 from fraudml.errors import TrainingError
 from fraudml.features.derive import to_model
-from fraudml.training.families import _onnx, base, family_names, get_family
+from fraudml.training.families import DEFAULT_NAMES, _onnx, base, family_names, get_family
 from fraudml.training.families.random_forest import _round_down
+from fraudml.training.train import Options
 
 FAMILIES = family_names()
-FAST: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 12}, "xgboost": {"n_estimators": 25}}
+
+
+def of_trees(forest: int, boosted: int) -> dict[str, dict[str, Any]]:
+    """What families of trees need to be quick."""
+    trees = {"n_estimators": boosted}
+    return {"random_forest": {"n_estimators": forest}, "xgboost": trees, "cascade": {"accurate_params": trees}}
+
+
+FAST = of_trees(12, 25)
 
 
 def rows(n: int = 1500, k: int = 6, seed: int = 0) -> tuple[base.Matrix, base.Labels]:
@@ -53,12 +62,17 @@ def auc(y: base.Labels, margin: base.Margins) -> float:
 
 
 def test_the_folder_is_the_register() -> None:
-    assert FAMILIES == ["logistic_regression", "random_forest", "xgboost"]
+    assert FAMILIES == ["cascade", "logistic_regression", "random_forest", "xgboost"]
     assert [get_family(name).name for name in FAMILIES] == FAMILIES
 
 
+def test_train_trains_the_quick_families_unless_told_which() -> None:
+    assert Options().families == DEFAULT_NAMES == ("logistic_regression", "random_forest", "xgboost")
+    assert set(DEFAULT_NAMES) <= set(FAMILIES)
+
+
 def test_an_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(TrainingError, match="no model family 'base'; choose from: logistic_regression"):
+    with pytest.raises(TrainingError, match="no model family 'base'; choose from: cascade, logistic_regression"):
         get_family("base")
 
 
@@ -114,7 +128,7 @@ class TestEveryFamily:
         X[:, 90] = 1.6e9
         X[:, 91] = np.float32(1e-38)
         y = np.nan_to_num(X[:, 0]) > 2
-        fitted = fit(family, X, y, params={"n_estimators": 5} if family in FAST else {})
+        fitted = fit(family, X, y, params=of_trees(5, 5).get(family, {}))
         np.testing.assert_allclose(onnx_margin(fitted, X), fitted.margin(X), atol=2e-5)
         assert fitted.importance()["feature_120"] == 0
         assert len(fitted.importance()) == 150
@@ -198,7 +212,7 @@ class TestThinning:
         rng = np.random.default_rng(0)
         X = np.zeros((120_000, 1), np.float32)
         y = rng.random(len(X)) < 0.001
-        fitted = fit(family, X, y, params={"n_estimators": 2} if family in FAST else {})
+        fitted = fit(family, X, y, params=of_trees(2, 2).get(family, {}))
         assert fitted.margin(X[:1])[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())), abs=0.1)
 
 
