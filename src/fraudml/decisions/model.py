@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.cache import MANTISSA_BITS, ScoreCache
+from fraudml.decisions.model_server import ServedModel
 from fraudml.decisions.policy import Policy
 from fraudml.decisions.record import CHAMPION, Degradation
 from fraudml.errors import BundleError
@@ -27,17 +28,26 @@ class Model:
     """A bundle as it serves: with its policy, and what is made once per bundle.
 
     With a ``cache`` the model reads quantised inputs, see :mod:`fraudml.decisions.cache`; vectors and explanations
-    stay as they are.
+    stay as they are. With a ``server``, which is the bundle's model on a model server, that scores; explanations are
+    the local copy's.
     """
 
     def __init__(
-        self, bundle: Bundle, policy: Policy | None = None, arm: str = CHAMPION, *, cache: ScoreCache | None = None
+        self,
+        bundle: Bundle,
+        policy: Policy | None = None,
+        arm: str = CHAMPION,
+        *,
+        cache: ScoreCache | None = None,
+        server: ServedModel | None = None,
     ) -> None:
         self.bundle = bundle
         self.policy = policy or Policy.of(bundle.manifest.thresholds)
         self.arm = arm
         self.deriver = Deriver(bundle.feature_set)
         self._cache = cache
+        self._server = server
+        self._run = bundle.runtime.score if server is None else server.score
         # version numbers repeat between registries, and other bits between releases: a shared cache tells all apart
         identity = f"{bundle.version}\n{bundle.manifest.onnx_sha256}\n{MANTISSA_BITS}"
         self._identity = hashlib.blake2b(identity.encode(), digest_size=16).digest()
@@ -46,6 +56,17 @@ class Model:
     def version(self) -> str:
         """The version that decisions name."""
         return self.bundle.version
+
+    @property
+    def server_up(self) -> bool:
+        """Whether the model server could be used when it was last asked; true without one."""
+        return self._server is None or self._server.up
+
+    def take_lost(self) -> tuple[Degradation, ...]:
+        """What the scores were made without that this thread got since it last asked this; it touches none of them."""
+        if self._server is None or not self._server.take_fell_back():
+            return ()
+        return (Degradation.model_server,)
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -71,8 +92,8 @@ class Model:
 
     def _score(self, inputs: NDArray[np.float32]) -> list[float]:
         if self._cache is not None:
-            return self._cache.scores(self._identity, inputs, self.bundle.runtime.score)
-        scores: list[float] = self.bundle.runtime.score(inputs).tolist()
+            return self._cache.scores(self._identity, inputs, self._run)
+        scores: list[float] = self._run(inputs).tolist()
         return scores
 
 

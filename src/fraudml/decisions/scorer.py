@@ -101,6 +101,7 @@ class Scorer:
             Degradation.online_store: self._state.gone,
             Degradation.decision_log: self.recorder.degraded,
             Degradation.registry: self.registry_gone,
+            Degradation.model_server: not self._model.server_up,
         }
         return tuple(name for name, is_gone in gone.items() if is_gone)
 
@@ -232,7 +233,9 @@ class Scorer:
             scores = [None] * len(batch)
         scored = self._time(decided, "model", read)
         timings = Timings(len(batch), int((read - started) * 1e6), int((scored - read) * 1e6))
-        stale = (Degradation.registry,) if self.registry_gone else ()
+        beside = model.take_lost()  # what does not touch scores
+        if self.registry_gone:
+            beside = (*beside, Degradation.registry)
         late = [False] * len(batch) if state is None else state.late.tolist()
         packed = vectors.astype("<f8", copy=False).tobytes()  # Decision.vector of all, one after the other
         width = 8 * vectors.shape[1]
@@ -254,7 +257,7 @@ class Scorer:
                 timings=timings,
                 arm=model.arm,
                 late=late[i],
-                degraded=degraded + stale,
+                degraded=degraded + beside,
             )
             decisions.append(decision)
         return decisions

@@ -74,6 +74,7 @@ class ServiceState:
             overlap=self.log.waits,
         )
         recorder = self.scorer.recorder
+        self.metrics.watch_model_server(lambda: self.scorer.model.server_up)
         self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)
         if (shared := self.shared) is not None:
             self.metrics.watch_redis(lambda: shared.up)
