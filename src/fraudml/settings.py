@@ -133,7 +133,15 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        *("database_url", "redis_url", "offline_url", "warehouse_url", "registry_url", "model_server_url", "retain_days"),
+        *(
+            "database_url",
+            "redis_url",
+            "offline_url",
+            "warehouse_url",
+            "registry_url",
+            "model_server_url",
+            "retain_days",
+        ),
         mode="before",
     )
     @classmethod

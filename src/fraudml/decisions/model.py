@@ -20,6 +20,7 @@ from fraudml.features.derive import Deriver, to_model
 from fraudml.features.stores import StateRead
 from fraudml.models.bundle import Bundle
 from fraudml.models.explain import Explainer
+from fraudml.models.runtime import MARGIN, PROBABILITY
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,13 @@ class Model:
             logger.error("model %s failed: %s", self.version, error)
             return [None] * len(vectors)
         return [score if 0.0 <= score <= 1.0 else None for score in scores]
+
+    def outputs(self, vectors: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
+        """All that the local copy gives for each vector, float32 ``[n]`` each, by the names of its outputs; raises
+        BundleError. Without the cache."""
+        inputs, runtime = to_model(vectors), self.bundle.runtime
+        found = {PROBABILITY: runtime.score(inputs), MARGIN: runtime.log_odds(inputs)}
+        return {name: values.astype(np.float32) for name, values in found.items()}
 
     def _score(self, inputs: NDArray[np.float32]) -> list[float]:
         if self._cache is not None:

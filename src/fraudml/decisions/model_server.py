@@ -1,8 +1,8 @@
 """Port: a model on a server, and how it stands in for the local copy. Adapters live in ``adapters/model_server``.
 
-A server may be gone, hang, or have got another model meanwhile. So it is only used after it gave the bundle's reference
-scores, each request carries one reference input along whose score is compared, and whatever is wrong, the local copy of the
-same model scores. Nobody waits for a server that failed: it is tested again in a thread of its own.
+A server may be gone, hang, or have got another model meanwhile. So it is only used after it gave the bundle's
+reference scores, each request carries one reference input along whose score is compared, and whatever is wrong, the
+local copy of the same model scores. Nobody waits for a server that failed: a thread of its own tests it again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fraudml.models.bundle import SCORE_TOLERANCE, Bundle, as_matrix
 
 # Of float32 [n, k], float64 [n]
 Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+Scale = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +86,11 @@ class ServedModel:
 
     def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """See :meth:`fraudml.models.runtime.Runtime.score`."""
-        return self._ask(vectors, self._remote.score, self._local.score, lambda answers: answers)
+        return self._ask(vectors, self._remote.score, self._local.score, _as_it_is)
 
     def log_odds(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """See :meth:`fraudml.models.runtime.Runtime.log_odds`."""
-        return self._ask(vectors, self._remote.log_odds, self._local.log_odds, lambda odds: 1 / (1 + np.exp(-odds)))
+        return self._ask(vectors, self._remote.log_odds, self._local.log_odds, _sigmoid)
 
     def take_fell_back(self) -> bool:
         """Whether the local copy scored anything for this thread since it last asked this."""
@@ -97,7 +98,9 @@ class ServedModel:
         self._of_this_thread.fell_back = False
         return fell_back
 
-    def _ask(self, vectors: NDArray[np.float32], remote: Score, local: Score, to_probability: Score) -> NDArray[np.float64]:
+    def _ask(
+        self, vectors: NDArray[np.float32], remote: Score, local: Score, to_probability: Scale
+    ) -> NDArray[np.float64]:
         if not len(vectors):
             return np.empty(0)
         if self._circuit.up:
@@ -128,9 +131,17 @@ class ServedModel:
         self._said = str(error)
 
 
+def _as_it_is(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return scores
+
+
+def _sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1.0 / (1.0 + np.exp(-log_odds))
+
+
 def reference_scores(bundle: Bundle) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The inputs (float32 ``[m, k]``) and scores (float64 ``[m]``) by which a model is known: those of the manifest, and
-    an input with nothing in it, which not every server takes."""
+    """The inputs (float32 ``[m, k]``) and scores (float64 ``[m]``) by which a model is known: the manifest's, and an
+    input with nothing in it, which not every server takes."""
     width = len(bundle.feature_set.inputs)
     nothing = np.full((1, width), np.nan, np.float32)
     rows = np.concatenate([as_matrix(bundle.manifest.reference_inputs, width), nothing])
@@ -148,6 +159,6 @@ def compare(found: NDArray[np.float64], scores: NDArray[np.float64], name: str) 
     differences = np.abs(found - scores)
     if not np.all(differences <= SCORE_TOLERANCE):
         raise ModelServerError(
-            f"it does not give the reference scores of model {name}, so it has another model: give it the model.onnx of "
-            f"version {name}, or let FRAUDML_MODEL_SERVER_URL name that version"
+            f"it does not give the reference scores of model {name}, so it has another model: give it the model.onnx "
+            f"of version {name}, or let FRAUDML_MODEL_SERVER_URL name that version"
         )

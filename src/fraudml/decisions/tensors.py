@@ -1,9 +1,9 @@
 """Messages of the Open Inference Protocol (V2) over HTTP: tensors as JSON, or as bytes that follow the JSON.
 
-Both ways of this project speak it: the service answers such requests, an adapter sends them. Missing values are NaN, for
-which JSON has no word: they are ``null`` there, which MLServer and our own service take. The binary form has NaN itself; it
-is the extension ``binary_tensor_data`` that Triton has. Sources: kserve.github.io/website, "Open Inference Protocol", and
-Triton's "Binary Tensor Data Extension".
+The service answers such requests, and an adapter sends them. Missing values are NaN, for which JSON has no word: they
+are ``null`` there, which MLServer and our own service take. The binary form has NaN itself; it is the extension
+``binary_tensor_data`` that Triton has. Sources: kserve.github.io/website, "Open Inference Protocol", and Triton's "Binary
+Tensor Data Extension".
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.errors import DataError
+from fraudml.models.runtime import INPUT, MARGIN, PROBABILITY
+
+FEATURES, OUTPUTS = INPUT, (PROBABILITY, MARGIN)  # the tensors of a model, in both directions
 
 BINARY = "binary_tensor_data"  # the extension's name
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY_TYPE, JSON_TYPE = "application/octet-stream", "application/json"
-DTYPES = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 MOST_DIMENSIONS = 8
 NO_DATA = msgspec.Raw(b"")
 _NESTED = re.compile(rb"\s*\[\s*\[")
@@ -56,6 +59,10 @@ class InferRequest(msgspec.Struct, frozen=True):
     outputs: list[WantedOutput] = []
     parameters: dict[str, Any] = {}
 
+    def tensors(self) -> tuple[str, list[Tensor]]:
+        """Its tensors, and the name of the field that has them."""
+        return "inputs", self.inputs
+
 
 class InferResponse(msgspec.Struct, frozen=True):
     """What a server answers."""
@@ -64,6 +71,10 @@ class InferResponse(msgspec.Struct, frozen=True):
     model_name: str = ""
     model_version: str | None = None
     id: str | None = None
+
+    def tensors(self) -> tuple[str, list[Tensor]]:
+        """The same as for a request."""
+        return "outputs", self.outputs
 
 
 class Packed(NamedTuple):
@@ -83,7 +94,9 @@ class Packed(NamedTuple):
 M = TypeVar("M", InferRequest, InferResponse)
 
 
-def pack(document: Document, key: str, tensors: Mapping[str, NDArray[np.float32]], binary: Sequence[str] = ()) -> Packed:
+def pack(
+    document: Document, key: str, tensors: Mapping[str, NDArray[np.float32]], binary: Sequence[str] = ()
+) -> Packed:
     """A message with FP32 tensors under ``key`` (inputs, outputs); those named in ``binary`` as bytes.
 
     >>> pack({}, "inputs", {"x": np.array([[1.5, np.nan]], np.float32)}).body
@@ -107,8 +120,8 @@ def unpack(body: bytes, header_length: str | None, kind: type[M]) -> tuple[M, di
 
     ``header_length``: the header of that name, where there is one.
 
-    >>> _, tensors = unpack(b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1.5,null]}]}', None, InferRequest)
-    >>> tensors["x"].tolist()
+    >>> body = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1.5,null]}]}'
+    >>> unpack(body, None, InferRequest)[1]["x"].tolist()
     [[1.5, nan]]
     """
     header, rest = body, memoryview(b"")
@@ -120,7 +133,7 @@ def unpack(body: bytes, header_length: str | None, kind: type[M]) -> tuple[M, di
             raise DataError(f"the header {HEADER_LENGTH} says more bytes than there are")
         header, rest = body[:size], memoryview(body)[size:]
     message = _document(header, kind)
-    key, tensors = ("inputs", message.inputs) if isinstance(message, InferRequest) else ("outputs", message.outputs)
+    key, tensors = message.tensors()
     found: dict[str, NDArray[np.float64]] = {}
     for place, tensor in enumerate(tensors):
         path = f"{key}[{place}]"

@@ -79,6 +79,12 @@ class ServiceState:
         if (shared := self.shared) is not None:
             self.metrics.watch_redis(lambda: shared.up)
 
+    @property
+    def serving(self) -> tuple[str, str, int]:
+        """The model that serves now: name, version, and how many features it reads."""
+        model = self.scorer.model
+        return self.settings.model_name, model.version, len(model.bundle.feature_set.inputs)
+
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""
         for watcher in (self.refresher, self.refiller):

@@ -1,7 +1,7 @@
 """HTTP/1.1 to one server over connections that are kept, each request with one deadline for all of it.
 
-``http.client`` and not a library: those that are installed anyway bound each read from the socket, not the whole answer, so
-a server that sends a byte now and then would hold up decisions for ever.
+``http.client`` and not a library: those that are installed anyway bound each read from the socket, not the whole
+answer, so a server that sends a byte now and then would hold up decisions for ever.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class Client:
                 "it did not answer within FRAUDML_MODEL_SERVER_TIMEOUT_MS; see whether it is overloaded or out of reach"
             ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ModelServerError(f"it cannot be asked ({_short(error)}); see whether it runs, and {SETTING}") from error
+            raise ModelServerError(
+                f"it cannot be asked ({_short(error)}); see whether it runs, and {SETTING}"
+            ) from error
         if answer is None:
             raise ModelServerError("it breaks connections off; see its log")
         return answer

@@ -72,14 +72,18 @@ class OpenInferenceModel:
         """The server, and the versions of the model that it tells of; raises ModelServerError when it is not ready."""
         answer = self._client.request("GET", self._root)
         server = _read(answer, Server) if answer.status == 200 else Server()  # some gateways pass on models only
-        ready = self._client.request("GET", f"{self._path}/ready")
-        if ready.status == 404:
-            raise ModelServerError(f"it has no model at this path; see {SETTING}")
-        _expect_success(ready, "says the model is not ready")
+        self.check_ready()
         versions = _read(self._client.request("GET", self._path), ServedVersions).versions or []
         if self._version is not None and versions and self._version not in versions:
             raise ModelServerError(f"it has the versions {', '.join(versions)} only; see {SETTING}")
         return Found(server, versions)
+
+    def check_ready(self) -> None:
+        """Raise ModelServerError unless the model is ready."""
+        ready = self._client.request("GET", f"{self._path}/ready")
+        if ready.status == 404:
+            raise ModelServerError(f"it has no model at this path; see {SETTING}")
+        _expect_success(ready, "says the model is not ready")
 
     def score(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """See ``RemoteModel``."""
@@ -130,7 +134,9 @@ class OpenInferenceModel:
             raise ModelServerError(f"its answer cannot be used: {error}") from None
         for name, values in outputs.items():
             if values.shape not in ((len(vectors),), (len(vectors), 1)):
-                raise ModelServerError(f"its output {name!r} has the shape {list(values.shape)} for {len(vectors)} inputs")
+                raise ModelServerError(
+                    f"its output {name!r} has the shape {list(values.shape)} for {len(vectors)} inputs"
+                )
         return {name: values.reshape(-1) for name, values in outputs.items()}
 
 
@@ -143,7 +149,7 @@ def _read(answer: Answer, kind: type[Any]) -> Any:
 
 
 def _expect_success(answer: Answer, otherwise: str) -> None:
-    if answer.status == 401 or answer.status == 403:
+    if answer.status in (401, 403):
         raise ModelServerError(f"it wants other credentials than those in {SETTING} (status {answer.status})")
     if answer.status != 200:
         raise ModelServerError(f"it {otherwise} (status {answer.status}){_said(answer)}")
