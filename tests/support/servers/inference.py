@@ -72,9 +72,9 @@ class InferenceServer:
         if (told := self.instead()) is not None:
             return told
         scores = self.score(vectors)
-        outputs = {"probability": scores, "margin": np.log(scores / (1 - scores)).astype(np.float32)}
-        if not self.margins:
-            del outputs["margin"]
+        outputs = {"probability": scores}
+        if self.margins:
+            outputs["margin"] = np.log(scores / (1 - scores)).astype(np.float32)
         packed = pack({"model_name": "fraud"}, "outputs", outputs, list(outputs) if self.binary else ())
         return Reply(200, packed.body, packed.headers)
 

@@ -27,7 +27,7 @@ class MlServer:
     """A server with one ONNX file as the model ``fraud``, version 1; it may get another one and start again."""
 
     def __init__(self, model: bytes) -> None:
-        python = installed() / "bin" / "python"
+        python = interpreter()
         self.folder, self.port = own_folder(None), free_port()
         shutil.copy(HERE / "onnx_model.py", self.folder)
         ports = {"http_port": self.port, "grpc_port": free_port(), "metrics_port": free_port()}
@@ -63,7 +63,13 @@ class MlServer:
             connection.close()
 
 
-def installed() -> Path:
+def interpreter() -> Path:
+    """A Python that has MLServer and ONNX Runtime: ``FRAUDML_TEST_MLSERVER_PYTHON``, or that of our own environment."""
+    given = os.environ.get("FRAUDML_TEST_MLSERVER_PYTHON")
+    return Path(given) if given else _installed() / "bin" / "python"
+
+
+def _installed() -> Path:
     """The environment: made once for each lock and Python, beside other caches."""
     if sys.version_info >= (3, 13):
         pytest.skip(NO_MLSERVER)
