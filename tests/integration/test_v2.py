@@ -210,7 +210,7 @@ def test_tritons_client_is_a_client(shared: Service, form: str) -> None:
 
 def test_a_request_as_mlservers_codecs_make_it(shared: Service) -> None:
     code = (
-        "import json, sys, numpy as np; from mlserver.codecs import NumpyCodec; from mlserver.types import InferenceRequest\n"
+        "import numpy as np\nfrom mlserver.codecs import NumpyCodec\nfrom mlserver.types import InferenceRequest\n"
         f"tensor = NumpyCodec.encode_input('features', np.ones((2, {WIDTH}), np.float32))\n"
         "print(InferenceRequest(inputs=[tensor]).model_dump_json(exclude_none=True))"
     )

@@ -2,7 +2,7 @@
 
 The service answers such requests, and an adapter sends them. Missing values are NaN, for which JSON has no word: they
 are ``null`` there, which MLServer and our own service take. The binary form has NaN itself; it is the extension
-``binary_tensor_data`` that Triton has. Sources: kserve.github.io/website, "Open Inference Protocol", and Triton's "Binary
+``binary_tensor_data`` that Triton has. Sources: "Open Inference Protocol" at kserve.github.io, and Triton's "Binary
 Tensor Data Extension".
 """
 
