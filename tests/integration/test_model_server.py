@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import socket
 import threading
 import time
@@ -112,6 +113,18 @@ def test_mlserver_is_asked_for_the_version_that_the_url_names(mlserver: MlServer
     assert served(f"{mlserver.url}/versions/1", bundle).up
     with pytest.raises(ModelServerError, match="no model at this path"):
         OpenInferenceModel(f"{mlserver.url}/versions/9", WIDTH, PATIENT_S).prepare()
+
+
+def test_mlserver_hangs_and_goes_on(mlserver: MlServer, bundle: Bundle) -> None:
+    model = served(mlserver.url, bundle, timeout_s=1.0)
+    until(lambda: is_used(model, bundle))  # a busy machine may take longer at first
+    mlserver.process.send(signal.SIGSTOP)
+    try:
+        falls_back(model, bundle)
+        assert not model.up
+    finally:
+        mlserver.process.send(signal.SIGCONT)
+    until(lambda: is_used(model, bundle))
 
 
 def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
@@ -226,22 +239,24 @@ def test_a_server_that_hangs_costs_one_deadline(bundle: Bundle) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/fraud"
         started = time.monotonic()
         model = served(url, bundle, HASTY_S, Circuit(60.0, 60.0))
-        assert HASTY_S <= time.monotonic() - started < 5 * HASTY_S
+        assert HASTY_S <= time.monotonic() - started < PATIENT_S
         assert not model.up
-        started = time.monotonic()
         falls_back(model, bundle)
-        assert time.monotonic() - started < HASTY_S
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # the batch did not ask again
+            silent.accept()
 
 
 def test_the_deadline_is_for_the_whole_answer(server: InferenceServer, bundle: Bundle) -> None:
     model = OpenInferenceModel(server.url, WIDTH, HASTY_S)
     model.prepare()
     body = answer("probability", [0.5]).body
-    server.instead = lambda: Reply(200, body, drip_s=HASTY_S / 10)  # each byte comes in time, all of them do not
+    server.instead = lambda: Reply(200, body, drip_s=HASTY_S / 2)  # each byte comes in time, all of them do not
     started = time.monotonic()
     with pytest.raises(ModelServerError, match="FRAUDML_MODEL_SERVER_TIMEOUT_MS"):
         model.score(vectors(1))
-    assert time.monotonic() - started < 5 * HASTY_S
+    assert time.monotonic() - started < len(body) * HASTY_S / 4
 
 
 def test_nobody_listens(bundle: Bundle) -> None:
@@ -363,7 +378,7 @@ def test_threads_do_not_get_in_each_others_way(server: InferenceServer, bundle: 
 
 def test_facts_of_a_server_that_is_not_well(server: InferenceServer) -> None:
     server.ready = 503
-    found = _facts.facts(server.url, HASTY_S)
+    found = _facts.facts(server.url, PATIENT_S)
     assert isinstance(found, Trouble)
     assert "not ready" in found.why
     server.ready = 200
