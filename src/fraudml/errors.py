@@ -21,7 +21,8 @@
     │   ├── DecisionLogError
     │   ├── SourceError
     │   ├── WarehouseError
-    │   └── CacheError
+    │   ├── CacheError
+    │   └── ModelServerError
     ├── OverloadError               the service turned a request away; its text is for the client
     │   ├── Overloaded
     │   └── DeadlineExceeded
@@ -130,6 +131,10 @@ class WarehouseError(StoreError):
 
 class CacheError(StoreError):
     """The prediction cache failed; never reaches a client."""
+
+
+class ModelServerError(StoreError):
+    """The model server failed, or answered what cannot be right; never reaches a client: the local model scores."""
 
 
 class OverloadError(FraudmlError):

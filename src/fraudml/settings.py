@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     )
     registry_url: str | None = Field(None, description="MLflow tracking server or store. Default: SQLite in home.")
     model_name: str = Field("fraud", description="Name of the registered model.")
+    model_server_url: SecretStr | None = Field(
+        None, description="A model on a V2 server that scores in place of the local copy. Default: this process scores."
+    )
+    model_server_timeout_ms: int = Field(
+        250, gt=0, description="How long the model server may take to score a batch; milliseconds."
+    )
     hash_key: SecretStr | None = Field(
         None, min_length=1, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
     )
@@ -127,7 +133,16 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "database_url", "redis_url", "offline_url", "warehouse_url", "registry_url", "retain_days", mode="before"
+        *(
+            "database_url",
+            "redis_url",
+            "offline_url",
+            "warehouse_url",
+            "registry_url",
+            "model_server_url",
+            "retain_days",
+        ),
+        mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:

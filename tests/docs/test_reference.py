@@ -30,7 +30,7 @@ from fraudml.features.expression import FUNCTIONS
 from fraudml.features.spec import Aggregation, Feature, LabelAggregation, Transform
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.parity import AuditReport
-from fraudml.service import batch, decisions, docs, explain, health, labels, predict
+from fraudml.service import batch, decisions, docs, explain, health, labels, predict, v2
 from fraudml.service.problems import SLUGS
 from tests.docs.blocks import DOCS
 
@@ -161,7 +161,9 @@ def test_every_function_of_expressions_is_documented_with_its_arguments() -> Non
 
 
 def test_every_route_is_documented() -> None:
-    routes = [route for module in (batch, explain, labels, decisions, health, docs) for route in module.router.routes]
+    routes = [
+        route for module in (batch, explain, labels, decisions, health, docs, v2) for route in module.router.routes
+    ]
     paths = {
         f"{method} {route.path.replace(':path', '')}"
         for route in routes

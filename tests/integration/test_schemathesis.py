@@ -17,11 +17,13 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from fraudml.service.answers import encode
 from fraudml.service.openapi import document
-from tests.support.scoring import SCHEMA, row
+from tests.support.scoring import FEATURES, SCHEMA, row
 from tests.support.server import Service
 
 # Made without a service, so that the names of the tests are known before one runs.
-DOCUMENT = json.loads(encode(document(SimpleNamespace(schema=SCHEMA, example=row(7)))))  # type: ignore[arg-type]
+DOCUMENT = json.loads(
+    encode(document(SimpleNamespace(schema=SCHEMA, example=row(7), serving=("fraud", "1", len(FEATURES.inputs)))))
+)  # type: ignore[arg-type]
 # Most times that a schema allows are of years long ago, which are refused; these get further.
 TIMES = st.datetimes(datetime(1970, 1, 2), datetime(2024, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 schemathesis.openapi.format("date-time", TIMES.map(datetime.isoformat))

@@ -627,7 +627,13 @@ def test_the_documented_examples_work(service: Service) -> None:
         for path, operations in document["paths"].items()
         if "post" in operations
     }
-    assert set(bodies) == {"/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"}
+    infer = "/v2/models/{model_name}/infer"
+    assert {path for path in bodies if path.startswith("/v1/")} == {
+        *("/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels")
+    }
+    for parameter in document["paths"][infer]["post"]["parameters"]:
+        infer_path = infer.replace(f"{{{parameter['name']}}}", parameter["example"])
+    assert admin.post(infer_path, json=bodies[infer]).status_code == 200
     for path in ("/v1/predict", "/v1/batch-predict", "/v1/explain", "/v1/labels"):
         response = admin.post(path, json=bodies[path])
         assert response.status_code == 200, (path, response.text)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -99,6 +99,11 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
     def registry() -> Iterable[Finding]:
         return servers.judge_registry(backends.registry(current, timeout_s), current.registry_url is not None)
 
+    def model_server() -> Iterable[Finding]:
+        feature_set = None if isinstance(declared, str) else declared.feature_set
+        compare = None if feature_set is None else partial(backends.check_model_server, current, feature_set, timeout_s)
+        return servers.judge_model_server(backends.model_server(current, timeout_s), compare)
+
     found = [
         Check("settings", lambda: tiers.judge(_chosen(current))),
         Check("project", lambda: places.judge_project(project_path, declared if isinstance(declared, str) else None)),
@@ -108,6 +113,8 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
         Check("offline engine", lambda: engine("offline engine", current.offline_url, "FRAUDML_OFFLINE_URL")),
         Check("registry", registry),
     ]
+    if current.model_server_url is not None:
+        found.append(Check("model server", model_server))
     if current.warehouse_url is not None:
         found.append(Check("warehouse", lambda: engine("warehouse", current.warehouse_url, "FRAUDML_WAREHOUSE_URL")))
     return found

@@ -12,9 +12,7 @@ from fraudml.cli.options import AsJson, ProjectFile, read_project
 
 
 def collect(
-    keep: Annotated[
-        int, typer.Option(min=0, help="How many of the newest versions stay in any case.")
-    ] = 10,
+    keep: Annotated[int, typer.Option(min=0, help="How many of the newest versions stay in any case.")] = 10,
     yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only listed.")] = False,
     project_file: ProjectFile = None,
     as_json: AsJson = False,

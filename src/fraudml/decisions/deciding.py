@@ -35,7 +35,7 @@ def decide(
         packed = part.vectors.astype("<f8", copy=False).tobytes()  # Decision.vector of all, one after the other
         width = 8 * part.vectors.shape[1]
         fingerprint = model.bundle.feature_set.fingerprint
-        always = (Degradation.challenger, *stale) if part.instead else stale
+        always = (*((Degradation.challenger,) if part.instead else ()), *part.lost, *stale)
         for i, row in enumerate(part.rows):
             score = part.scores[i]
             degraded = degradations(state, score)

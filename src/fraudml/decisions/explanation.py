@@ -53,7 +53,7 @@ def explain_transaction(lineup: Lineup, decided: Recorder, store: OnlineStore, t
         state = None  # as when scoring: what the transaction itself says still counts
     vectors = model.vectors([transaction], state)
     score = model.scores(vectors)[0]
-    degraded = degradations(state, score)
+    degraded = degradations(state, score) + model.take_lost()
     return Explained(
         transaction_id=transaction.transaction_id,
         recorded=False,

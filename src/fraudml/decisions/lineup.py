@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.model import Model
-from fraudml.decisions.record import CHAMPION, Trial
+from fraudml.decisions.record import CHAMPION, Degradation, Trial
 from fraudml.errors import BundleError, ConfigError
 from fraudml.events.transaction import Transaction
 from fraudml.features.stores import StateRead
@@ -30,7 +30,8 @@ EXPLORING = "explore"  # the salt of what is let through
 class Part(NamedTuple):
     """The transactions of a batch (by their ``rows`` in it) that one model decided on, in ``model_us`` microseconds.
 
-    ``vectors``: float64 ``[rows, k]``; ``instead``: the champion decided because the challenger of this arm failed.
+    ``vectors``: float64 ``[rows, k]``; ``lost``: what the model did without that does not touch its scores;
+    ``instead``: the champion decided because the challenger of this arm failed.
     """
 
     rows: Sequence[int]
@@ -40,6 +41,7 @@ class Part(NamedTuple):
     vectors: NDArray[np.float64]
     scores: list[float | None]
     model_us: int
+    lost: tuple[Degradation, ...] = ()
     instead: bool = False
 
 
@@ -205,4 +207,4 @@ def _scored(arm: Arm, rows: Sequence[int], batch: Sequence[Transaction], state: 
         vectors = np.full((len(batch), len(model.bundle.feature_set.inputs)), np.nan)
         scores = [None] * len(batch)
     model_us = int((time.perf_counter() - started) * 1e6)
-    return Part(rows, model, arm.name, arm.trial, vectors, scores, model_us)
+    return Part(rows, model, arm.name, arm.trial, vectors, scores, model_us, model.take_lost())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.cache import MANTISSA_BITS, ScoreCache
+from fraudml.decisions.model_server import ServedModel
 from fraudml.decisions.policy import Policy
 from fraudml.decisions.record import Degradation
 from fraudml.errors import BundleError
@@ -19,7 +20,9 @@ from fraudml.features.derive import Deriver, to_model
 from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import StateRead
 from fraudml.models.bundle import Bundle
+from fraudml.models.cascade import CascadeRuntime
 from fraudml.models.explain import Explainer
+from fraudml.models.runtime import MARGIN, PROBABILITY, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ class Model:
 
     ``kept``: the FeatureSet whose state the online store keeps, by default the bundle's own; it may have more. With a
     ``cache`` the model reads quantised inputs, see :mod:`fraudml.decisions.cache`; vectors and explanations stay as
-    they are.
+    they are. With a ``server``, which is the bundle's model on a model server, that scores (of a cascade only what its
+    fast model leaves to the accurate one); explanations are the local copy's.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Model:
         policy: Policy | None = None,
         *,
         cache: ScoreCache | None = None,
+        server: ServedModel | None = None,
         kept: FeatureSet | None = None,
     ) -> None:
         self.bundle = bundle
@@ -47,6 +52,11 @@ class Model:
         self._all_columns = self._columns == list(range(len(self.kept.state_features)))
         self.deriver = Deriver(bundle.feature_set)
         self._cache = cache
+        self._server = server
+        predictor: Predictor = bundle.runtime if server is None else server
+        if server is not None and bundle.manifest.cascade is not None:
+            predictor = CascadeRuntime(bundle.runtime, server)
+        self._run = predictor.score
         # version numbers repeat between registries, and other bits between releases: a shared cache tells all apart
         identity = f"{bundle.version}\n{bundle.manifest.onnx_sha256}\n{MANTISSA_BITS}"
         self._identity = hashlib.blake2b(identity.encode(), digest_size=16).digest()
@@ -55,6 +65,17 @@ class Model:
     def version(self) -> str:
         """The version that decisions name."""
         return self.bundle.version
+
+    @property
+    def server_up(self) -> bool:
+        """Whether the model server could be used when it was last asked; true without one."""
+        return self._server is None or self._server.up
+
+    def take_lost(self) -> tuple[Degradation, ...]:
+        """What the scores were made without that this thread got since it last asked this; it touches none of them."""
+        if self._server is None or not self._server.take_fell_back():
+            return ()
+        return (Degradation.model_server,)
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -78,10 +99,17 @@ class Model:
             return [None] * len(vectors)
         return [score if 0.0 <= score <= 1.0 else None for score in scores]
 
+    def outputs(self, vectors: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
+        """All that the local copy gives for each vector, float32 ``[n]`` each, by the names of its outputs; raises
+        BundleError. Without the cache."""
+        inputs, runtime = to_model(vectors), self.bundle.runtime
+        found = {PROBABILITY: runtime.score(inputs), MARGIN: runtime.log_odds(inputs)}
+        return {name: values.astype(np.float32) for name, values in found.items()}
+
     def _score(self, inputs: NDArray[np.float32]) -> list[float]:
         if self._cache is not None:
-            return self._cache.scores(self._identity, inputs, self.bundle.runtime.score)
-        scores: list[float] = self.bundle.runtime.score(inputs).tolist()
+            return self._cache.scores(self._identity, inputs, self._run)
+        scores: list[float] = self._run(inputs).tolist()
         return scores
 
 

@@ -29,6 +29,7 @@ class Degradation(StrEnum):
     model = "model"  # no score; the action is a review
     challenger = "challenger"  # the challenger gave no score; the champion decided in its place
     registry = "registry"  # not asked for a newer model: the one that is loaded decided
+    model_server = "model_server"  # scored by the local copy of the same model
     decision_log = "decision_log"  # kept in the local journal until the log takes it
 
 

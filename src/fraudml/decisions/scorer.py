@@ -109,6 +109,7 @@ class Scorer:
             Degradation.online_store: self._state.gone,
             Degradation.decision_log: self.recorder.degraded,
             Degradation.registry: self.registry_gone,
+            Degradation.model_server: not all(model.server_up for model in self._lineup.models),
         }
         return tuple(name for name, is_gone in gone.items() if is_gone)
 

@@ -18,7 +18,7 @@ metric                                   labels    meaning
 ``fraud_log_up``                                   0 while decisions go to the journal
 ``fraud_late_total``                               decisions on events older than the newest of their entities
 ``fraud_degraded_total``                 reason    decisions made without a dependency (online_store, model,
-                                                   decision_log, registry)
+                                                   decision_log, registry, model_server)
 ``fraud_rejected_total``                 reason    transactions refused (invalid, conflict)
 ``fraud_labels_total``                   outcome   label reports: recorded, unchanged (a repeat) or failed
 ``fraud_http_requests_total``            route,    requests by path template and status
@@ -36,6 +36,7 @@ metric                                   labels    meaning
                                                    unlogged
 ``fraud_model_swaps_total``              outcome   newer models found while serving: swapped, or refused
 ``fraud_registry_up``                              0 while the registry does not answer and the loaded model serves on
+``fraud_model_server_up``                          0 while the local copy scores in the model server's place
 ``fraud_cache_total``                    outcome   look-ups of a score in the prediction cache: hit, miss, error
 ``fraud_recent_total``                   outcome   decisions in Redis, for retries at other processes: shared, dropped;
                                                    looked up while the log may lack them: found, error
@@ -133,6 +134,10 @@ class Metrics:
         )
         self._registry_up = Gauge("fraud_registry_up", "0 while the registry does not answer.", registry=registry)
         self._registry_up.set(1)
+        self._model_server_up = Gauge(
+            "fraud_model_server_up", "0 while the local copy scores in the model server's place.", registry=registry
+        )
+        self._model_server_up.set(1)
         self._cache = Counter(
             "fraud_cache", "Look-ups in the prediction cache: hit, miss, error.", ["outcome"], registry=registry
         )
@@ -202,6 +207,10 @@ class Metrics:
     def watch_redis(self, up: Callable[[], bool]) -> None:
         """Ask this when the metrics are read."""
         self._redis_up.set_function(lambda: 1 if up() else 0)
+
+    def watch_model_server(self, up: Callable[[], bool]) -> None:
+        """Ask this when the metrics are read."""
+        self._model_server_up.set_function(lambda: 1 if up() else 0)
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Transactions were refused."""

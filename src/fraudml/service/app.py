@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from fraudml import __version__
-from fraudml.service import batch, decisions, docs, explain, health, labels
+from fraudml.service import batch, decisions, docs, explain, health, labels, v2
 from fraudml.service.auth import Guard, Keyring
 from fraudml.service.limits import RateLimit
 from fraudml.service.middleware import Envelope
@@ -42,8 +42,9 @@ def create_app(state: ServiceState) -> Service:
     guard = Guard(Keyring(state.log.keys), state.limit or RateLimit(state.settings.rate_limit_per_s))
     app.state.guard = guard
     app.state.explanations = explain.explanation_lane()
+    app.state.inference = v2.inference_lane()
     app.state.ping = health.shared_ping(state)
-    for module in (batch, explain, labels, decisions, health, docs):
+    for module in (batch, explain, labels, decisions, health, docs, v2):
         app.include_router(module.router)
     add_handlers(app)
     state.metrics.serve(state.scorer.lineup)

@@ -21,10 +21,19 @@ BODY_WITHIN_S = 30.0  # a client that stops halfway does not hold a connection f
 JSON = b"application/json"
 # The form type is what `curl -d` declares unless told otherwise; a form in a browser cannot send an API key.
 _JSON_TYPE = re.compile(rb"application/(json|[\w.+-]+\+json|x-www-form-urlencoded)\s*(;.*)?", re.IGNORECASE)
+_TENSOR_TYPE = re.compile(_JSON_TYPE.pattern + rb"|application/octet-stream", re.IGNORECASE)
 # uvicorn drops the body of such a request; an offer of HTTP/2 is another matter, see connection.py
 NO_UPGRADE = "the body was lost: send HTTP/1.1 without the header Upgrade"
 
-__all__ = ["JSON", "LARGE", "BodyReader", "decode_object", "parse", "read_body"]  # the routes take all of it from here
+__all__ = [
+    "JSON",
+    "LARGE",
+    "BodyReader",
+    "decode_object",
+    "parse",
+    "read_body",
+    "read_tensors",
+]  # the routes take all of it from here
 
 T = TypeVar("T")
 
@@ -33,6 +42,12 @@ async def read_body(request: Request) -> bytes:
     """The whole body of a request to one of the routes; see :meth:`BodyReader.read`."""
     bodies: BodyReader = request.app.state.service.bodies
     return await bodies.read(request.scope, request.receive)
+
+
+async def read_tensors(request: Request) -> bytes:
+    """The same where bytes may follow the JSON."""
+    bodies: BodyReader = request.app.state.service.bodies
+    return await bodies.read(request.scope, request.receive, _TENSOR_TYPE)
 
 
 class BodyReader:
@@ -47,12 +62,12 @@ class BodyReader:
         self._late: set[asyncio.Task[Any]] = set()
         self._watching = False
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
+    async def read(self, scope: Scope, receive: Receive, types: re.Pattern[bytes] = _JSON_TYPE) -> bytes:
         """The whole body; 413 as soon as it is known to be too large, 415 when it is declared to be no JSON,
         408 when it stops arriving, 400 when it was lost because the request asks for another protocol."""
         for name, value in scope["headers"]:
             if name == b"content-type":
-                if value != JSON and _JSON_TYPE.fullmatch(value.strip()) is None:
+                if value != JSON and types.fullmatch(value.strip()) is None:
                     raise ProblemError(415, "send JSON, with the header Content-Type: application/json")
             elif name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > self.limit):
                 raise _too_large(self.limit)

@@ -12,6 +12,7 @@ from fraudml.events.decoder import LONGEST_TEXT
 from fraudml.events.normalise import EARLIEST_ATTRIBUTE_US, LATEST_US, TIME_SCALE
 from fraudml.events.schema import NO_CURRENCY, AttributeType, Schema, TimeColumn, TimeFormat
 from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT
+from fraudml.service import openapi_v2
 from fraudml.service.answers import (
     BatchPrediction,
     DecisionView,
@@ -30,6 +31,7 @@ Json = dict[str, Any]
 _ANSWERS = (
     *(Prediction, Explanation, LabelOutcome, DecisionView),
     *(ItemError, Problem, Alive, Ready),
+    *openapi_v2.ANSWERS,
 )
 _PROBLEMS = {
     400: "The request asks to upgrade to another protocol, or is not sound HTTP (this is told in plain text).",
@@ -68,6 +70,7 @@ def document(state: ServiceState) -> Json:
     components["Transaction"] = transaction_schema(state.schema)
     components["Label"] = _label_schema()
     components["BatchPrediction"] = _outcomes(BatchPrediction, "Prediction")
+    components |= openapi_v2.schemas()
     components["LabelOutcomes"] = _outcomes(LabelOutcomes, "LabelOutcome")
     return {
         "openapi": "3.1.0",
@@ -78,7 +81,7 @@ def document(state: ServiceState) -> Json:
             "What is not sound HTTP gets a 400 in plain text.",
         },
         "security": _KEYS,
-        "paths": _paths(state),
+        "paths": _paths(state) | openapi_v2.paths(openapi_v2.Serving(*state.serving)),
         "components": {
             "schemas": components,
             "securitySchemes": {

@@ -78,6 +78,7 @@ class ServiceState:
             overlap=self.log.waits,
         )
         recorder = self.scorer.recorder
+        self.metrics.watch_model_server(lambda: self.scorer.model.server_up)
         self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)
         if (shared := self.shared) is not None:
             self.metrics.watch_redis(lambda: shared.up)
@@ -86,6 +87,12 @@ class ServiceState:
         """Start what works beside the requests."""
         for worker in self._workers:
             worker.start()
+
+    @property
+    def serving(self) -> tuple[str, str, int]:
+        """The model that serves now: name, version, and how many features it reads."""
+        model = self.scorer.model
+        return self.settings.model_name, model.version, len(model.bundle.feature_set.inputs)
 
     def close(self) -> None:
         """Finish what was begun, then let go of everything."""

@@ -10,6 +10,7 @@ from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.errors import MissingExtra, OnlineStoreError
 from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
+from fraudml.wiring.models import champion, remote_model
 from fraudml.wiring.online import online_store
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
@@ -92,6 +93,28 @@ def registry(settings: Settings, timeout_s: float) -> Facts | None:
     from fraudml.adapters.registry import _facts
 
     return _facts.facts(settings.registry_url, settings.home, settings.model_name, timeout_s)
+
+
+def model_server(settings: Settings, timeout_s: float) -> Facts | None:
+    """The model server's; ``None`` where there is none."""
+    from fraudml.adapters.model_server import _facts
+
+    if settings.model_server_url is None:
+        return None
+    # of which version is asked later: of the champion's
+    url = settings.model_server_url.get_secret_value().replace("/versions/{version}", "")
+    return _facts.facts(url, timeout_s)
+
+
+def check_model_server(settings: Settings, feature_set: FeatureSet, timeout_s: float) -> None:
+    """Raise ``ModelServerError`` unless the model server gives the champion's reference scores; what keeps the champion
+    itself from being loaded is raised, too."""
+    from fraudml.decisions.model_server import reference_scores, verify
+
+    bundle = champion(settings, feature_set)
+    remote = remote_model(settings, bundle, timeout_s)
+    if remote is not None:
+        verify(remote, *reference_scores(bundle), bundle.version)
 
 
 def _postgres(url: str, setting: str, timeout_s: float, clock: Clock, used: tuple[str, ...] = ()) -> Facts:

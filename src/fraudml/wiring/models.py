@@ -15,8 +15,10 @@ from fraudml.wiring.last_known import LastKnown
 
 if TYPE_CHECKING:
     from fraudml.adapters.connections.shared_redis import SharedRedis
+    from fraudml.adapters.model_server.open_inference import OpenInferenceModel
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.model import Model
+    from fraudml.decisions.model_server import ServedModel
     from fraudml.models.bundle import Bundle
     from fraudml.models.rollout import Rollout
 
@@ -99,7 +101,7 @@ def model_source(
             directory = kept
         found = bundle.load(directory, expect=feature_set, version=str(version))
         policy = Policy.of(found.manifest.thresholds, WhenDegraded(settings.when_degraded))
-        return Model(found, policy, cache=cache, kept=feature_set)
+        return Model(found, policy, cache=cache, server=model_server(settings, found), kept=feature_set)
 
     def end_breached(rollout: Rollout, reason: str) -> None:
         lifecycle.end_breached(models, rollout, reason, f"guardrails@{socket.gethostname()}")
@@ -110,6 +112,33 @@ def model_source(
 def _untrained(error: NotFoundError) -> NotFoundError:
     said = str(error)
     return error if "fraudml train" in said else NotFoundError(f"{said}; train one with: fraudml train")
+
+
+def model_server(settings: Settings, bundle: Bundle) -> ServedModel | None:
+    """The bundle's model on the model server that the settings name, tested; ``None`` where they name none.
+
+    Raises ConfigError for a URL that is none; a server that cannot be used is told of by the result.
+    """
+    from fraudml.decisions.model_server import ServedModel
+
+    remote = remote_model(settings, bundle)
+    if remote is None:
+        return None
+    served = ServedModel(remote, bundle)
+    served.check()
+    return served
+
+
+def remote_model(settings: Settings, bundle: Bundle, timeout_s: float | None = None) -> OpenInferenceModel | None:
+    """The same without a local copy behind it, and not tested; ``{version}`` in its URL is the bundle's."""
+    from fraudml.adapters.model_server.open_inference import OpenInferenceModel
+
+    if settings.model_server_url is None:
+        return None
+    url = settings.model_server_url.get_secret_value().replace("{version}", bundle.version)
+    return OpenInferenceModel(
+        url, len(bundle.feature_set.inputs), timeout_s or settings.model_server_timeout_ms / 1_000
+    )
 
 
 def prediction_cache(

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from fraudml.decisions.servers import ServerFacts, Trouble
+from fraudml.errors import BundleError, ModelServerError, NotFoundError, RegistryError
 from fraudml.operations.doctor.findings import Finding, Status
 
 OLDEST = {"PostgreSQL": (13,), "Redis": (6, 2), "Valkey": (7, 2)}
 SLOW_MS = {"PostgreSQL": 20.0, "Redis": 5.0, "Valkey": 5.0}  # a round trip; tier 3 answers within 20 ms
+SLOW_MODEL_SERVER_MS = 20.0
 SKEW_MS = 50.0  # between processes events are ordered by their clocks
 FULL = 0.8  # of memory, connections
 
@@ -121,6 +123,36 @@ def judge_registry(facts: ServerFacts | Trouble | None, is_set: bool) -> Iterato
             else:
                 text = "it has no champion: fraudml serve does not start"
                 yield Finding(check, Status.warning, text, "fraudml train, or fraudml models promote")
+
+
+def judge_model_server(facts: ServerFacts | Trouble | None, compare: Callable[[], None] | None) -> Iterator[Finding]:
+    """The model server; ``None`` where there is none. ``compare`` raises ``ModelServerError`` unless it gives the
+    champion's reference scores; it is only called where the server can be asked."""
+    check = "model server"
+    if facts is None:
+        yield Finding(check, Status.ok, "not used: each process scores by itself")
+        return
+    yield from judge(check, facts)
+    if isinstance(facts, Trouble):
+        return
+    text = f"a round trip takes {facts.latency_ms:.2f} ms"
+    if facts.latency_ms > SLOW_MODEL_SERVER_MS:
+        do = "every batch of decisions waits for it: move it closer, or look at its load"
+        yield Finding(check, Status.warning, f"{text}, more than {SLOW_MODEL_SERVER_MS:g}", do)
+    else:
+        yield Finding(check, Status.ok, text)
+    if compare is None:
+        yield Finding(check, Status.note, "its scores were not compared: there is no project file here", "--project")
+        return
+    try:
+        compare()
+    except ModelServerError as error:
+        why, _, do = str(error).partition(": ")
+        yield Finding(check, Status.failure, why, do or "until then the local copy scores")
+    except (NotFoundError, RegistryError, BundleError) as error:
+        yield Finding(check, Status.note, f"its scores were not compared with the champion's: {error}")
+    else:
+        yield Finding(check, Status.ok, "it gives the champion's reference scores")
 
 
 def judge_tables(check: str, tables: Tables, *, by_itself: bool) -> Iterator[Finding]:
