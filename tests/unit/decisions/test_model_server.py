@@ -85,7 +85,7 @@ def test_a_decision_says_who_scored_and_is_worth_the_same(
     assert (by_server.degraded, by_copy.degraded) == ((), ("model_server",))
     assert (by_server.score, by_server.action) == (by_copy.score, by_copy.action)
     assert scorer.degraded == ("model_server",)
-    explained = explain_transaction(model, scorer.recorder, store, transaction(3))
+    explained = explain_transaction(scorer.lineup, scorer.recorder, store, transaction(3))
     assert explained.degraded == ("model_server",)
     log.close()
 
