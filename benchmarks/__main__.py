@@ -20,6 +20,7 @@ NAMES = {
     "redis_store": "Online store in Redis",
     "materialize": "Loading features into Redis",
     "log": "Decision log: PostgreSQL and SQLite",
+    "chain": "What the chain of hashes costs",
     "serving": "Serving",
     "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",

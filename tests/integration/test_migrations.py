@@ -23,10 +23,12 @@ from fraudml.adapters.connections.postgres import engine
 from fraudml.adapters.log import _migrate, _tables
 from fraudml.adapters.log.postgres import PostgresDecisionLog, tables, upgrade
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.decisions.chain import START
 from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.record import LabelReport
 from fraudml.errors import DecisionLogError
 from fraudml.events.label import Label
+from fraudml.operations.verify import verify
 from tests.support.commands import fraudml, well
 from tests.support.scoring import FEATURES, SCHEMA, T0, decision, transaction
 from tests.support.servers.postgres import execute
@@ -204,6 +206,24 @@ def test_an_earlier_database_is_upgraded_with_what_is_in_it(
     log.close()
 
 
+@pytest.mark.parametrize(("kind", "before"), [(OnSqlite, "0003"), (OnPostgres, "0007")])
+def test_what_is_older_than_the_chain_is_counted_apart(
+    kind: type[OnSqlite | OnPostgres], before: str, request: pytest.FixtureRequest
+) -> None:
+    database = kind(request)
+    bring(database, before)
+    for number in (1, 2, 3):
+        database.insert(number)
+    log = database.upgraded()
+    assert log.append([decision(transaction(9), 5_000)]) == {}
+    found = verify(log)
+    assert (found.unchained, found.decisions, found.links, found.wrong) == (6, 1, 1, 0)
+    assert [head.writer for head in found.heads] == [START, 0]
+    database.insert(4_000)  # by a service of the earlier revision that goes on
+    assert [problem.transaction_id for problem in verify(log).problems] == ["t4000"] * 2
+    log.close()
+
+
 def test_the_time_beside_many_labels_is_filled_in(request: pytest.FixtureRequest) -> None:
     database = OnPostgres(request)
     bring(database, "0001")
@@ -226,7 +246,8 @@ def test_who_may_add_decisions_may_use_a_table_that_is_new(request: pytest.Fixtu
     execute(database.url, f"CREATE ROLE {role}", f"GRANT SELECT, INSERT ON decisions TO {role}")
     try:
         database.upgraded().close()
-        execute(database.url, f"SET ROLE {role}", "INSERT INTO shadow_scores VALUES (1, '2', 0.5, 'review', 3)")
+        link = "INSERT INTO chain VALUES (0, 1, 'labels', 0, 1, 1, '', '', NULL)"
+        execute(database.url, f"SET ROLE {role}", "INSERT INTO shadow_scores VALUES (1, '2', 0.5, 'review', 3)", link)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             execute(database.url, f"SET ROLE {role}", "DELETE FROM shadow_scores")
     finally:

@@ -24,6 +24,7 @@ from fraudml.decisions.record import Action, Decision, Degradation, LabelReport,
 from fraudml.errors import ConfigError, DecisionLogError
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
+from fraudml.operations.verify import verify
 from fraudml.settings import Settings
 from tests.support.commands import Done, fraudml, refused, well
 from tests.support.scoring import SCHEMA, decision
@@ -266,7 +267,8 @@ def test_what_is_too_old_goes_and_its_figures_stay(timescale_url: str, postgres_
     assert 100 < len(kept) < 300
     for url in (timescale_url, postgres_url):
         log = opened(url)
-        log.append(written)
+        for young in (False, True):
+            log.append([d for d in written if (d.transaction.transaction_id in kept) is young])
         log.append_labels(reports(range(400), 12, 10_000))
         log.append_shadow([ShadowScore(d.arrival, "2", 0.5, Action.review, 3) for d in written])
         log.close()
@@ -286,7 +288,14 @@ def test_what_is_too_old_goes_and_its_figures_stay(timescale_url: str, postgres_
         shadows = execute(url, "SELECT transaction_id FROM shadow_scores JOIN transaction_ids USING (arrival)")
         assert {str(name) for (name,) in shadows} == kept
         assert execute(url, "SELECT count(*) FROM shadow_scores") == [(len(kept),)]
+        assert execute(url, "SELECT seq FROM chain WHERE members IS NULL") == [(1,)]
     assert figures(timescale_url) == before
+    log = opened(postgres_url)
+    verified = verify(log, removed_before_us=limit)
+    assert (verified.decisions, verified.labels, verified.wrong) == (len(kept), len(kept), 0)
+    assert verified.removed == 2 * (400 - len(kept))
+    assert verify(log).wrong
+    log.close()
     log = opened(timescale_url)
     assert set(log.find([f"t{n}" for n in range(400)])) == kept
     again = next(d for d in written if d.transaction.transaction_id not in kept)

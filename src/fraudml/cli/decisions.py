@@ -82,7 +82,7 @@ def verify(
 @app.command("replay")
 def replay(
     transaction_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="One transaction, with the reasons for its score.")
+        str | None, typer.Argument(help="One transaction, with the reasons for its score.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(help="From this time on, or for this long: 2026-01-31T00:00Z, 24h.")

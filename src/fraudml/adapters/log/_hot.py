@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ from fraudml.adapters.log._checkpoint import Checkpointer
 from fraudml.adapters.log._connection import failures
 from fraudml.adapters.log._rows import Row, RowCodec, label_row, members, report
 from fraudml.adapters.log._tables import decisions, labels, shadow_scores, transactions
-from fraudml.decisions.chain import Kind, Link, Member, seal
+from fraudml.decisions.chain import Kind, Link, seal
 from fraudml.decisions.log import is_news
 from fraudml.decisions.record import Decision, LabelReport, ShadowScore
 from fraudml.errors import DecisionLogError
@@ -155,8 +156,8 @@ class HotPath:
             linked = members(rows) if chained else []
         with self._writer.turn("writing decisions") as driver:
             with self._one_commit(driver):
-                _insert(driver, transactions, [value for first, _ in rows for value in first])
-                _insert(driver, decisions, [value for _, second in rows for value in second])
+                _insert(driver, transactions, [*chain.from_iterable(first for first, _ in rows)])
+                _insert(driver, decisions, [*chain.from_iterable(second for _, second in rows)])
                 self._chain.add(driver, Kind.decisions, linked)
             self._commits = threading.get_ident()
             self._checkpointer.wrote(len(batch))
@@ -178,10 +179,10 @@ class HotPath:
                         history.append(item)
                         news.append(item)
                         rows.append(label_row(item, len(history)))
-                _insert(driver, labels, [value for row in rows for value in row])
+                _insert(driver, labels, [*chain.from_iterable(rows)])
                 if chained:
                     times = {row[0]: row[1] for row in _by_ids(driver, _TIMES, ids)}
-                    self._chain.add(driver, Kind.labels, [Member(row[0], times[row[1]], seal(row)) for row in rows])
+                    self._chain.add(driver, Kind.labels, [(row[0], times[row[1]], seal(row)) for row in rows])
             self._checkpointer.wrote(len(news))
         return news
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fraudml.decisions.chain import Member, seal
+from fraudml.decisions.chain import Member, seals
 from fraudml.decisions.log import AUDIT_LABELS, OUTCOMES, SHADOW_SCORES, audit_schema
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings, Trial
 from fraudml.errors import DecisionLogError
@@ -149,7 +149,7 @@ class RowCodec:
 
 def members(rows: Sequence[tuple[Row, Row]]) -> list[Member]:
     """What a link has of rows as :meth:`RowCodec.rows` makes them."""
-    return [Member(first[0], first[2], seal((first, second))) for first, second in rows]
+    return [(first[0], first[2], seal) for (first, _), seal in zip(rows, seals(rows), strict=True)]
 
 
 def label_row(item: LabelReport, nth: int) -> Row:

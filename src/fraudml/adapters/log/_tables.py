@@ -77,6 +77,7 @@ chain = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("members", sa.LargeBinary),
+    sqlite_with_rowid=False,  # one tree, so one page less for each commit to write
 )
 
 api_keys = sa.Table(

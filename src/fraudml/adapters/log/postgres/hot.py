@@ -135,12 +135,12 @@ class HotPath:
             sealed = members(stored) if chained else []
         with self._appending("writing decisions") as session:
             link = self._link(session, Kind.decisions, sealed) if chained else None
-            if link is None or len(batch) >= COPY_FROM:
-                text = statements.COPY if link is None else statements.COPY_LINKED
-                session.copy(text, statements.copied(rows, link))
+            if len(batch) >= COPY_FROM:
+                session.copy(statements.COPY_LINKED if link else statements.COPY, statements.copied(rows, link))
             else:
                 arrays = [cells.array(kind, getattr(rows, name)) for name, kind in statements.GIVEN.items()]
-                session.run(statements.APPEND, [*arrays, *cells.link_values(link)])
+                given = [*arrays, *cells.link_values(link)] if link else arrays
+                session.run(statements.APPEND_LINKED if link else statements.APPEND, given)
             if link is not None:
                 self._head = link.head
 
@@ -176,7 +176,7 @@ def _members(session: Session, numbered: Sequence[tuple[LabelReport, int]]) -> l
     keys = cells.key_array([item.label.transaction_id for item, _ in numbered])
     times = dict(session.rows(statements.TIMES, [keys], statements.TIMES_KINDS))
     return [
-        Member(item.arrival, times.get(key_of(item.label.transaction_id)[0].decode(), 0), seal(label_row(item, nth)))
+        (item.arrival, times.get(key_of(item.label.transaction_id)[0].decode(), 0), seal(label_row(item, nth)))
         for item, nth in numbered
     ]
 

@@ -86,13 +86,13 @@ def _link(first: int) -> str:
     return f"link AS (INSERT INTO chain ({', '.join(LINK)}) VALUES ({values}))"  # noqa: S608 - our own names
 
 
-def _append() -> str:
-    """All three tables and the link by one statement, so by one round trip and one commit."""
+def _append(*, linked: bool) -> str:
+    """All three tables, and a link, by one statement, so by one round trip and one commit."""
     parameters = ", ".join(f"${number}" for number in range(1, len(GIVEN) + 1))
     return (
         f"WITH given AS MATERIALIZED (SELECT * FROM unnest({parameters}) AS given ({', '.join(GIVEN)})), "  # noqa: S608
-        f"{_link(len(GIVEN) + 1)}, ids AS ({_insert('transaction_ids')}), events AS ({_insert('transactions')}) "
-        f"{_insert('decisions')}"
+        f"ids AS ({_insert('transaction_ids')}), events AS ({_insert('transactions')})"
+        f"{', ' + _link(len(GIVEN) + 1) if linked else ''} {_insert('decisions')}"
     )
 
 
@@ -108,7 +108,9 @@ def copied(rows: Rows, link: Link | None) -> list[bytes]:
     return parts if link is None else [*parts, cells.copied(cells.link_columns(link))]
 
 
-APPEND = Statement(b"append", _append().encode(), (*(ARRAY_OF[kind] for kind in GIVEN.values()), *LINK.values()))
+_ROWS = tuple(ARRAY_OF[kind] for kind in GIVEN.values())
+APPEND = Statement(b"append", _append(linked=False).encode(), _ROWS)
+APPEND_LINKED = Statement(b"append_linked", _append(linked=True).encode(), (*_ROWS, *LINK.values()))
 COPY, COPY_LINKED = (_copy(linked=linked).encode() for linked in (False, True))
 HEAD = Statement(b"head", b"SELECT seq, digest FROM chain WHERE writer = $1 ORDER BY seq DESC LIMIT 1", (BIGINT,))
 HEAD_KINDS = (BIGINT, BYTEA)

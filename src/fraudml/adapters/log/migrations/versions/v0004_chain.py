@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.Column("digest", sa.LargeBinary, nullable=False),
         sa.Column("members", sa.LargeBinary),
+        sqlite_with_rowid=False,  # one tree, so one page less for each commit to write
     )
     last = op.get_bind().exec_driver_sql(LAST).scalar()
     if last is not None:
