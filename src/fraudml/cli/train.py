@@ -35,7 +35,9 @@ def train(
     ] = None,
     query: Query = None,
     project_file: ProjectFile = None,
-    family: Annotated[list[str] | None, typer.Option(help="Train only this family (may be repeated).")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Train this family (may be repeated); default: the three quick ones.")
+    ] = None,
     tune: Annotated[bool, typer.Option(help="Search for better settings of each family first.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Trials per family with --tune.")] = 20,
     test_share: Annotated[float, typer.Option(min=0.05, max=0.5, help="Share of the rows held back, by time.")] = 0.2,
@@ -46,7 +48,7 @@ def train(
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train every model family on history, compare them on a held-back period and register them.
+    """Train model families on history, compare them on a held-back period and register them.
 
     The best one becomes the champion when there is none yet, else the challenger.
     """
@@ -54,7 +56,7 @@ def train(
     from fraudml.training.train import Options
 
     declared, current = read_project(project_file)
-    names = tuple(family or families.family_names())
+    names = tuple(family or families.DEFAULT_NAMES)
     for name in names:
         families.get_family(name)
     options = Options(names, seed, wiring.threads(current), tune, trials, test_share)

@@ -33,7 +33,7 @@ StepReport = Callable[[str], Callable[[int, int], None]]
 class Options:
     """How to train. ``trials`` of a search per family with ``tune``."""
 
-    families: Sequence[str] = ("logistic_regression", "random_forest", "xgboost")
+    families: Sequence[str] = families.DEFAULT_NAMES
     seed: int = 0
     threads: int = 1
     tune: bool = False

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from fraudml.errors import TrainingError
 from fraudml.features.derive import to_model
-from fraudml.training.families import _onnx, base, family_names, get_family
+from fraudml.training.families import DEFAULT_NAMES, _onnx, base, family_names, get_family
 from fraudml.training.families.random_forest import _round_down
+from fraudml.training.train import Options
 
 FAMILIES = family_names()
 FAST: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 12}, "xgboost": {"n_estimators": 25}}
@@ -55,6 +56,11 @@ def auc(y: base.Labels, margin: base.Margins) -> float:
 def test_the_folder_is_the_register() -> None:
     assert FAMILIES == ["logistic_regression", "random_forest", "xgboost"]
     assert [get_family(name).name for name in FAMILIES] == FAMILIES
+
+
+def test_train_trains_the_quick_families_unless_told_which() -> None:
+    assert Options().families == DEFAULT_NAMES == ("logistic_regression", "random_forest", "xgboost")
+    assert set(DEFAULT_NAMES) <= set(FAMILIES)
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:

@@ -16,7 +16,10 @@ from fraudml.training.families.base import Family, FittedModel
 # make a fit many times slower there. It is read once, when the first family loads its library.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = ["Family", "FittedModel", "family_names", "get_family"]
+__all__ = ["DEFAULT_NAMES", "Family", "FittedModel", "family_names", "get_family"]
+
+# What ``fraudml train`` trains unless told which: quick, and nothing to choose first. Others are asked for by name.
+DEFAULT_NAMES = ("logistic_regression", "random_forest", "xgboost")
 
 
 def family_names() -> list[str]:
