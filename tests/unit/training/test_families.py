@@ -18,7 +18,12 @@ from fraudml.training.families.random_forest import _round_down
 from fraudml.training.train import Options
 
 FAMILIES = family_names()
-FAST: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 12}, "xgboost": {"n_estimators": 25}}
+FAST: dict[str, dict[str, Any]] = {
+    "deep": {"steps": 250, "batch_size": 64, "learning_rate": 0.01, "bins": 8, "embedding": 4, "width": 16, "members": 2},
+    "random_forest": {"n_estimators": 12},
+    "xgboost": {"n_estimators": 25},
+}
+FASTER: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 2}, "xgboost": {"n_estimators": 2}}
 
 
 def rows(n: int = 1500, k: int = 6, seed: int = 0) -> tuple[base.Matrix, base.Labels]:
@@ -54,7 +59,7 @@ def auc(y: base.Labels, margin: base.Margins) -> float:
 
 
 def test_the_folder_is_the_register() -> None:
-    assert FAMILIES == ["logistic_regression", "random_forest", "xgboost"]
+    assert FAMILIES == ["deep", "logistic_regression", "random_forest", "xgboost"]
     assert [get_family(name).name for name in FAMILIES] == FAMILIES
 
 
@@ -64,7 +69,7 @@ def test_train_trains_the_quick_families_unless_told_which() -> None:
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(TrainingError, match="no model family 'base'; choose from: logistic_regression"):
+    with pytest.raises(TrainingError, match="no model family 'base'; choose from: deep, logistic_regression"):
         get_family("base")
 
 
@@ -120,7 +125,7 @@ class TestEveryFamily:
         X[:, 90] = 1.6e9
         X[:, 91] = np.float32(1e-38)
         y = np.nan_to_num(X[:, 0]) > 2
-        fitted = fit(family, X, y, params={"n_estimators": 5} if family in FAST else {})
+        fitted = fit(family, X, y, params=FASTER.get(family, {}))
         np.testing.assert_allclose(onnx_margin(fitted, X), fitted.margin(X), atol=2e-5)
         assert fitted.importance()["feature_120"] == 0
         assert len(fitted.importance()) == 150
@@ -204,7 +209,7 @@ class TestThinning:
         rng = np.random.default_rng(0)
         X = np.zeros((120_000, 1), np.float32)
         y = rng.random(len(X)) < 0.001
-        fitted = fit(family, X, y, params={"n_estimators": 2} if family in FAST else {})
+        fitted = fit(family, X, y, params=FASTER.get(family, {}))
         assert fitted.margin(X[:1])[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())), abs=0.1)
 
 
