@@ -153,6 +153,8 @@ def program(shape: Shape, learning_rate: float, weight_decay: float, dropout: fl
 
     def loss(weights: Weights, encoding: Encoding, X: Any, y: Any, key: Any) -> Any:
         def drop(h: Any, number: int) -> Any:
+            if not dropout:
+                return h
             keep = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - dropout, h.shape)
             return jnp.where(keep, h / (1 - dropout), 0)
 

@@ -6,7 +6,7 @@ papers. Here is how it is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,10 @@ Rows = tuple[base.Matrix, base.Labels]
 
 
 class DeepFamily:
-    """Every batch has the same share of frauds; what that and the thinning of genuine rows do to the margin is undone.
+    """Trained on every fraud and, like boosted trees, on 30 times as many genuine rows.
 
-    As with boosted trees, validation rows with few frauds say little about when to stop; then a fixed number of steps
-    is taken. Directions (``monotone``) hold exactly, see ``_tabm.py``. XLA chooses its threads; ``threads`` says nothing.
+    Validation rows with few frauds say little about when to stop; then a fixed number of steps is taken. Directions
+    (``monotone``) hold exactly, see ``_tabm.py``. XLA chooses its threads itself: ``threads`` changes nothing.
     """
 
     name = "deep"
@@ -40,8 +40,7 @@ class DeepFamily:
         "early_stopping_steps": 600,  # without a better validation loss
         "early_stopping_frauds": 300,  # among the validation rows, from which on early stopping is used
         "evaluate_every": 100,
-        "batch_size": 256,
-        "fraud_share": 0.1,  # of each batch
+        "batch_size": 512,
         "learning_rate": 0.002,
         "weight_decay": 0.01,
         "dropout": 0.1,
@@ -99,7 +98,7 @@ class FittedDeep:
     shape: Shape
     weights: Weights
     steps: int  # that led to these weights
-    shift: float  # from the base rate of the batches to that of all rows
+    shift: float  # see base.thinning_shift
     importances: base.Margins
     params: dict[str, Any]
     setup: base.Setup
@@ -138,29 +137,28 @@ def _fit(
     max_steps: int,
     progress: base.Progress | None,
 ) -> FittedDeep:
-    X, y = _thinned(rows, params, setup.seed)
+    X, y, shift = _thinned(rows, params, setup.seed)
     shape = Shape(
         params["bins"], params["embedding"], params["width"], params["blocks"], params["members"], setup.monotone
     )
-    frauds = min(max(1, round(params["fraud_share"] * params["batch_size"])), params["batch_size"] - 1)
-    in_batches = base.log_odds(frauds, params["batch_size"])
     program = _program(shape, params)
     encoding = Encoding.of(X, params["bins"])
-    stop = None if valid is None else _EarlyStopping(program, encoding, _thinned(valid, params, setup.seed), in_batches)
-    state = program.start(_tabm.initial_weights(shape, frauds / params["batch_size"], setup.seed))
+    stop = None if valid is None else _EarlyStopping(program, encoding, *_thinned(valid, params, setup.seed)[:2])
+    state = program.start(_tabm.initial_weights(shape, float(y.mean()), setup.seed))
     weights, steps, key = state.averaged, 0, _tabm.random_key(setup.seed)
-    for step, batch in enumerate(_batches(y, frauds, params["batch_size"], setup.seed), 1):
+    rng = np.random.default_rng(setup.seed)
+    for step in range(1, max_steps + 1):
+        batch = rng.integers(len(y), size=params["batch_size"])  # always of one size, or it would be another program
         state = program.step(state, encoding, X[batch], y[batch].astype(np.float32), key)
         if step % params["evaluate_every"] == 0 or step == max_steps:
             if progress is not None:
                 progress(step, max_steps)
             if stop is None or stop.is_best(state.averaged):
                 weights, steps = state.averaged, step
-            if step == max_steps or step - steps >= params["early_stopping_steps"]:
+            if step - steps >= params["early_stopping_steps"]:
                 break
     learnt = {name: np.asarray(array) for name, array in weights.items()}
     importances = _importances(program, learnt, encoding, X, setup.seed)
-    shift = base.log_odds(int(rows[1].sum()), len(rows[1])) - in_batches
     return FittedDeep(encoding, shape, learnt, steps, shift, importances, params, setup)
 
 
@@ -175,35 +173,23 @@ def _program(shape: Shape, params: Mapping[str, Any]) -> _tabm.Program:
         raise
 
 
-def _thinned(rows: Rows, params: dict[str, Any], seed: int) -> Rows:
+def _thinned(rows: Rows, params: dict[str, Any], seed: int) -> tuple[base.Matrix, base.Labels, float]:
+    """The rows to look at, and what leaving out the others does to the margin."""
     X, y = rows
     kept = base.keep_all_frauds(y, params["genuine_per_fraud"], params["max_rows"], seed)
-    return X[kept], y[kept]
-
-
-def _batches(y: base.Labels, frauds: int, size: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Row numbers without end: ``size`` rows each, ``frauds`` of them frauds, drawn anew with replacement.
-
-    Few frauds in a batch make steps noisy: on card data a tenth, about ten times as many as there are, learns as well
-    from half as many rows.
-    """
-    rng = np.random.default_rng(seed)
-    fraud, genuine = np.flatnonzero(y), np.flatnonzero(~y)
-    while True:
-        yield np.concatenate([rng.choice(fraud, frauds), rng.choice(genuine, size - frauds)])
+    return X[kept], y[kept], base.thinning_shift(y, y[kept])
 
 
 class _EarlyStopping:
-    """Remembers the least log loss on validation rows, whose base rate it takes as known."""
+    """Remembers the least log loss on validation rows, thinned like those of the training."""
 
-    def __init__(self, program: _tabm.Program, encoding: Encoding, valid: Rows, in_batches: float) -> None:
-        self.program, self.encoding = program, encoding
-        self.X, self.y = valid
-        self.shift = base.log_odds(int(self.y.sum()), len(self.y)) - in_batches
+    def __init__(self, program: _tabm.Program, encoding: Encoding, X: base.Matrix, y: base.Labels) -> None:
+        self.program, self.encoding, self.X, self.y = program, encoding, X, y
         self.least = np.inf
 
     def is_best(self, weights: Weights) -> bool:
-        margins = _margins(self.program, weights, self.encoding, self.X) + self.shift
+        """Whether these weights lose less than all before them."""
+        margins = _margins(self.program, weights, self.encoding, self.X)
         loss = float((np.logaddexp(0, margins) - margins * self.y).mean())
         if loss >= self.least:
             return False
