@@ -16,28 +16,18 @@ from fraudml.features.derive import to_model
 from fraudml.training.families import DEFAULT_NAMES, _onnx, base, family_names, get_family
 from fraudml.training.families.random_forest import _round_down
 from fraudml.training.train import Options
+from tests.support.training import SMALL_DEEP
 
 FAMILIES = family_names()
-# Dropout takes as long to compile as all the rest.
-SMALL_DEEP = {
-    "batch_size": 64,
-    "learning_rate": 0.01,
-    "dropout": 0.0,
-    "bins": 8,
-    "embedding": 4,
-    "width": 16,
-    "members": 2,
-}
-FAST: dict[str, dict[str, Any]] = {
-    "deep": SMALL_DEEP | {"steps": 250},
-    "random_forest": {"n_estimators": 12},
-    "xgboost": {"n_estimators": 25},
-}
-FASTER: dict[str, dict[str, Any]] = {
-    "deep": {"steps": 20},
-    "random_forest": {"n_estimators": 2},
-    "xgboost": {"n_estimators": 2},
-}
+
+
+def of_trees(forest: int, boosted: int) -> dict[str, dict[str, Any]]:
+    """What families of trees need to be quick."""
+    return {"random_forest": {"n_estimators": forest}, "xgboost": {"n_estimators": boosted}}
+
+
+FAST = of_trees(12, 25) | {"deep": SMALL_DEEP}
+FASTER = of_trees(2, 2) | {"deep": {"steps": 20}}
 
 
 def rows(n: int = 1500, k: int = 6, seed: int = 0) -> tuple[base.Matrix, base.Labels]:

@@ -11,6 +11,7 @@ from fraudml.errors import TrainingError
 from fraudml.training.dataset import Dataset
 from fraudml.training.families import family_names, get_family
 from fraudml.training.tune import Trial, tune
+from tests.support.training import SMALL_DEEP
 
 DAY = 86_400_000_000
 
@@ -83,14 +84,25 @@ def test_progress_counts_trials_to_the_end() -> None:
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
+SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "deep": {"steps": (20, 30)},
+    "logistic_regression": {"l2": (1.0, 10.0)},
+    "random_forest": {"n_estimators": (3, 5)},
+    "xgboost": {"n_estimators": (3, 5)},
+}
+QUICK: dict[str, dict[str, Any]] = {"deep": SMALL_DEEP}
+
+
 @pytest.mark.parametrize("family", family_names())
 def test_a_real_family_repeats_itself(family: str) -> None:
     chosen = get_family(family)
 
     class Small:
         name, defaults = chosen.name, chosen.defaults
-        search_space = {"n_estimators": (3, 5)} if "n_estimators" in chosen.defaults else {"l2": (1.0, 10.0)}
-        fit = staticmethod(chosen.fit)
+        search_space = SPACES[family]
+
+        def fit(self, X: Any, y: Any, *, params: Any, **options: Any) -> Any:
+            return chosen.fit(X, y, params=QUICK.get(family, {}) | params, **options)
 
     first, second = (run(Small(), trials=2, seed=4) for _ in "ab")
     assert first == second

@@ -35,7 +35,7 @@ class DeepFamily:
 
     name = "deep"
     defaults: Mapping[str, Any] = {
-        "steps": 1_500,  # without early stopping, for want of validation frauds
+        "steps": 1_750,  # without early stopping, for want of validation frauds
         "max_steps": 6_000,  # with it
         "early_stopping_steps": 600,  # without a better validation loss
         "early_stopping_frauds": 300,  # among the validation rows, from which on early stopping is used
@@ -43,7 +43,7 @@ class DeepFamily:
         "batch_size": 512,
         "learning_rate": 0.002,
         "weight_decay": 0.01,
-        "dropout": 0.1,
+        "dropout": 0.3,
         "averaging": 0.99,
         "bins": 24,
         "embedding": 8,
@@ -56,11 +56,11 @@ class DeepFamily:
     search_space: Mapping[str, Sequence[Any]] = {
         "learning_rate": (0.001, 0.002, 0.004),
         "weight_decay": (0.001, 0.01, 0.1),
-        "dropout": (0.0, 0.1, 0.3),
+        "dropout": (0.1, 0.3, 0.5),
         "bins": (12, 24, 48),
         "width": (32, 64, 128),
         "blocks": (1, 2, 3),
-        "steps": (750, 1_500, 3_000),
+        "steps": (750, 1_750, 3_500),
     }
 
     def fit(  # noqa: PLR0913
