@@ -43,7 +43,7 @@ class Shape:
 
 
 def initial_weights(shape: Shape, base_rate: float, seed: int) -> Weights:
-    """Random weights, float32, of a network that first says ``base_rate`` whatever it sees.
+    """Random weights, float32, of a network that first says about ``base_rate`` whatever it sees.
 
     With k features, t bins, e numbers per embedding, d the width, m members, h features with a direction.
     """

@@ -62,7 +62,6 @@ def _encoded(encoding: Encoding) -> tuple[Nodes, Constants]:
         "bin_width": encoding.width,
         "zero": 0.0,
         "one": 1.0,
-        "axis_1": np.array([1]),
         "axis_2": np.array([2]),
     }
     return nodes, constants
@@ -89,31 +88,24 @@ def _embedded(encoding: Encoding, shape: Shape, weights: Weights) -> tuple[Nodes
 
 
 def _layers(shape: Shape, weights: Weights) -> tuple[Nodes, Constants]:
-    """``h{blocks}`` [n, m, d]; the vectors of a first layer, which has one input for all, go into its matrix."""
-    matrices = weights["in_r"][:, :, None] * weights["in_w"] * weights["in_s"][:, None, :]
-    nodes = [
-        _step("MatMul", ["embedded", "in_w"], "in_flat"),
-        _step("Reshape", ["in_flat", "by_member"], "in_product"),
-        _step("Add", ["in_product", "in_b"], "in_sum"),
-        _step("Relu", ["in_sum"], "h0"),
+    """``h{blocks}`` [n, m, d]."""
+    nodes = [_step("Unsqueeze", ["embedded", "axis_1"], "for_members"), *_layer("in", "for_members", "h0")]
+    for block in range(shape.blocks):
+        name, before, after = f"block{block}", f"h{block}", f"h{block + 1}"
+        nodes += [*_layer(name, before, f"{name}_out"), _step("Add", [before, f"{name}_out"], after)]
+    names = ["in", *(f"block{block}" for block in range(shape.blocks))]
+    constants: Constants = {f"{name}_{part}": weights[f"{name}_{part}"] for name in names for part in "rwsb"}
+    return nodes, constants | {"axis_1": np.array([1])}
+
+
+def _layer(name: str, x: str, output: str) -> Nodes:
+    return [
+        _step("Mul", [x, f"{name}_r"], f"{name}_in"),
+        _step("MatMul", [f"{name}_in", f"{name}_w"], f"{name}_product"),
+        _step("Mul", [f"{name}_product", f"{name}_s"], f"{name}_scaled"),
+        _step("Add", [f"{name}_scaled", f"{name}_b"], f"{name}_sum"),
+        _step("Relu", [f"{name}_sum"], output),
     ]
-    constants: Constants = {
-        "in_w": matrices.transpose(1, 0, 2).reshape(matrices.shape[1], -1),
-        "by_member": np.array([0, shape.members, shape.width]),
-        "in_b": weights["in_b"],
-    }
-    for number in range(shape.blocks):
-        name = f"block{number}"
-        nodes += [
-            _step("Mul", [f"h{number}", f"{name}_r"], f"{name}_in"),
-            _step("MatMul", [f"{name}_in", f"{name}_w"], f"{name}_product"),
-            _step("Mul", [f"{name}_product", f"{name}_s"], f"{name}_scaled"),
-            _step("Add", [f"{name}_scaled", f"{name}_b"], f"{name}_sum"),
-            _step("Relu", [f"{name}_sum"], f"{name}_out"),
-            _step("Add", [f"h{number}", f"{name}_out"], f"h{number + 1}"),
-        ]
-        constants |= {f"{name}_{part}": weights[f"{name}_{part}"] for part in "rwsb"}
-    return nodes, constants
 
 
 def _head(shape: Shape, weights: Weights, shift: float) -> tuple[Nodes, Constants]:
