@@ -140,6 +140,7 @@ def test_a_decision_survives_a_crash_of_the_server_whatever_it_is_set_to(
         again.close()
 
 
+@pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")  # where an earlier test has loaded JAX
 def test_a_forked_process_does_not_use_its_parents_connections(log: PostgresDecisionLog) -> None:
     log.append([decision(transaction(1), 1)])
     child = os.fork()

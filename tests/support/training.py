@@ -19,6 +19,18 @@ from tests.support.scoring import FEATURES, T0
 
 DAY_US = 86_400_000_000
 
+# A network that tests can wait for; dropout takes as long to compile as all the rest.
+SMALL_DEEP: dict[str, Any] = {
+    "steps": 250,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "dropout": 0.0,
+    "bins": 8,
+    "embedding": 4,
+    "width": 16,
+    "members": 2,
+}
+
 
 def make_dataset(
     rows: int = 4_000, *, days: float = 40, delay_days: float = 7, width: int = 5, seed: int = 0

@@ -65,6 +65,8 @@ HOME_OF: dict[str, set[str]] = {
     "alembic": {"adapters.log"},
     "xgboost": {"training"},
     "sklearn": {"training"},
+    "jax": {"training"},
+    "optax": {"training"},
     "onnx": {"training"},
     "onnxruntime": {"models", "training", "edge"},
     "pydantic_settings": {"settings"},
@@ -74,7 +76,18 @@ HOME_OF: dict[str, set[str]] = {
 }
 
 # What a scoring process must not load: training code, model frameworks, a registry client it may not need.
-NOT_WHEN_SCORING = {"fraudml.training", "sklearn", "xgboost", "mlflow", "pandas", "pyspark", "onnx", "scipy"}
+NOT_WHEN_SCORING = {
+    "fraudml.training",
+    "sklearn",
+    "xgboost",
+    "jax",
+    "optax",
+    "mlflow",
+    "pandas",
+    "pyspark",
+    "onnx",
+    "scipy",
+}
 SCORING_PATH = ["fraudml.service.app", "fraudml.decisions.scorer", "fraudml.models.runtime", "fraudml.wiring"]
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -16,9 +16,11 @@ from fraudml.errors import ExportError
 from fraudml.training.calibrate import Calibrator
 from fraudml.training.export import _check_rows, _thresholds, export, verify_equal
 from fraudml.training.families import family_names, get_family
+from tests.support.training import SMALL_DEEP
 
 NAMES = ["amount", "hour", "count_7d", "sum_7d"]
 FAST: dict[str, dict[str, Any]] = {
+    "deep": SMALL_DEEP,
     "random_forest": {"n_estimators": 12},
     "xgboost": {"n_estimators": 25},
     "cascade": {"accurate_params": {"n_estimators": 25}},

@@ -16,6 +16,7 @@ from fraudml.features.derive import to_model
 from fraudml.training.families import DEFAULT_NAMES, _onnx, base, family_names, get_family
 from fraudml.training.families.random_forest import _round_down
 from fraudml.training.train import Options
+from tests.support.training import SMALL_DEEP
 
 FAMILIES = family_names()
 
@@ -26,7 +27,8 @@ def of_trees(forest: int, boosted: int) -> dict[str, dict[str, Any]]:
     return {"random_forest": {"n_estimators": forest}, "xgboost": trees, "cascade": {"accurate_params": trees}}
 
 
-FAST = of_trees(12, 25)
+FAST = of_trees(12, 25) | {"deep": SMALL_DEEP}
+FASTER = of_trees(2, 2) | {"deep": {"steps": 20}}
 
 
 def rows(n: int = 1500, k: int = 6, seed: int = 0) -> tuple[base.Matrix, base.Labels]:
@@ -62,7 +64,7 @@ def auc(y: base.Labels, margin: base.Margins) -> float:
 
 
 def test_the_folder_is_the_register() -> None:
-    assert FAMILIES == ["cascade", "logistic_regression", "random_forest", "xgboost"]
+    assert FAMILIES == ["cascade", "deep", "logistic_regression", "random_forest", "xgboost"]
     assert [get_family(name).name for name in FAMILIES] == FAMILIES
 
 
@@ -72,7 +74,7 @@ def test_train_trains_the_quick_families_unless_told_which() -> None:
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(TrainingError, match="no model family 'base'; choose from: cascade, logistic_regression"):
+    with pytest.raises(TrainingError, match="no model family 'base'; choose from: cascade, deep, logistic_regression"):
         get_family("base")
 
 
@@ -128,7 +130,7 @@ class TestEveryFamily:
         X[:, 90] = 1.6e9
         X[:, 91] = np.float32(1e-38)
         y = np.nan_to_num(X[:, 0]) > 2
-        fitted = fit(family, X, y, params=of_trees(5, 5).get(family, {}))
+        fitted = fit(family, X, y, params=(of_trees(5, 5) | {"deep": {"steps": 20}}).get(family, {}))
         np.testing.assert_allclose(onnx_margin(fitted, X), fitted.margin(X), atol=2e-5)
         assert fitted.importance()["feature_120"] == 0
         assert len(fitted.importance()) == 150
@@ -212,7 +214,7 @@ class TestThinning:
         rng = np.random.default_rng(0)
         X = np.zeros((120_000, 1), np.float32)
         y = rng.random(len(X)) < 0.001
-        fitted = fit(family, X, y, params=of_trees(2, 2).get(family, {}))
+        fitted = fit(family, X, y, params=FASTER.get(family, {}))
         assert fitted.margin(X[:1])[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())), abs=0.1)
 
 

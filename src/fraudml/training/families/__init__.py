@@ -26,7 +26,7 @@ def family_names() -> list[str]:
     """Names of all families, sorted: the files of this folder.
 
     >>> family_names()
-    ['cascade', 'logistic_regression', 'random_forest', 'xgboost']
+    ['cascade', 'deep', 'logistic_regression', 'random_forest', 'xgboost']
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return sorted(name for name in names if name != "base" and not name.startswith("_"))

@@ -122,11 +122,15 @@ def margin_model(
 ) -> onnx.ModelProto:
     """A graph from ``features`` float32 ``[n, k]`` to ``margin`` float32 ``[n]``.
 
-    The last of ``nodes`` must make a float32 ``[n, 1]``; the constants become float32.
+    The last of ``nodes`` must make a float32 ``[n, 1]``; the constants become float32, integers int64.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in constants.items()]
+    weights = []
+    for name, values in constants.items():
+        array = np.asarray(values)
+        integers = np.issubdtype(array.dtype, np.integer)
+        weights.append(numpy_helper.from_array(array.astype(np.int64 if integers else np.float32), name))
     # Squeeze, not Reshape, because it also takes a batch of no rows.
     weights.append(numpy_helper.from_array(np.array([1], np.int64), "last_axis"))
     squeeze = helper.make_node("Squeeze", [nodes[-1].output[0], "last_axis"], ["margin"])

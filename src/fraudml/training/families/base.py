@@ -37,7 +37,7 @@ class FittedModel(Protocol):
 
     @property
     def size(self) -> int:
-        """Trees kept after early stopping, or non-zero coefficients."""
+        """Trees kept after early stopping, non-zero coefficients, or numbers learnt by a network."""
 
     def margin(self, X: Matrix) -> Margins:
         """Log-odds of fraud of each row, uncalibrated and finite, by the training library itself."""
