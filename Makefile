@@ -9,10 +9,15 @@ DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Half of an installation is compiling all modules to bytecode, of which tests use a part: CI leaves it to the imports.
+COMPILE ?= --compile
 # The locks name everything, so pip is not to solve: it would look for newer versions of what has extras, and refuse them.
-INSTALL_LOCKED := $(PIP) install --quiet --no-deps --require-hashes
+INSTALL_LOCKED := $(PIP) install --quiet $(COMPILE) --no-deps --require-hashes
 # Installs this checkout in place. The build backend is locked too, so nothing is fetched unpinned.
 INSTALL_SELF := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+
+# Tests start hundreds of processes; without bytecode each compiles all of fraudml that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types wheel bench soak parity lock clean
