@@ -11,28 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import beta
 
+from fraudml.decisions.log import OUTCOMES
 from fraudml.monitoring.rollouts.rows import DECLINE, Arms, Rows
 
-OUTCOMES = pa.schema(
-    [
-        ("transaction_id", pa.string()),
-        ("arrival", pa.int64()),
-        ("event_time_us", pa.int64()),
-        ("amount_minor", pa.int64()),
-        ("entities", pa.string()),
-        ("score", pa.float64()),
-        ("action", pa.string()),
-        ("model_version", pa.string()),
-        ("arm", pa.string()),
-        ("degraded", pa.string()),
-        ("batch", pa.int64()),
-        ("model_us", pa.int64()),
-        ("trial", pa.string()),
-        ("is_fraud", pa.bool_()),
-        ("known_at_us", pa.int64()),
-        ("label_arrival", pa.int64()),
-    ]
-)
 ARMS = Arms("champion", "challenger", "customer")
 DAY_US = 86_400_000_000
 _GRID = np.linspace(0, 1, 4_001)

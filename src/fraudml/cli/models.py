@@ -11,6 +11,7 @@ import typer
 from fraudml import wiring
 from fraudml.cli import cascade, models_compress, models_gc, output
 from fraudml.cli.options import AsJson
+from fraudml.cli.origin import operator
 from fraudml.models import lifecycle
 from fraudml.models.registry import CHAMPION, ModelVersion
 from fraudml.settings import settings
@@ -126,18 +127,6 @@ app.command("compress")(models_compress.compress)
 app.command("gc")(models_gc.collect)
 
 
-def operator() -> str:
-    """Who runs this command, for the history."""
-    import getpass
-    import socket
-
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        name = "unknown"
-    return f"{name}@{socket.gethostname()}"
-
-
 def _changed(registry: Registry, as_json: bool) -> None:
     import msgspec
 
@@ -162,6 +151,8 @@ def _facts(version: ModelVersion, manifest: Manifest) -> dict[str, str]:
         "trained on": f"{_day(training.since_us)} to {_day(training.until_us)}, {training.rows:,} transactions, "
         f"{training.frauds:,} frauds" + (", refitted on all mature data" if training.refitted else ""),
         "data hash": training.data_hash,
+        "code": training.code or "no repository",
+        "command": training.command or "unknown",
         "seed": str(training.seed),
         "settings": _pairs(training.parameters),
         **(cascade.facts(manifest.cascade) if manifest.cascade else {}),

@@ -13,6 +13,7 @@ import typer
 from fraudml import wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.origin import code_revision, command_line
 from fraudml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def compress(
     """
     from fraudml.training import dataset
     from fraudml.training.compress.bundles import Subject
-    from fraudml.training.train import Options
+    from fraudml.training.train import Options, Origin
 
     method = Method(tolerance, by_history, weights, features).check()
     declared, current = read_project(project_file)
@@ -101,7 +102,10 @@ def compress(
     source = wiring.source(
         current, declared.schema, source_paths(files, declared, query), rejects_path(current, "compress")
     )
-    options = Options((manifest.family,), manifest.training.seed, wiring.threads(current), test_share=test_share)
+    origin = Origin(code_revision((project_file or current.project).absolute().parent), command_line())
+    options = Options(
+        (manifest.family,), manifest.training.seed, wiring.threads(current), test_share=test_share, origin=origin
+    )
     store = wiring.offline_store(current)
     try:
         with output.steps(quiet=as_json) as steps, tempfile.TemporaryDirectory(dir=current.home) as scratch:

@@ -8,8 +8,8 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output, rollout_report
-from fraudml.cli.models import operator
 from fraudml.cli.options import AsJson, ProjectFile, read_project
+from fraudml.cli.origin import operator
 from fraudml.errors import ConfigError
 from fraudml.events.units import parse_share
 from fraudml.models import lifecycle, rollout

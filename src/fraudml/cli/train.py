@@ -13,6 +13,7 @@ import typer
 from fraudml import wiring
 from fraudml.cli import cascade, output
 from fraudml.cli.options import AsJson, ProjectFile, Query, read_project, rejects_path, source_paths, tell_rejects
+from fraudml.cli.origin import code_revision, command_line
 from fraudml.errors import ConfigError
 from fraudml.models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
@@ -65,14 +66,15 @@ def train(
     The best one becomes the champion when there is none yet, else the challenger.
     """
     from fraudml.training import families
-    from fraudml.training.train import Options
+    from fraudml.training.train import Options, Origin
 
     declared, current = read_project(project_file)
     names = tuple(family or families.DEFAULT_NAMES)
     for name in names:
         families.get_family(name)
     params = cascade.params(names, fast, accurate, recall_loss, tune=tune)
-    options = Options(names, seed, wiring.threads(current), tune, trials, test_share, params)
+    origin = Origin(code_revision((project_file or current.project).absolute().parent), command_line())
+    options = Options(names, seed, wiring.threads(current), tune, trials, test_share, params, origin)
     paths = source_paths(files, declared, query)
     source = wiring.source(current, declared.schema, paths, rejects_path(current, "train"))
     store = wiring.offline_store(current)

@@ -50,6 +50,8 @@ def pack(result: Result, candidate: Candidate, directory: Path) -> bundle.Manife
             seed=result.options.seed,
             parameters=candidate.model.params,
             refitted=candidate.refitted,
+            code=result.options.origin.code,
+            command=result.options.origin.command,
         ),
         metrics={**candidate.test_metrics, "money": candidate.money},
         thresholds=candidate.thresholds,

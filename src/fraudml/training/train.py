@@ -31,6 +31,14 @@ StepReport = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a training run comes from: the ``code`` revision of the project's repository and the ``command``."""
+
+    code: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Options:
     """How to train. ``trials`` of a search per family with ``tune``; ``params``: by family, what differs from its
     defaults."""
@@ -42,6 +50,7 @@ class Options:
     trials: int = 20
     test_share: float = 0.2
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True)

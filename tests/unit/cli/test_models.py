@@ -14,10 +14,11 @@ from typer.testing import CliRunner, Result
 
 from fraudml import wiring
 from fraudml.cli import models, output
-from fraudml.errors import NotFoundError, RegistryError
+from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.models import bundle
 from fraudml.models.cascade import Cascade, StageTimes
-from fraudml.models.registry import CHAMPION, ModelVersion, Promotion
+from fraudml.models.registry import CHAMPION, ModelVersion
+from fraudml.models.rollout import Change, Kind, Rollout
 from tests.support.bundles import make_bundle
 from tests.support.scoring import FEATURES
 
@@ -35,8 +36,10 @@ class Registry:
             for number in (2, 1)
         ]
         self.history = [
-            Promotion("2024-05-02T00:00:00+00:00", 1, None, "first"),
-            Promotion("2024-05-03T00:00:00+00:00", 2, 1, "better [on] paper [/bold]"),
+            Rollout(
+                version, Change(Kind.promote, f"2024-05-0{version + 1}T00:00:00+00:00", "ann", reason), revision=version
+            )
+            for version, reason in ((1, "first"), (2, "better [on] paper [/bold]"))
         ]
         self.calls: list[tuple[Any, ...]] = []
 
@@ -52,16 +55,16 @@ class Registry:
     def fetch(self, version: int) -> Path:
         return self.folder
 
-    def champions(self) -> list[Promotion]:
+    def rollouts(self) -> list[Rollout]:
         return self.history
 
-    def promote(self, version: int, reason: str) -> ModelVersion:
-        self.calls.append(("promote", version, reason))
-        return self.resolve(str(version))
-
-    def rollback(self, reason: str) -> ModelVersion:
-        self.calls.append(("rollback", reason))
-        raise RegistryError("model 'fraud' has no earlier champion to go back to")
+    def revise(self, rollout: Rollout) -> Rollout:
+        self.calls.append((rollout.change.kind, rollout.champion, rollout.change.reason))
+        self.models = [
+            msgspec.structs.replace(each, aliases=(CHAMPION,) if each.version == rollout.champion else ())
+            for each in self.models
+        ]
+        return rollout
 
 
 @pytest.fixture
@@ -124,6 +127,7 @@ def test_show_the_champion(registry: Registry, capsys: pytest.CaptureFixture[str
     ):
         assert word in text
     assert "first" not in text, "the promotion of another version"
+    assert "ann" in text
 
 
 def test_show_a_cascade(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,5 +175,11 @@ def test_a_reason_and_a_number_are_needed(registry: Registry, arguments: tuple[s
 
 def test_errors_reach_the_command_line_as_they_are(registry: Registry) -> None:
     assert isinstance(run("show", "9").exception, NotFoundError)
-    assert isinstance(run("rollback", "--reason", "x").exception, RegistryError)
-    assert registry.calls == [("rollback", "x")]
+    assert isinstance(run("rollback", "--reason", "x", "--to", "9").exception, RegistryError)
+    assert isinstance(run("rollback", "--reason", " ").exception, ConfigError)
+    assert registry.calls == []
+
+
+def test_rollback(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Version 1 (linear) is the champion" in printed(capsys, "rollback", "--reason", "slow")
+    assert registry.calls == [("rollback", 1, "slow")]
