@@ -24,6 +24,7 @@ NAMES = {
     "serving": "Serving",
     "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",
+    "rollout": "Changing models under traffic",
 }
 RESULTS = common.ROOT / "benchmarks" / "RESULTS.md"
 
