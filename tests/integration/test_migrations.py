@@ -219,8 +219,8 @@ def test_what_is_older_than_the_chain_is_counted_apart(
     found = verify(log)
     assert (found.unchained, found.decisions, found.links, found.wrong) == (6, 1, 1, 0)
     assert [head.writer for head in found.heads] == [START, 0]
-    database.insert(4_000)  # by a service of the earlier revision that goes on
-    assert [problem.transaction_id for problem in verify(log).problems] == ["t4000"] * 2
+    database.insert(4_098)  # by a service of the earlier revision that goes on
+    assert [problem.transaction_id for problem in verify(log).problems] == ["t4098"] * 2
     log.close()
 
 
