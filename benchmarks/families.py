@@ -30,8 +30,8 @@ def run() -> str:
     columns = ["family", "AUC", "AP", "CP@100", "AUC", "AP", "CP@100", "fit s", "us/row, 1 at once", "us/row, 256"]
     return (
         "7 training days and default settings; the first three figures are of the single week 2018-08-08, the next "
-        "three the mean of four weeks. Fit: seconds for one week, refit included. Time per row: ONNX Runtime, one "
-        "thread, best of three rounds.\n\n"
+        "three the mean of four weeks. Fit: seconds for one week, refit included. Time per row: of one "
+        "processor in ONNX Runtime, best of three rounds.\n\n"
         + common.table(columns, rows)
         + "\n\nThe cascade there was allowed 5 % of the recall, for want of validation frauds to show less by. On the "
         "whole file, split by time as `fraudml train` does, with the defaults (0.5 % allowed, at 1 % false positives; "

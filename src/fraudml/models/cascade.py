@@ -21,7 +21,7 @@ STAGE = "stage"
 
 
 class StageTimes(msgspec.Struct, frozen=True):
-    """Microseconds per row in batches of ``batch`` rows, each model alone and the cascade, where it was trained."""
+    """Microseconds of processor time per row in batches of ``batch`` rows, measured where the cascade was trained."""
 
     batch: int
     fast_us: float
