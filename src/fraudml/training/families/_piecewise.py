@@ -37,7 +37,7 @@ class Encoding(NamedTuple):
 
         >>> encoding = Encoding.of(np.array([[0], [0], [2], [3]], np.float32), bins=3)
         >>> encoding.lower.tolist(), encoding.width[:, :2].tolist(), encoding.fill.tolist()
-        ([[0.0, 2.0, 1.9...e+26]], [[2.0, 1.0]], [0.0])
+        ([[0.0, 2.0, 1.59...e+26]], [[2.0, 1.0]], [0.0])
         """
         k = X.shape[1]
         lower = np.full((k, bins), 16 * base.HUGE, np.float32)  # out of every value's reach
@@ -51,14 +51,15 @@ class Encoding(NamedTuple):
             edges = _edges(values, bins)
             lower[column, : len(edges) - 1] = edges[:-1]
             width[column, : len(edges) - 1] = np.diff(edges)
-        return cls(lower, width, fill, np.isnan(X).any(axis=0).astype(np.float32))
+        return cls(lower, width, fill, np.asarray(np.isnan(X).any(axis=0), np.float32))
 
 
 def _edges(values: base.Matrix, bins: int) -> base.Matrix:
     """Distinct values if they are few, else quantiles; at most ``bins + 1``, ascending, not too close for float32."""
-    edges = np.unique(values)
+    edges: base.Matrix = np.unique(values)
     if len(edges) > bins + 1:
         edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1), method="nearest"))
     gaps = np.diff(edges)
     apart = gaps > np.maximum(SMALLEST_BIN, 1e-5 * np.abs(edges[1:]))
-    return edges[np.concatenate([[True], apart])]
+    kept: base.Matrix = edges[np.concatenate([[True], apart])]
+    return kept

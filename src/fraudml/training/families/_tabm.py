@@ -63,7 +63,7 @@ def initial_weights(shape: Shape, base_rate: float, seed: int) -> Weights:
         "embed_w": normal(k, t, e, scale=t**-0.5),
         "embed_missing": zeros(k, e),
         "embed_b": normal(k, e, scale=0.3),
-        "in_r": rng.choice(np.float32([-1, 1]), (m, k * e)),
+        "in_r": rng.choice(np.array([-1, 1], np.float32), (m, k * e)),
         "in_w": normal(k * e, d, scale=(2 / (k * e)) ** 0.5),
         "in_s": ones(m, d),
         "in_b": normal(m, d, scale=0.1),
