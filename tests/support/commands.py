@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600  # only against hanging: a training took four minutes on a machine with ten times too much to do
 
 
 @dataclass(frozen=True)
