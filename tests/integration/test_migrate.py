@@ -18,6 +18,7 @@ from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.errors import ConflictError
 from fraudml.events.label import Label
 from fraudml.operations.migrate import contents, copy
+from fraudml.operations.verify import verify
 from tests.support.scoring import SCHEMA, T0, decision, transaction
 from tests.support.servers import postgres
 
@@ -70,9 +71,11 @@ def report(number: int, arrival: int, fraud: bool) -> LabelReport:
 def test_everything_is_copied_and_the_hashes_agree(source: DecisionLog, target: DecisionLog) -> None:
     assert copy(source, target) == 2_500
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
     assert (contents(source).decisions, contents(source).labels, contents(source).keys) == (2_500, 667, 2)
     assert copy(source, target) == 0
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
 
 
 def test_a_copy_goes_on_where_it_was_interrupted(
@@ -80,10 +83,10 @@ def test_a_copy_goes_on_where_it_was_interrupted(
 ) -> None:
     append, calls = target.append, iter(range(10))
 
-    def interrupted(decisions: list[Decision]) -> dict[str, Decision]:
+    def interrupted(decisions: list[Decision], *, chained: bool) -> dict[str, Decision]:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return append(decisions)
+        return append(decisions, chained=chained)
 
     with monkeypatch.context() as patch:
         patch.setattr(target, "append", interrupted)
@@ -91,6 +94,7 @@ def test_a_copy_goes_on_where_it_was_interrupted(
             copy(source, target)
     assert copy(source, target) == 500
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
 
 
 def test_what_the_source_got_meanwhile_follows(source: DecisionLog, target: DecisionLog) -> None:
@@ -100,6 +104,7 @@ def test_what_the_source_got_meanwhile_follows(source: DecisionLog, target: Deci
     assert contents(target) != contents(source)
     assert copy(source, target) == 1
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
 
 
 def test_a_target_that_holds_something_else_is_refused(source: DecisionLog, target: DecisionLog) -> None:
@@ -124,6 +129,7 @@ def test_a_decision_that_another_writer_committed_late_is_copied_by_the_next_run
     source.append_labels([report(number, 900_001 + number, True) for number, _ in late])
     assert copy(source, target) == 4
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
     assert [d.arrival for batch in target.decisions() for d in batch][:3] == [100, 200, 250]
 
 
@@ -134,10 +140,10 @@ def test_a_copy_of_late_decisions_goes_on_after_an_interruption(empty: Open, mon
     source.append([decision(transaction(n), 10 * n) for n in range(2, 4_000, 2)])
     append, calls = target.append, iter(range(10))
 
-    def interrupted(decisions: list[Decision]) -> dict[str, Decision]:
+    def interrupted(decisions: list[Decision], *, chained: bool) -> dict[str, Decision]:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return append(decisions)
+        return append(decisions, chained=chained)
 
     with monkeypatch.context() as patch:
         patch.setattr(target, "append", interrupted)
@@ -145,6 +151,7 @@ def test_a_copy_of_late_decisions_goes_on_after_an_interruption(empty: Open, mon
             copy(source, target)
     copy(source, target)
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
 
 
 def test_a_label_of_a_transaction_that_was_decided_during_the_copy_waits_for_the_next_run(
@@ -155,16 +162,17 @@ def test_a_label_of_a_transaction_that_was_decided_during_the_copy_waits_for_the
     source.append_labels([report(1, 15, True)])
     append = target.append
 
-    def meanwhile(decisions: list[Decision]) -> dict[str, Decision]:
+    def meanwhile(decisions: list[Decision], *, chained: bool) -> dict[str, Decision]:
         source.append([decision(transaction(2), 20)])
         source.append_labels([report(2, 30, True)])
-        return append(decisions)
+        return append(decisions, chained=chained)
 
     with monkeypatch.context() as patch:
         patch.setattr(target, "append", meanwhile)
         assert copy(source, target, idle=False) == 1
     assert copy(source, target) == 1
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
 
 
 def test_reports_that_arrived_in_another_order_than_they_were_stored_are_copied(empty: Open) -> None:
@@ -175,6 +183,7 @@ def test_reports_that_arrived_in_another_order_than_they_were_stored_are_copied(
         assert source.append_labels([report(1, arrival, fraud)])
     copy(source, target)
     assert contents(target) == contents(source)
+    assert verify(target) == verify(source)
     assert contents(target).labels == 3
 
 
@@ -196,6 +205,7 @@ def test_reports_in_every_order_are_copied_and_the_first_stays_the_first(
                 source.append_labels([report(number, 10 * number + arrival + 10**6, fraud)])
         copy(source, target)
         assert contents(target) == contents(source)
+        assert verify(target) == verify(source)
         assert labels_as_loaded(target) == labels_as_loaded(source)
 
 

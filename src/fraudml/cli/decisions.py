@@ -153,16 +153,9 @@ def _moment_us(text: str) -> int:
 
 
 def _heads(place: str) -> Sequence[WriterHead]:
-    import msgspec
+    from fraudml.operations.verify import noted_heads
 
-    class Noted(msgspec.Struct):
-        heads: list[WriterHead]
-
-    given = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
-    try:
-        return msgspec.json.decode(given, type=Noted).heads
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"--expect {place}: {error}; give it what fraudml decisions verify --json printed") from None
+    return noted_heads(sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes(), place)
 
 
 def _show_verified(found: Verified) -> None:

@@ -6,7 +6,8 @@ row that the commit stored, and one over these and the digest of the link before
 links after it are made anew; that shows where a later digest, a *head*, was kept elsewhere.
 
 A row is what SQLite's tables hold, as MessagePack: ``[row of transactions, row of decisions]`` or the row of
-``labels``, in the order of their columns. PostgreSQL's columns hold the same values.
+``labels``, in the order of their columns; of a report's number is told only whether it is the first, since a copy
+of a log may number the others otherwise. PostgreSQL's columns hold the same values.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import msgspec
 
 from fraudml.decisions.chain import START, Head, Kind, Link, seal
 from fraudml.decisions.log import WRITERS, DecisionLog, StoredRow
+from fraudml.errors import ConfigError
 from fraudml.events.source import Progress
 
 SHOWN = 100  # problems that are named; all are counted
@@ -67,6 +68,18 @@ class Verified(msgspec.Struct):
             self.problems.append(
                 Problem(wrong, what, str(place), None if transaction_id is None else str(transaction_id))
             )
+
+
+class _Noted(msgspec.Struct):
+    heads: list[WriterHead]
+
+
+def noted_heads(document: bytes, place: str) -> list[WriterHead]:
+    """The heads of an earlier result as JSON; ``ConfigError`` for anything else. ``place``: where it is from."""
+    try:
+        return msgspec.json.decode(document, type=_Noted).heads
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{place}: {error}; give it what fraudml decisions verify --json printed") from None
 
 
 class _Chains:

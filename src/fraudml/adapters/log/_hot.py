@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from fraudml.adapters.log._chain import CARRY, Chain, values
 from fraudml.adapters.log._checkpoint import Checkpointer
 from fraudml.adapters.log._connection import failures
-from fraudml.adapters.log._rows import Row, RowCodec, label_row, members, report
+from fraudml.adapters.log._rows import Row, RowCodec, label_row, linked_label, members, report
 from fraudml.adapters.log._tables import decisions, labels, shadow_scores, transactions
 from fraudml.decisions.chain import Kind, Link, seal
 from fraudml.decisions.log import is_news
@@ -182,7 +182,9 @@ class HotPath:
                 _insert(driver, labels, [*chain.from_iterable(rows)])
                 if chained:
                     times = {row[0]: row[1] for row in _by_ids(driver, _TIMES, ids)}
-                    self._chain.add(driver, Kind.labels, [(row[0], times[row[1]], seal(row)) for row in rows])
+                    self._chain.add(
+                        driver, Kind.labels, [(row[0], times[row[1]], seal(linked_label(row))) for row in rows]
+                    )
             self._checkpointer.wrote(len(news))
         return news
 

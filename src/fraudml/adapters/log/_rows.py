@@ -158,6 +158,12 @@ def label_row(item: LabelReport, nth: int) -> Row:
     return item.arrival, label.transaction_id, nth, int(label.is_fraud), label.known_at_us
 
 
+def linked_label(row: Row) -> Row:
+    """What a link has of a row of ``labels``: of its number only whether it is the first."""
+    arrival, transaction_id, nth, *rest = row
+    return arrival, transaction_id, int(nth == 1), *rest
+
+
 def report(row: Row) -> LabelReport:
     """From a row (transaction_id, is_fraud, known_at_us, arrival)."""
     transaction_id, is_fraud, known_at_us, arrival = row

@@ -19,7 +19,7 @@ from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._lock import FileLock
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, linked_label, outcomes, shadow_scores
 from fraudml.adapters.log._tables import chain as links
 from fraudml.adapters.log._tables import decisions, transactions
 from fraudml.adapters.log._tables import labels as reports
@@ -244,7 +244,9 @@ class SqliteDecisionLog:
     def stored_labels(self) -> Iterator[list[StoredRow]]:
         """Rows, streamed."""
         query = sa.select(reports).order_by(reports.c.arrival)
-        yield from self._stream(query, 5_000, lambda rows: [StoredRow(row[0], row[1], row) for row in rows], _any_text)
+        yield from self._stream(
+            query, 5_000, lambda rows: [StoredRow(row[0], row[1], linked_label(row)) for row in rows], _any_text
+        )
 
     def model_versions(self) -> set[str]:
         """The versions named."""

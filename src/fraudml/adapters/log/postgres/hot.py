@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import sqlalchemy as sa
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from fraudml.adapters.log._rows import Row, RowCodec, label_row, members, report
+from fraudml.adapters.log._rows import Row, RowCodec, label_row, linked_label, members, report
 from fraudml.adapters.log.postgres import cells, statements
 from fraudml.adapters.log.postgres.claim import Claim
 from fraudml.adapters.log.postgres.failures import failures
@@ -176,7 +176,11 @@ def _members(session: Session, numbered: Sequence[tuple[LabelReport, int]]) -> l
     keys = cells.key_array([item.label.transaction_id for item, _ in numbered])
     times = dict(session.rows(statements.TIMES, [keys], statements.TIMES_KINDS))
     return [
-        (item.arrival, times.get(key_of(item.label.transaction_id)[0].decode(), 0), seal(label_row(item, nth)))
+        (
+            item.arrival,
+            times.get(key_of(item.label.transaction_id)[0].decode(), 0),
+            seal(linked_label(label_row(item, nth))),
+        )
         for item, nth in numbered
     ]
 

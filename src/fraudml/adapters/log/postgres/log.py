@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fraudml.adapters.log._chain import link, values
 from fraudml.adapters.log._keys import SqlKeyStore
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, outcomes, shadow_scores
+from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, linked_label, outcomes, shadow_scores
 from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
@@ -229,7 +229,7 @@ def _stored_label(row: Row) -> StoredRow:
     """From a row of ``statements.STORED_LABELS``."""
     arrival, name, nth, is_fraud, known_at_us, differs = row
     transaction_id = _text(name)
-    found = (arrival, transaction_id, nth, _number(is_fraud), known_at_us)
+    found = linked_label((arrival, transaction_id, nth, _number(is_fraud), known_at_us))
     return StoredRow(arrival, transaction_id, None if differs else found)
 
 
