@@ -14,10 +14,13 @@ import pytest
 
 from fraudml import __version__
 from fraudml.adapters.model_server.open_inference import OpenInferenceModel
+from fraudml.decisions.lineup import Lineup
+from fraudml.decisions.model import Model
 from fraudml.decisions.tensors import InferRequest, InferResponse, pack, unpack
 from fraudml.errors import ModelServerError
 from fraudml.features.derive import to_model
-from tests.support.scoring import FEATURES, CountingRuntime
+from fraudml.models.rollout import Challenger, Change, Experiment, Kind, Mode, Rollout
+from tests.support.scoring import FEATURES, CountingRuntime, bundle
 from tests.support.server import Service
 from tests.support.servers import mlserver
 
@@ -92,6 +95,22 @@ def test_what_the_server_and_the_model_say_of_themselves(shared: Service) -> Non
     anyone = shared.as_(None)
     for path in ("/v2/health/live", "/v2/health/ready", f"{MODEL}/ready", f"{MODEL}/versions/1/ready"):
         assert anyone.get(path).status_code == 200
+
+
+def test_a_challenger_is_there_by_its_version(tmp_path: Path) -> None:
+    running = Service(tmp_path)
+    try:
+        challengers = (Challenger(2, ((0, 1),)),)
+        experiment = Experiment(Mode.canary, challengers, "customer", "s", 0)
+        rollout = Rollout(1, Change(Kind.start, "", "", "a test"), experiment)
+        running.state.scorer.use(Lineup({1: running.model, 2: Model(bundle("2"))}, rollout))
+        about = running.client.get(f"{MODEL}/versions/2").json()
+        assert about["versions"] == ["1", "2"]
+        response = running.client.post(f"{MODEL}/versions/2/infer", json=request())
+        assert response.json()["model_version"] == "2"
+        assert "of version 1, 2 only" in failure(running.client.get(f"{MODEL}/versions/3"), 404)
+    finally:
+        running.stop()
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/versions/2", "/v2/models/other", f"{MODEL}/versions/2/ready"])

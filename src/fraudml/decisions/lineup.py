@@ -112,6 +112,11 @@ class Lineup:
         """The champion's version."""
         return self.champion.version
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those of all models, the champion's first."""
+        return tuple(model.version for model in self.models)
+
     def model(self, version: str) -> Model | None:
         """One of those that serve."""
         return next((model for model in self.models if model.version == version), None)

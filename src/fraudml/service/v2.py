@@ -150,7 +150,7 @@ async def model_metadata(request: Request) -> Response:
     return json_response(
         ModelMetadata(
             request.path_params["model_name"],
-            (model.version,),
+            state_of(request).scorer.lineup.versions,
             PLATFORM,
             (TensorMetadata(FEATURES, "FP32", (-1, len(names))),),
             tuple(TensorMetadata(name, "FP32", (-1,)) for name in OUTPUTS),
@@ -196,12 +196,12 @@ def inference_lane() -> Lane:
 
 
 def _served(request: Request) -> Model:
-    """The model that serves, which the path has to name."""
+    """The model that the path names: the champion, or by its version any that serves."""
     state = state_of(request)
-    model, name = state.scorer.model, state.settings.model_name
-    given = request.path_params
-    if given["model_name"] != name or given.get("model_version", model.version) != model.version:
-        raise NotFoundError(f"this service has the model {name!r} of version {model.version} only")
+    lineup, name, given = state.scorer.lineup, state.settings.model_name, request.path_params
+    model = lineup.model(given.get("model_version", lineup.version))
+    if given["model_name"] != name or model is None:
+        raise NotFoundError(f"this service has the model {name!r} of version {', '.join(lineup.versions)} only")
     return model
 
 
