@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from fraudml.errors import ExportError
 from fraudml.models import bundle
+from fraudml.models.explain import Explainer
 from fraudml.training import packing, split
+from fraudml.training.families import get_family
+from fraudml.training.report import page
 from fraudml.training.train import LocalResult, finish
 from tests.support.scoring import FEATURES
-from tests.support.training import LinearModel, make_dataset, make_result
+from tests.support.training import LinearModel, make_candidate, make_dataset, make_result
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,36 @@ def test_reference_inputs_have_missing_values_and_the_background_is_genuine(
     first = [place[row.tobytes()] for row in background[:8]]
     assert min(first) < 0.4
     assert max(first) > 0.6
+
+
+def test_a_cascade_is_packed_explained_and_reported_like_any_model(result: LocalResult, tmp_path: Path) -> None:
+    fitting, checking = (result.data.take(rows) for rows in (result.parts.train, result.parts.valid))
+    fitted = get_family("cascade").fit(
+        fitting.x,
+        fitting.y,
+        valid=(checking.x, checking.y),
+        feature_names=FEATURES.input_names,
+        params={"accurate": "logistic_regression", "recall_loss": 0.5, "false_positive_rate": 0.1},
+    )
+    candidate = make_candidate("cascade", fitted, result.data, result.parts, result.costs)
+    manifest = packing.pack(result, candidate, tmp_path)
+    told = manifest.cascade
+    assert told is not None
+    assert (told.fast, told.accurate, told.recall_loss) == ("logistic_regression", "logistic_regression", 0.5)
+    assert 0 < told.low < told.high <= 1
+    assert 0 < told.fast_share_valid < 1
+    assert manifest.metrics["fast_share"] == told.fast_share_test
+    assert all(min(each.fast_us, each.accurate_us, each.cascade_us) > 0 for each in told.times)
+
+    loaded = bundle.load(tmp_path, expect=FEATURES)
+    testing = result.data.take(result.parts.test)
+    np.testing.assert_allclose(loaded.runtime.score(testing.x), candidate.scores, atol=1e-5)
+    in_band = loaded.runtime.fetch(["fast_probability", "stage"], testing.x)
+    np.testing.assert_array_equal((in_band[0] >= told.low) & (in_band[0] <= told.high), in_band[1])
+    explanation = Explainer(loaded).explain(testing.x[0].astype(np.float64))
+    total = explanation.base_log_odds + sum(reason.contribution for reason in explanation.reasons)
+    assert total == pytest.approx(explanation.log_odds)
+    assert "answers" in page.render(replace(result, candidates=[candidate]))
 
 
 def test_the_same_seed_packs_the_same(result: LocalResult, tmp_path: Path) -> None:
