@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import Response
 
-from fraudml.decisions.record import Action, Decision, Degradation, LabelReport
+from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Trial
 from fraudml.events.schema import AttributeType, Schema
 from fraudml.events.transaction import Transaction
 from fraudml.service.problems import Problem
@@ -101,13 +101,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class DecisionView(msgspec.Struct, frozen=True):
-    """A decision with all that led to it. ``features`` is null when the model that decided read other features
-    than the one that serves now."""
+    """A decision with all that led to it. ``features`` is null when the model that decided read other features than
+    those that serve now; ``trial`` outside of experiments."""
 
     decision: Prediction
     transaction: dict[str, Any]
     features: dict[str, float] | None
     labels: list[Verdict]
+    trial: Trial | None
 
 
 def json_response(value: Any) -> Response:

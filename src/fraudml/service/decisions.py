@@ -37,4 +37,5 @@ def _view(state: ServiceState, transaction_id: str) -> DecisionView:
         transaction=transaction_fields(state.schema, found.transaction),
         features=features,
         labels=[verdict(report) for report in state.log.label_history(transaction_id)],
+        trial=found.trial,
     )
