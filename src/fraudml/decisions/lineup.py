@@ -78,7 +78,9 @@ class Lineup:
         experiment = rollout.experiment if rollout else None
         if isinstance(models, Model):
             self.models: tuple[Model, ...] = (models,)
-        elif rollout is not None:
+        elif rollout is None:
+            raise ValueError("several models need a document that says what each of them does")
+        else:
             self.models = tuple(models[version] for version in rollout.versions)
         self.champion = self.models[0]
         kept = self.champion.kept.fingerprint
