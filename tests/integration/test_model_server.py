@@ -26,6 +26,7 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.servers import ServerFacts, Trouble
 from fraudml.errors import ConfigError, ModelServerError
 from fraudml.models import bundle as bundles
+from fraudml.models import lifecycle
 from fraudml.models.bundle import Bundle
 from fraudml.monitoring.metrics import Metrics
 from fraudml.settings import Settings
@@ -140,7 +141,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
     models = wiring.registry(settings)
     assert bundle.directory is not None
     models.register(bundle.directory)
-    models.promote(1, "the first")
+    lifecycle.promote(models, 1, "the first")
     source = wiring.model_source(settings, FEATURES)
     metrics = Metrics()
     with caplog.at_level(logging.INFO, "fraudml.decisions"):
@@ -183,9 +184,9 @@ def test_doctor_looks_at_mlserver(mlserver: MlServer, bundle: Bundle, tmp_path: 
     for folder in (bundle.directory, other):
         models.register(folder)
     assert isinstance(model_server(settings, PATIENT_S), ServerFacts)
-    models.promote(1, "the first")
+    lifecycle.promote(models, 1, "the first")
     check_model_server(settings, FEATURES, PATIENT_S)
-    models.promote(2, "another")
+    lifecycle.promote(models, 2, "another")
     with pytest.raises(ModelServerError, match="has another model"):
         check_model_server(settings, FEATURES, PATIENT_S)
 

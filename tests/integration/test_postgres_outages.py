@@ -172,7 +172,7 @@ def test_a_connection_that_breaks_during_the_commit(
     world = World(through(between, server.new_database()), tmp_path)
     try:
         world.score(1)
-        between.breaks = lambda data: b"\x00append\x00" in data
+        between.breaks = lambda data: b"\x00append_linked\x00" in data
         first, second = transaction(2), transaction(3)
         with pytest.raises(DecisionLogError):
             world.log.append([decision(first, world.log.last_arrival() + 1)])
@@ -341,7 +341,7 @@ def clerk(owner: str) -> None:
     execute(
         owner,
         "GRANT SELECT ON fraudml_schema_version TO clerk",
-        "GRANT SELECT, INSERT ON transaction_ids, transactions, decisions, labels TO clerk",
+        "GRANT SELECT, INSERT ON transaction_ids, transactions, decisions, labels, shadow_scores, chain TO clerk",
         "GRANT SELECT, INSERT, UPDATE ON writers, api_keys TO clerk",
     )
 
