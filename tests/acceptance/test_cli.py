@@ -77,6 +77,8 @@ def test_all_commands_are_there() -> None:
         "serve",
         "features",
         "models",
+        "rollout",
+        "decisions",
         "keys",
         "simulate",
         "demo",

@@ -145,7 +145,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
     source = wiring.model_source(settings, FEATURES)
     metrics = Metrics()
     with caplog.at_level(logging.INFO, "fraudml.decisions"):
-        model = source.load(source.named())
+        model = source.load(source.named().champion)
         metrics.watch_model_server(lambda: model.server_up)
         scorer = Scorer(model, ReferenceStore(), wiring.decision_log(settings, SCHEMA))
         numbers = iter(range(1, 1_000_000))
