@@ -105,7 +105,7 @@ def _judge(
 
 def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:
     """What serves first, and whether that is what this machine saw last because the registry is gone."""
-    gone = False
+    gone, load = False, models.load
     try:
         rollout = models.named()
     except RegistryError as error:
@@ -113,10 +113,10 @@ def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:
         if last is None:
             raise
         logger.warning("the model registry is gone; serving what it said last: %s", error)
-        rollout, gone = last, True
-    champion = models.load(rollout.champion)
+        rollout, gone, load = last, True, models.load_kept
+    champion = load(rollout.champion)
     try:
-        others = {version: models.load(version) for version in rollout.versions[1:]}
+        others = {version: load(version) for version in rollout.versions[1:]}
         return Lineup({rollout.champion: champion, **others}, rollout), gone
     except FraudmlError as error:  # the refresher comes to the same, and tells everyone
         logger.error("the champion serves alone, its challengers must not: %s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fraudml.errors import ConfigError, NotFoundError, RegistryError
@@ -47,12 +48,13 @@ class ModelSource(NamedTuple):
 
     ``named`` raises ``NotFoundError`` and ``RegistryError``; ``load`` also ``BundleError``, when the version must not
     serve. While the registry is gone ``last`` has the document as this machine saw it last, if it ever did, and
-    ``load`` the copies that are kept here. ``end_breached`` writes the end of a rollout and its reason into the
-    registry. They share one connection, and all models one prediction cache.
+    ``load_kept`` the copies that are kept here, without asking. ``end_breached`` writes the end of a rollout and its
+    reason into the registry. They share one connection, and all models one prediction cache.
     """
 
     named: Callable[[], Rollout]
     load: Callable[[int], Model]
+    load_kept: Callable[[int], Model]
     last: Callable[[], Rollout | None]
     end_breached: Callable[[Rollout, str], None]
 
@@ -92,13 +94,15 @@ def model_source(
         return lifecycle.alone(int(name)) if name.isdecimal() else None
 
     def load(version: int) -> Model:
-        try:
-            directory = models.fetch(version)
-        except RegistryError:
-            kept = models.kept(version)
-            if kept is None:
-                raise
-            directory = kept
+        return loaded(version, models.fetch(version))
+
+    def load_kept(version: int) -> Model:
+        kept = models.kept(version)
+        if kept is None:
+            raise RegistryError(f"the model registry is gone, and no copy of version {version} is kept here")
+        return loaded(version, kept)
+
+    def loaded(version: int, directory: Path) -> Model:
         found = bundle.load(directory, expect=feature_set, version=str(version))
         policy = Policy.of(found.manifest.thresholds, WhenDegraded(settings.when_degraded))
         return Model(found, policy, cache=cache, server=model_server(settings, found), kept=feature_set)
@@ -106,7 +110,7 @@ def model_source(
     def end_breached(rollout: Rollout, reason: str) -> None:
         lifecycle.end_breached(models, rollout, reason, f"guardrails@{socket.gethostname()}")
 
-    return ModelSource(named, load, last, end_breached)
+    return ModelSource(named, load, load_kept, last, end_breached)
 
 
 def _untrained(error: NotFoundError) -> NotFoundError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import tempfile
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LONGEST_CAUSE = 300
+SQLITE = "sqlite:///"
 
 # What MLflow takes from nowhere but the environment; what the user has set stays. A library must not call home,
 # an unreachable server must not keep a command waiting for minutes, and the terminal is not MLflow's.
@@ -32,6 +34,7 @@ _SWITCHES = {
 
 def open_client(url: str) -> MlflowClient:
     """A client of the server or store at a URL; raises RegistryError or MissingExtra when there can be none."""
+    _check_file(url)
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -44,6 +47,17 @@ def open_client(url: str) -> MlflowClient:
             return MlflowClient(tracking_uri=url, registry_uri=url)
     except Exception as error:  # MLflow lets through what its drivers and Alembic raise
         raise failure(url, error) from error
+
+
+def _check_file(url: str) -> None:
+    """Raise RegistryError for a SQLite file that cannot be read: MLflow would try ten times, for more than a minute."""
+    path = Path(url.removeprefix(SQLITE))
+    if url.startswith(SQLITE) and path.exists():
+        try:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            raise failure(url, error) from error
 
 
 def create_store(path: Path) -> None:
@@ -71,7 +85,7 @@ def sqlite_url(path: Path) -> str:
     >>> sqlite_url(Path("/data/registry.db"))
     'sqlite:////data/registry.db'
     """
-    return f"sqlite:///{path.as_posix()}"
+    return f"{SQLITE}{path.as_posix()}"
 
 
 def failure(url: str, error: Exception) -> FraudmlError:
