@@ -102,7 +102,8 @@ def _loads(setup: Setup, target: Target, registry: Registry) -> str:
     base = float(np.median(rates["the champion alone"]))
     rows = [[name, f"{np.median(each):,.0f}", f"{np.median(each) / base:.2f}"] for name, each in rates.items()]
     table = common.table(["what serves", "requests/s", "ratio"], rows)
-    return f"{table}\n\nClosed loop, 16 connections, server on one core; medians of {ROUNDS} interleaved rounds."
+    how = f"Closed loop, 16 connections, server on one core; medians of {ROUNDS} interleaved rounds."
+    return f"{table}\n\n{how} The registry is asked every {REFRESH_S:g} s, not every 5 s as by default."
 
 
 def _rate(recorded: Recorded, plan: Plan) -> float:
