@@ -202,7 +202,7 @@ def main(arguments: Sequence[str]) -> int:
         for answer in _score_lines(EdgeModel(arguments[0]), sys.stdin):
             sys.stdout.write(answer + "\n")
             sys.stdout.flush()  # each score is out before the next row comes
-    except EdgeError as error:
+    except (EdgeError, UnicodeDecodeError) as error:
         sys.stderr.write(f"edge: {error}\n")
         return 2
     return 0

@@ -291,7 +291,7 @@ def test_what_is_too_old_goes_and_its_figures_stay(timescale_url: str, postgres_
         assert execute(url, "SELECT seq FROM chain WHERE members IS NULL") == [(1,)]
     assert figures(timescale_url) == before
     log = opened(postgres_url)
-    verified = verify(log, removed_before_us=limit)
+    verified = verify(log, removed_before_us=lambda: limit)
     assert (verified.decisions, verified.labels, verified.wrong) == (len(kept), len(kept), 0)
     assert verified.removed == 2 * (400 - len(kept))
     assert verify(log).wrong

@@ -58,7 +58,7 @@ def verify(
 
     declared, current = read_project(project_file)
     expected = _heads(expect) if expect else ()
-    before_us = _moment_us(removed_before) if removed_before else wiring.removed_before_us(current)
+    fixed_us = _moment_us(removed_before) if removed_before else None
     with (
         closing(wiring.decision_log(current, declared.schema)) as log,
         output.steps(quiet=as_json) as steps,
@@ -67,7 +67,7 @@ def verify(
     ):
         found = checking.verify(
             log,
-            removed_before_us=before_us,
+            removed_before_us=lambda: wiring.removed_before_us(current) if fixed_us is None else fixed_us,
             expected=expected,
             progress={"decisions": decisions, "labels": labels},
         )

@@ -58,8 +58,9 @@ class Method:
                 return bundles.with_fewer_features(subject, self.features, begin, to)
         trees = self.tolerance is not None or self.by_history or prune.is_forest(subject.model)
         if self.weights is None and trees:
+            tolerance = DEFAULT_TOLERANCE if self.tolerance is None else self.tolerance
             with steps.step("Prune and measure", unit="model"):
-                return bundles.pruned(subject, self.tolerance or DEFAULT_TOLERANCE, to, by_history=self.by_history)
+                return bundles.pruned(subject, tolerance, to, by_history=self.by_history)
         with steps.step("Store weights and measure", unit="model"):
             return bundles.reweighted(subject, Weights(self.weights or "float16"), to)
 

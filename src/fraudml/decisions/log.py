@@ -169,8 +169,12 @@ class DecisionLog(Protocol):
         """Store links of another log, whose rows this one has without a chain. Those that are here stay."""
         ...
 
-    def stored_decisions(self) -> Iterator[list[StoredRow]]:
-        """All decisions in order of arrival, in lists, as they are stored and whatever that is."""
+    def stored_decisions(self, since_us: int = 0) -> Iterator[list[StoredRow]]:
+        """All decisions in order of arrival, in lists, as they are stored and whatever that is.
+
+        After them what only one of several tables has, which nobody can have written; where retention removes from one
+        table before the other, not what is about transactions before ``since_us``.
+        """
         ...
 
     def stored_labels(self) -> Iterator[list[StoredRow]]:

@@ -168,14 +168,21 @@ def _tensor(tensor: Tensor, path: str, rest: memoryview) -> tuple[NDArray[np.flo
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
         raise DataError(f"{path}.datatype: expected {' or '.join(DTYPES)}")
-    if len(tensor.shape) > MOST_DIMENSIONS or any(not 0 <= length < 2**31 for length in tensor.shape):
-        raise DataError(f"{path}.shape: expected at most {MOST_DIMENSIONS} lengths, none negative")
+    # empty ones, too, have to be of a shape that an array can have
+    if (
+        len(tensor.shape) > MOST_DIMENSIONS
+        or min(tensor.shape, default=0) < 0
+        or math.prod(filter(None, tensor.shape)) >= 2**31
+    ):
+        raise DataError(
+            f"{path}.shape: expected at most {MOST_DIMENSIONS} lengths, none negative, of fewer than 2^31 values"
+        )
     count = math.prod(tensor.shape)
     size, data = tensor.parameters.get("binary_data_size"), bytes(tensor.data)
     if size is not None:
         if data not in (b"", b"null"):
             raise DataError(f"{path}.data: expected none beside binary_data_size")
-        if size != count * dtype.itemsize or size > len(rest):
+        if type(size) is not int or size != count * dtype.itemsize or size > len(rest):
             raise DataError(f"{path}: its shape and datatype take {count * dtype.itemsize} bytes")
         values = np.frombuffer(rest[:size], dtype).astype(np.float64)
         return values.reshape(tensor.shape), rest[size:]

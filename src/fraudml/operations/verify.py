@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -83,10 +84,9 @@ def noted_heads(document: bytes, place: str) -> list[WriterHead]:
 
 
 class _Chains:
-    """What the links say that rows are told by: where chains begin, and what may be gone."""
+    """What the links say that rows are told by: where chains begin."""
 
-    def __init__(self, removed_before_us: int) -> None:
-        self.removed_before_us = removed_before_us
+    def __init__(self) -> None:
         self.begun = 0  # rows up to this arrival are older than the chain
         self.first: dict[int, int] = {}  # arrival, by writer
 
@@ -98,44 +98,51 @@ class _Chains:
 def verify(
     log: DecisionLog,
     *,
-    removed_before_us: int = 0,
+    removed_before_us: Callable[[], int] = lambda: 0,
     expected: Sequence[WriterHead] = (),
     progress: Mapping[str, Progress] | None = None,
 ) -> Verified:
     """Check every link, decision and label report. The log may be written to meanwhile.
 
-    ``removed_before_us``: rows about transactions before this time may be missing, because retention removes them.
-    ``expected``: heads noted earlier, which must still be links. ``progress``: for "decisions" and "labels". Memory: of
+    ``removed_before_us``: rows about transactions before this time may be missing, because retention removes them; it
+    is asked when one is missing, because retention goes on. ``expected``: heads noted earlier, which must still be links. ``progress``: for "decisions" and "labels". Memory: of
     links that overlap, and of rows that have none.
     """
     done = Verified()
     chains = _check_links(log, done, removed_before_us, expected)
     told = progress or {}
     for kind, what, rows in (
-        (Kind.decisions, "decision", log.stored_decisions),
+        (Kind.decisions, "decision", lambda: log.stored_decisions(removed_before_us())),
         (Kind.labels, "label", log.stored_labels),
     ):
-        confirmed = _Sweep(log, kind, what, chains, done).run(rows, told.get(kind.value))
+        confirmed = _Sweep(log, kind, what, chains, done, removed_before_us).run(rows, told.get(kind.value))
         setattr(done, kind.value, confirmed)
     return done
 
 
-def _check_links(log: DecisionLog, done: Verified, removed_before_us: int, expected: Sequence[WriterHead]) -> _Chains:
+def _check_links(
+    log: DecisionLog, done: Verified, removed_before_us: Callable[[], int], expected: Sequence[WriterHead]
+) -> _Chains:
     """Each link fits the one before, and its members fit it."""
-    chains = _Chains(removed_before_us)
+    chains = _Chains()
     heads: dict[int, Head] = {}
     wanted = {(each.writer, each.seq): each.digest for each in expected}
+    may_start = not wanted or (START, 1) in wanted  # a log does not become older than its chain afterwards
     for links in log.chain():
         for link in links:
             before = heads.get(link.writer, Head())
             for seq in range(before.seq + 1, min(link.seq, before.seq + 1 + SHOWN)):
                 done.add(Wrong.missing, "link", f"{link.writer}/{seq}")
-            gone = link.members is None and link.until_us < removed_before_us
+            gone = link.members is None and link.until_us < removed_before_us()
             fits = link.seq != before.seq + 1 or link.follows(before.digest)
             noted = wanted.pop((link.writer, link.seq), link.digest.hex())
             if not fits or not (gone or link.has_members()) or noted != link.digest.hex():
                 done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
-            elif link.writer == START:
+            elif (link.writer == START) != (link.kind is Kind.start) or (link.kind is Kind.start and link.seq > 1):
+                done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
+            elif link.kind is Kind.start and not may_start:
+                done.add(Wrong.added, "link", f"{link.writer}/{link.seq}")
+            elif link.kind is Kind.start:
                 chains.begun = max(chains.begun, link.first)
             else:
                 done.links += 1
@@ -153,13 +160,22 @@ def _check_links(log: DecisionLog, done: Verified, removed_before_us: int, expec
 class _Sweep:
     """Goes through the rows of a kind and their links side by side, both in order of arrival."""
 
-    def __init__(self, log: DecisionLog, kind: Kind, what: str, chains: _Chains, done: Verified) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        log: DecisionLog,
+        kind: Kind,
+        what: str,
+        chains: _Chains,
+        done: Verified,
+        removed_before_us: Callable[[], int],
+    ) -> None:
         self._log = log
         self._kind = kind
         self._what = what
         self._chains = chains
         self._done = done
-        self._expected: dict[int, tuple[int, bytes]] = {}  # by arrival: time and seal
+        self._removed_before_us = removed_before_us
+        self._expected: dict[int, list[Any]] = {}  # by arrival: time and seal
         self._unlinked: dict[int, object] = {}  # id by arrival
         self._confirmed = 0
 
@@ -190,13 +206,16 @@ class _Sweep:
             yield from (link for link in links if link.kind is self._kind)
 
     def _expect(self, link: Link) -> None:
-        for arrival, time, digest in link.records().tolist():
-            self._expected[arrival] = (time, digest)
+        for arrival, *told in link.records().tolist():
+            if self._expected.setdefault(arrival, told) != told:  # the first one is what was written
+                self._done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
 
     def _compare(self, row: StoredRow) -> None:
         known = self._expected.pop(row.arrival, None)
         if known is None and self._chains.is_older(row.arrival):
             self._done.unchained += 1
+        elif known is None and row.row is None:
+            self._done.add(Wrong.added, self._what, row.arrival, row.transaction_id)
         elif known is None:
             self._unlinked[row.arrival] = row.transaction_id
         elif _sealed(row) == known[1]:
@@ -209,7 +228,7 @@ class _Sweep:
         late = [arrival for arrival in self._expected if until is None or arrival <= until]
         for arrival in sorted(late):
             time, _ = self._expected.pop(arrival)
-            if time < self._chains.removed_before_us:
+            if time < self._removed_before_us():
                 self._done.removed += 1
             else:
                 self._done.add(Wrong.missing, self._what, arrival)

@@ -131,4 +131,4 @@ def test_the_graph_is_of_plain_operators_and_as_many_numbers_as_it_says() -> Non
 def test_a_missing_library_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtra, match=r"pip install 'fraudml\[deep\]'"):
-        fit(*rows(), params={"width": 17})  # of which no program is kept
+        get_family("deep")

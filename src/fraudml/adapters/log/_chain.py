@@ -47,5 +47,8 @@ def values(link: Link) -> tuple[object, ...]:
 
 def link(row: Sequence[Any]) -> Link:
     """From a row of the table; ``ValueError`` for one that no fraudml wrote."""
-    writer, seq, kind, *rest = row
-    return Link(writer, seq, Kind(kind), *rest)
+    writer, seq, kind, rows, first, until_us, content, digest, members = row
+    numbers = all(isinstance(each, int) for each in (writer, seq, rows, first, until_us))
+    if not numbers or not all(isinstance(each, bytes) for each in (content, digest, members or b"")):
+        raise ValueError(f"link {writer}/{seq} has values that no link has")  # SQLite keeps any type in any column
+    return Link(writer, seq, Kind(kind), rows, first, until_us, content, digest, members)

@@ -229,7 +229,7 @@ class SqliteDecisionLog:
         if links:
             self._hot.carry(links)
 
-    def stored_decisions(self) -> Iterator[list[StoredRow]]:
+    def stored_decisions(self, since_us: int = 0) -> Iterator[list[StoredRow]]:
         """Rows of both tables, streamed."""
         both = transactions.outerjoin(decisions)
         query = sa.select(*transactions.c, *decisions.c).select_from(both).order_by(transactions.c.arrival)
@@ -240,6 +240,8 @@ class SqliteDecisionLog:
             lambda rows: [StoredRow(row[0], row[1], (row[:width], row[width:])) for row in rows],
             _any_text,
         )
+        strays = sa.select(decisions.c.arrival).where(decisions.c.arrival.not_in(sa.select(transactions.c.arrival)))
+        yield from self._stream(strays, 5_000, lambda rows: [StoredRow(row[0], None, None) for row in rows])
 
     def stored_labels(self) -> Iterator[list[StoredRow]]:
         """Rows, streamed."""

@@ -87,5 +87,4 @@ def _same_share(threshold: float, before: NDArray[np.float64], after: NDArray[np
         return threshold
     ranked = np.concatenate([[NEVER], -np.sort(-after), [0.0]])
     upper, lower = float(ranked[count]), float(ranked[count + 1])
-    middle = (upper + lower) / 2
-    return middle if middle > lower else upper  # there may be no number in between
+    return min(max(threshold, float(np.nextafter(lower, NEVER))), upper)  # the nearest one

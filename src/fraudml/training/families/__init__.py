@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+from importlib.util import find_spec
 
-from fraudml.errors import TrainingError
+from fraudml.errors import MissingExtra, TrainingError
 from fraudml.training.families.base import Family, FittedModel
 
 # OpenMP threads that spin while they wait for each other take the time of whatever else runs on the machine, and
@@ -35,10 +36,15 @@ def family_names() -> list[str]:
 def get_family(name: str) -> Family:
     """The family called ``name``; a :class:`TrainingError` names those that exist.
 
+    Raises :class:`MissingExtra` when what the file's ``NEEDS`` names is not installed: its extra is called as the family.
+
     >>> get_family("xgboost").name
     'xgboost'
     """
     if name not in family_names():
         raise TrainingError(f"no model family {name!r}; choose from: {', '.join(family_names())}")
-    family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
+    module = importlib.import_module(f"{__name__}.{name}")
+    if any(find_spec(package) is None for package in getattr(module, "NEEDS", ())):
+        raise MissingExtra(name)
+    family: Family = module.FAMILY
     return family

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fraudml.errors import MissingExtra
 from fraudml.training.families import _tabm, _tabm_onnx, base
 from fraudml.training.families._piecewise import Encoding
 from fraudml.training.families._tabm import Shape, Weights
@@ -21,6 +20,7 @@ from fraudml.training.families._tabm import Shape, Weights
 if TYPE_CHECKING:
     import onnx
 
+NEEDS = ("jax", "optax")
 CHUNK = 1_024  # rows scored at a time; always so many, because each number of rows is a program of its own
 IMPORTANCE_ROWS = 256
 Rows = tuple[base.Matrix, base.Labels]
@@ -76,7 +76,7 @@ class DeepFamily:
         params: Mapping[str, Any] | None = None,
         progress: base.Progress | None = None,
     ) -> FittedDeep:
-        """See :class:`fraudml.training.families.base.Family`; raises MissingExtra without JAX and Optax."""
+        """See :class:`fraudml.training.families.base.Family`."""
         setup = base.make_setup(feature_names, monotone, seed, threads)
         chosen = base.merge_params(self, params)
         rows = base.check_rows(X, y, feature_names)
@@ -163,14 +163,7 @@ def _fit(
 
 
 def _program(shape: Shape, params: Mapping[str, Any]) -> _tabm.Program:
-    try:
-        return _tabm.program(
-            shape, params["learning_rate"], params["weight_decay"], params["dropout"], params["averaging"]
-        )
-    except ModuleNotFoundError as error:
-        if error.name in {"jax", "jaxlib", "optax"}:
-            raise MissingExtra("deep") from None
-        raise
+    return _tabm.program(shape, params["learning_rate"], params["weight_decay"], params["dropout"], params["averaging"])
 
 
 def _thinned(rows: Rows, params: dict[str, Any], seed: int) -> tuple[base.Matrix, base.Labels, float]:

@@ -25,7 +25,7 @@ from fraudml.errors import DecisionLogError
 # costs three more round trips (docs/concepts/durability-and-idempotency.md has the figures).
 COPY_FROM = 128
 MOST_IDS = 10_000  # asked for at once
-MOST_TRIES = 20  # of reports that other processes report about, too
+MOST_TRIES = 20  # of a commit that others are ahead of
 CHAIN_KEY = "chain_pkey"
 
 
@@ -74,12 +74,14 @@ class HotPath:
         stands: dict[str, Decision] = {}
         # by id: two processes with the same ids then wait for each other's commit, but never in a circle
         rest = sorted(batch, key=lambda decision: decision.transaction.transaction_id)
+        overtaken = 0
         while rest:
             try:
                 self._append(rest, chained)
                 break
             except DecisionLogError as error:
-                if _is_of_chain(error.__cause__):  # another log of this process has gone on
+                if _is_of_chain(error.__cause__) and overtaken < MOST_TRIES:  # another log of this process has gone on
+                    overtaken += 1
                     continue
                 if not isinstance(error.__cause__, (UniqueViolation, DeadlockDetected)):
                     raise

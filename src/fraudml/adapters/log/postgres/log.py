@@ -14,6 +14,7 @@ from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, linked_label
 from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
+from fraudml.adapters.log.postgres.keys import key_of
 from fraudml.decisions.chain import Link
 from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, StoredRow
 from fraudml.decisions.record import Decision, LabelReport, ShadowScore
@@ -162,9 +163,12 @@ class PostgresDecisionLog:
             for each in links:
                 connection.exec_driver_sql(statements.CARRY, values(each))
 
-    def stored_decisions(self) -> Iterator[list[StoredRow]]:
+    def stored_decisions(self, since_us: int = 0) -> Iterator[list[StoredRow]]:
         """Rows of all tables, streamed."""
         yield from self._stream(statements.STORED_DECISIONS, 0, 5_000, lambda rows: list(map(_stored_decision, rows)))
+        yield from self._stream(
+            statements.STRAYS, since_us, 5_000, lambda rows: [StoredRow(*row, None) for row in rows]
+        )
 
     def stored_labels(self) -> Iterator[list[StoredRow]]:
         """Rows, streamed."""
@@ -217,20 +221,25 @@ class PostgresDecisionLog:
 
 def _stored_decision(row: Row) -> StoredRow:
     """From a row of ``statements.STORED_DECISIONS``."""
-    arrival, name, *columns, differs = row
+    arrival, key, name, *columns, differs = row
     transaction_id = _text(name)
     first = (columns[0], transaction_id, *columns[1:5])
     second = [*columns[5:]]
     second[7] = _number(second[7])
-    return StoredRow(arrival, transaction_id, None if differs else (first, second))
+    return StoredRow(arrival, transaction_id, (first, second) if _is_key(key, transaction_id) and not differs else None)
 
 
 def _stored_label(row: Row) -> StoredRow:
     """From a row of ``statements.STORED_LABELS``."""
-    arrival, name, nth, is_fraud, known_at_us, differs = row
+    arrival, key, name, nth, is_fraud, known_at_us, differs = row
     transaction_id = _text(name)
     found = linked_label((arrival, transaction_id, nth, _number(is_fraud), known_at_us))
-    return StoredRow(arrival, transaction_id, None if differs else found)
+    return StoredRow(arrival, transaction_id, found if _is_key(key, transaction_id) and not differs else None)
+
+
+def _is_key(key: str, transaction_id: str | None) -> bool:
+    """Whether a row is found by its id."""
+    return transaction_id is not None and key_of(transaction_id)[0].decode(errors="replace") == key
 
 
 def _text(value: bytes | None) -> str | None:
