@@ -298,6 +298,7 @@ def test_a_compressed_version_is_compared_and_registered(project: Path) -> None:
         assert word in table
     assert "float16" in well("models", "show", "4", cwd=project).out
     assert "has none" in refused("models", "compress", forest, "--weights", "int8", cwd=project)
+    assert "not 0" in refused("models", "compress", forest, "--tolerance", "0", cwd=project)
 
 
 def test_score_writes_a_decision_for_every_row(trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import shutil
 import subprocess
@@ -151,6 +152,14 @@ def test_usage_and_a_folder_that_is_no_bundle(device: Path, tmp_path: Path) -> N
     done = alone(device, str(device / "edge.py"), str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert "is no bundle" in done.stderr
+
+
+def test_bytes_that_are_no_text_are_told(
+    trees: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), "utf-8"))
+    assert edge.main([str(trees)]) == 2
+    assert capsys.readouterr().err.startswith("edge: 'utf-8' codec can't decode")
 
 
 def test_main_in_this_process(trees: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,9 +174,7 @@ def _tensor(tensor: Tensor, path: str, rest: memoryview) -> tuple[NDArray[np.flo
         or min(tensor.shape, default=0) < 0
         or math.prod(filter(None, tensor.shape)) >= 2**31
     ):
-        raise DataError(
-            f"{path}.shape: expected at most {MOST_DIMENSIONS} lengths, none negative, of fewer than 2^31 values"
-        )
+        raise DataError(f"{path}.shape: expected at most {MOST_DIMENSIONS} lengths, none negative or too large")
     count = math.prod(tensor.shape)
     size, data = tensor.parameters.get("binary_data_size"), bytes(tensor.data)
     if size is not None:

@@ -104,9 +104,10 @@ def verify(
 ) -> Verified:
     """Check every link, decision and label report. The log may be written to meanwhile.
 
-    ``removed_before_us``: rows about transactions before this time may be missing, because retention removes them; it
-    is asked when one is missing, because retention goes on. ``expected``: heads noted earlier, which must still be links. ``progress``: for "decisions" and "labels". Memory: of
-    links that overlap, and of rows that have none.
+    ``removed_before_us``: rows about transactions before this time may be missing, because retention removes them. It
+    is asked whenever one is missing, because retention goes on meanwhile. ``expected``: heads noted earlier, which must
+    still be links. ``progress``: for "decisions" and "labels". Memory: of links that overlap, and of rows that have
+    none.
     """
     done = Verified()
     chains = _check_links(log, done, removed_before_us, expected)
@@ -136,9 +137,9 @@ def _check_links(
             gone = link.members is None and link.until_us < removed_before_us()
             fits = link.seq != before.seq + 1 or link.follows(before.digest)
             noted = wanted.pop((link.writer, link.seq), link.digest.hex())
+            starts = (link.writer == START, link.kind is Kind.start)
+            fits &= starts == (False, False) or (starts == (True, True) and link.seq == 1)
             if not fits or not (gone or link.has_members()) or noted != link.digest.hex():
-                done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
-            elif (link.writer == START) != (link.kind is Kind.start) or (link.kind is Kind.start and link.seq > 1):
                 done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
             elif link.kind is Kind.start and not may_start:
                 done.add(Wrong.added, "link", f"{link.writer}/{link.seq}")
@@ -160,7 +161,7 @@ def _check_links(
 class _Sweep:
     """Goes through the rows of a kind and their links side by side, both in order of arrival."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         log: DecisionLog,
         kind: Kind,

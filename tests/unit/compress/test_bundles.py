@@ -232,6 +232,14 @@ def test_moved_thresholds_keep_the_counts_where_scores_differ(
     assert measure.same_shares(old, before, before) == old
 
 
+def test_moved_thresholds_stay_near_the_old_ones() -> None:
+    """No score moved by more than 0.11, so no threshold has to move further."""
+    for scores, last, decline in ([0.1, 0.2, 0.3, 0.4], 0.51, 0.5), ([0.1, 0.2, 0.3, 0.975], 0.981, 0.98):
+        new = measure.same_shares(Thresholds(0.2, decline), np.array(scores), np.array([*scores[:3], last]))
+        assert new.review == 0.2
+        assert last < new.decline < last + 1e-9
+
+
 def test_unseen_rows_need_frauds(data: Dataset) -> None:
     parts = split.by_time(data)
     record = TrainingRecord(0, int(data.event_time_us[-20]), 1, 1, "", 0)

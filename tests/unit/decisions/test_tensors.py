@@ -66,6 +66,8 @@ def test_null_and_what_python_writes_for_nan_are_missing(data: Any) -> None:
         ({"parameters": {"binary_data_size": 16}}, "expected none beside binary_data_size"),
         ({"parameters": {"binary_data_size": 16}, "data": ...}, "take 16 bytes"),
         ({"parameters": {"binary_data_size": "16"}, "data": ...}, "take 16 bytes"),
+        ({"parameters": {"binary_data_size": 16.0}, "data": ...}, "take 16 bytes"),
+        ({"shape": [0, 2**31 - 1, 2**31 - 1, 2**31 - 1], "data": []}, "too large"),
         ({"name": 7}, "name"),
     ],
 )

@@ -36,7 +36,7 @@ def family_names() -> list[str]:
 def get_family(name: str) -> Family:
     """The family called ``name``; a :class:`TrainingError` names those that exist.
 
-    Raises :class:`MissingExtra` when what the file's ``NEEDS`` names is not installed: its extra is called as the family.
+    Raises :class:`MissingExtra` when what the file's ``NEEDS`` names is not installed: the extra has the family's name.
 
     >>> get_family("xgboost").name
     'xgboost'

@@ -166,9 +166,8 @@ class PostgresDecisionLog:
     def stored_decisions(self, since_us: int = 0) -> Iterator[list[StoredRow]]:
         """Rows of all tables, streamed."""
         yield from self._stream(statements.STORED_DECISIONS, 0, 5_000, lambda rows: list(map(_stored_decision, rows)))
-        yield from self._stream(
-            statements.STRAYS, since_us, 5_000, lambda rows: [StoredRow(*row, None) for row in rows]
-        )
+        strays = statements.STRAYS
+        yield from self._stream(strays, since_us, 5_000, lambda rows: [StoredRow(*row, None) for row in rows])
 
     def stored_labels(self) -> Iterator[list[StoredRow]]:
         """Rows, streamed."""

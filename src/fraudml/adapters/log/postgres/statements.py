@@ -244,23 +244,23 @@ LABELLED_OUTCOMES = (
 )
 # As they are stored, to be compared with links. The last column: whether what is kept twice differs.
 STORED_DECISIONS = (
-    f"SELECT i.arrival, i.transaction_id, {ID}, t.arrival, t.event_time_us, t.amount_minor, t.entities::text, t.attributes::text, "  # noqa: S608
-    f"d.arrival, {', '.join(_OF_DECISION)}, "
+    f"SELECT i.arrival, i.transaction_id, {ID}, t.arrival, t.event_time_us, t.amount_minor, "  # noqa: S608
+    f"t.entities::text, t.attributes::text, d.arrival, {', '.join(_OF_DECISION)}, "
     "d.amount_minor IS DISTINCT FROM t.amount_minor "
     f"FROM transaction_ids AS i LEFT JOIN transactions AS t {_PLACE} LEFT JOIN decisions AS d {_PLACE} "
     "WHERE i.arrival > %s ORDER BY i.arrival"
 )
 STORED_LABELS = (
-    f"SELECT l.arrival, l.transaction_id, {ID.replace('t.transaction_id', 'l.transaction_id')}, l.nth, l.is_fraud, "  # noqa: S608
-    "l.known_at_us, l.event_time_us IS DISTINCT FROM i.event_time_us "
+    f"SELECT l.arrival, l.transaction_id, {ID.replace('t.transaction_id', 'l.transaction_id')}, "  # noqa: S608
+    "l.nth, l.is_fraud, l.known_at_us, l.event_time_us IS DISTINCT FROM i.event_time_us "
     "FROM labels AS l LEFT JOIN transaction_ids AS i USING (transaction_id) LEFT JOIN transactions AS t "
     "ON t.transaction_id = i.transaction_id AND t.event_time_us = i.event_time_us "
     rf"AND {_IS_DIGEST.format('t.transaction_id')} WHERE l.arrival > %s ORDER BY l.arrival"
 )
 # In one of the two tables and found by no id.
 _STRAY = (
-    "SELECT arrival, transaction_id FROM {} AS stray, since WHERE event_time_us >= since.us AND NOT EXISTS (SELECT FROM "
-    "transaction_ids AS i WHERE (i.transaction_id, i.event_time_us) = (stray.transaction_id, stray.event_time_us))"
+    "SELECT arrival, transaction_id FROM {} AS t, since WHERE t.event_time_us >= since.us AND NOT EXISTS (SELECT FROM "
+    "transaction_ids AS i WHERE i.transaction_id = t.transaction_id AND i.event_time_us = t.event_time_us)"
 )
 STRAYS = f"WITH since AS (SELECT %s::bigint AS us) {_STRAY.format('transactions')} UNION {_STRAY.format('decisions')}"
 SHADOW_SCORES = (
