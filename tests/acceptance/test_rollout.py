@@ -191,6 +191,10 @@ def a_good_one_is_raised_and_promoted(home: Path, traffic: Traffic) -> None:
     traffic.send(40)
     before = traffic.forget_arms()
     assert all(len(arms) == 1 for arms in before.values()), "an entity has one arm, at both services"
+    assert "at most 5%" in refused("rollout", "set", "--share", "50%", "--explore", "10%", cwd=home)
+    assert "not nan" in refused("rollout", "set", "--explore", "1%", "--explore-most", "nan", cwd=home)
+    (challenger,) = rollout(home, "status")["rollout"]["experiment"]["challengers"]
+    assert sum(end - start for start, end in challenger["slots"]) == 200_000, "what is refused changes nothing"
     rollout(home, "set", "--share", "50%")
     everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-3",model="3"}', 0.5)
     traffic.send(80)

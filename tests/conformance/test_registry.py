@@ -263,7 +263,7 @@ def test_more_revisions_than_a_page(registry: Registry, home: Path, kind: str, b
     lifecycle.promote(registry, 1, "first")
     lifecycle.start(registry, Plan(Mode.canary, {2: 0.01}), "slowly")
     for share in range(2, 30):
-        lifecycle.resize(registry, {2: share / 100}, "a little more")
+        lifecycle.adjust(registry, "a little more", shares={2: share / 100})
     history = ADAPTERS[kind](home).rollouts()
     assert history == registry.rollouts()
     assert len(history) == 30
@@ -285,6 +285,25 @@ def test_a_deleted_version_is_gone_and_its_number_with_it(registry: Registry, ho
         registry.delete(2)
     assert registry.register(bundles[2]).version == 3
     registry.fetch(1)
+
+
+def test_a_version_whose_files_cannot_be_deleted_stays(
+    registry: Registry, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries of object stores raise what they like."""
+    registry.register(bundles[0])
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no answer from the object store")
+
+    repository = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+    monkeypatch.setattr(repository, fails)
+    with pytest.raises(RegistryError, match="no answer from the object store"):
+        registry.delete(1)
+    monkeypatch.undo()
+    assert [version.version for version in registry.versions()] == [1]
+    registry.delete(1)
+    assert registry.versions() == []
 
 
 def test_what_is_no_bundle_is_not_registered(registry: Registry, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -89,17 +90,17 @@ def change(
     registry = wiring.registry(current)
     if not share and explore is None:
         raise ConfigError("say what to change: --share 20%, or --explore 1%")
-    changed = lifecycle.current(registry)
+    changes: dict[str, Any] = {}
+    told = []
     if share:
-        running = rollout.running(changed)
+        running = rollout.running(lifecycle.current(registry))
         named = [registry.resolve(name).version for name in challenger or []]
-        shares = _shares(share, named or [each.version for each in running.challengers])
-        changed = lifecycle.resize(registry, shares, reason or f"share {', '.join(share)}", operator())
+        changes["shares"] = _shares(share, named or [each.version for each in running.challengers])
+        told.append(f"share {', '.join(share)}")
     if explore is not None:
-        changed = lifecycle.explore(
-            registry, _exploration(explore, explore_most, declared), reason or f"explore {explore}", operator()
-        )
-    _tell(changed, as_json)
+        changes["exploration"] = _exploration(explore, explore_most, declared)
+        told.append(f"explore {explore}")
+    _tell(lifecycle.adjust(registry, reason or ", ".join(told), operator(), **changes), as_json)
 
 
 @app.command("promote")
@@ -207,6 +208,8 @@ def _guardrails(given: list[str] | None) -> Guardrails | None:
 def _exploration(share: str, most: float | None, declared: Project) -> Exploration | None:
     if parse_share(share) == 0:
         return None
+    if most is not None and not math.isfinite(most):
+        raise ConfigError(f"the largest explored amount must be a number, not {most:g}")
     decimals = declared.schema.amount.decimals if declared.schema.amount else 0
     return Exploration(parse_share(share), None if most is None else round(most * 10**decimals)).check()
 

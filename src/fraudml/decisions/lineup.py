@@ -24,7 +24,7 @@ from fraudml.models.rollout import Challenger, Experiment, Exploration, Mode, Ro
 
 logger = logging.getLogger(__name__)
 
-EXPLORING = "explore"  # the salt of what is let through
+EXPLORING = "explore"  # what is let through is not what an arm is assigned
 
 
 class Part(NamedTuple):
@@ -168,12 +168,14 @@ class Lineup:
         most = exploration.most_minor
         if most is not None and (transaction.amount_minor is None or abs(transaction.amount_minor) > most):
             return None, False
-        return exploration.share, place(EXPLORING, transaction.transaction_id) < exploration.share * PARTS
+        drawn = place(f"{EXPLORING} {exploration.salt}", transaction.transaction_id)
+        return exploration.share, drawn < exploration.share * PARTS
 
     def exploring(self, trial: Trial | None, share: float, let_through: bool) -> Trial:
-        """The note on an explored decision."""
+        """The note on an explored decision. One that no experiment assigned is part of none, so it names no revision:
+        others that were decided so note nothing, and would-be declines alone say nothing about an arm."""
         if trial is None:
-            return Trial(self.rollout.revision if self.rollout else 0, 1.0, share, let_through)
+            return Trial(0, 1.0, share, let_through)
         return Trial(trial.revision, trial.share, share, let_through)
 
     def _with_substitute(self, part: Part, batch: Sequence[Transaction], state: StateRead | None) -> list[Part]:

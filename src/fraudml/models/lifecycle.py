@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from msgspec import UNSET, UnsetType
+
 from fraudml.errors import ConfigError, NotFoundError, RegistryError
 from fraudml.models import rollout
 from fraudml.models.bundle import now_iso
@@ -62,14 +64,22 @@ def start(registry: Registry, plan: Plan, reason: str, by: str = "") -> Rollout:
     return registry.revise(rollout.started(last, plan, _change(Kind.start, reason, by), since_us))
 
 
-def resize(registry: Registry, shares: Mapping[int, float], reason: str, by: str = "") -> Rollout:
-    """Give challengers other shares; only entities that have to change their arm do."""
-    return registry.revise(rollout.resized(current(registry), shares, _change(Kind.set, reason, by)))
-
-
-def explore(registry: Registry, exploration: Exploration | None, reason: str, by: str = "") -> Rollout:
-    """Let a share of would-be declines through from now on, or none."""
-    return registry.revise(rollout.explored(current(registry), exploration, _change(Kind.set, reason, by)))
+def adjust(
+    registry: Registry,
+    reason: str,
+    by: str = "",
+    *,
+    shares: Mapping[int, float] | None = None,
+    exploration: Exploration | UnsetType | None = UNSET,
+) -> Rollout:
+    """Give challengers other shares: only entities that have to change their arm do. Let would-be declines through
+    from now on, or none. What is not given stays; both are one revision."""
+    document, change = current(registry), _change(Kind.set, reason, by)
+    if shares:
+        document = rollout.resized(document, shares, change)
+    if exploration is not UNSET:
+        document = rollout.explored(document, exploration, change)
+    return registry.revise(document)
 
 
 def abort(registry: Registry, reason: str, by: str = "") -> Rollout:

@@ -71,11 +71,13 @@ class Challenger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Exploration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Would-be declines that are let through, because a declined transaction has no honest label.
 
-    ``share`` of them, at most :data:`MOST_EXPLORED`, and none of more than ``most_minor`` (minor units).
+    ``share`` of them, at most :data:`MOST_EXPLORED`, and none of more than ``most_minor`` (minor units). They are drawn
+    by ``salt``: who could draw himself would know which of his transactions pass.
     """
 
     share: float
     most_minor: int | None = None
+    salt: str = ""
 
     def check(self) -> Exploration:
         """Return self, or raise ConfigError."""
@@ -187,6 +189,9 @@ def resized(last: Rollout, shares: Mapping[int, float], change: Change) -> Rollo
 
 def explored(last: Rollout, exploration: Exploration | None, change: Change) -> Rollout:
     """The revision that explores would-be declines, or no longer does."""
+    if exploration is not None:
+        salt = last.exploration.salt if last.exploration else secrets.token_hex(8)
+        exploration = msgspec.structs.replace(exploration, salt=salt)
     return _next(last, change, exploration=exploration)
 
 

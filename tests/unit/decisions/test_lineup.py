@@ -170,12 +170,24 @@ def test_would_be_declines_are_explored_with_their_propensity(world: World) -> N
     decisions = explored(Exploration(0.05))
     through = [d for d in decisions if d.action is Action.approve]
     assert 5 <= len(through) <= 40
-    assert all(d.trial == Trial(3, 1.0, 0.05, let_through=True) for d in through)
+    assert all(d.trial == Trial(0, 1.0, 0.05, let_through=True) for d in through)
     rest = [d for d in decisions if d.action is Action.decline]
     assert len(rest) + len(through) == 400
-    assert all(d.trial == Trial(3, 1.0, 0.05) for d in rest)
+    assert all(d.trial == Trial(0, 1.0, 0.05) for d in rest)
     assert {d.action for d in explored(Exploration(0.05, most_minor=49_999))} == {Action.decline}, "too large an amount"
     assert all(d.trial is None and d.action is Action.decline for d in explored(None))
+
+
+def test_what_is_let_through_is_drawn_by_the_salt() -> None:
+    drawn = []
+    for salt in ("one", "two", "one"):
+        exploration = Exploration(0.05, salt=salt)
+        lineup = Lineup({1: model(1, policy=Policy(0.0, 0.0))}, Rollout(1, CHANGE, None, exploration, 3))
+        events = [transaction(n) for n in range(2_000)]
+        drawn.append({event.transaction_id for event in events if lineup.explores(event)[1]})
+    assert drawn[0] == drawn[2]
+    assert 60 < len(drawn[0]) < 140
+    assert len(drawn[0] & drawn[1]) < 20
 
 
 def test_a_shadow_decides_on_nothing_and_sees_its_share(world: World) -> None:

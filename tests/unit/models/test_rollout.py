@@ -52,9 +52,19 @@ def test_a_shadow_takes_nothing_from_the_champion() -> None:
 
 def test_exploration_stays_over_experiments() -> None:
     document = rollout.explored(FIRST, Exploration(0.01, 5_000), because())
-    assert start(last=document, v2=0.1).exploration == Exploration(0.01, 5_000)
-    assert rollout.promoted(document, 2, because()).exploration == Exploration(0.01, 5_000)
+    assert start(last=document, v2=0.1).exploration == document.exploration
+    assert rollout.promoted(document, 2, because()).exploration == document.exploration
     assert rollout.explored(document, None, because()).exploration is None
+
+
+def test_who_explores_draws_by_a_secret() -> None:
+    first, other = (rollout.explored(FIRST, Exploration(0.01), because()) for _ in range(2))
+    assert first.exploration is not None
+    assert other.exploration is not None
+    assert len(first.exploration.salt) == 16
+    assert first.exploration.salt != other.exploration.salt
+    more = rollout.explored(first, Exploration(0.02), because()).exploration
+    assert more == Exploration(0.02, salt=first.exploration.salt), "the same draw goes on"
 
 
 @pytest.mark.parametrize(

@@ -136,11 +136,15 @@ class MlflowRegistry:
 
         with self._calls() as client:
             found = self._find(client, str(version))
+            if found.run_id:  # the files first: what the registry does not know nobody would find
+                place = client.get_run(found.run_id).info.artifact_uri
+                try:
+                    repository: Any = get_artifact_repository(str(place))
+                    repository.delete_artifacts()
+                except Exception as error:  # of whatever stores them
+                    raise failure(str(place), error) from error
             client.delete_model_version(self._name, str(version))
             if found.run_id:
-                place = client.get_run(found.run_id).info.artifact_uri
-                repository: Any = get_artifact_repository(str(place))
-                repository.delete_artifacts()
                 client.delete_run(found.run_id)
         shutil.rmtree(self._place(version), ignore_errors=True)
 
