@@ -6,6 +6,7 @@ The registry is the real one; loads are held back by events.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 
 from fraudml import wiring
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.model import Model
 from fraudml.decisions.scorer import Scorer
 from fraudml.models import lifecycle
@@ -31,22 +33,31 @@ SHORT_S = 0.05  # how long a look waits for what is held back
 CALL = "model-refresh-call"
 
 
-class World:
-    """Versions 1 to 4 in a registry, 2 the champion after 1, and a scorer that follows."""
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry with the versions 1 to 4."""
+    folder = tmp_path_factory.mktemp("challengers")
+    registry = wiring.registry(Settings(_env_file=None, home=folder / "home"))
+    for number in (1, 2, 3, 4):
+        make_bundle(folder / str(number), FEATURES, bias=-float(number))
+        registry.register(folder / str(number))
+    return folder / "home"
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(_env_file=None, home=folder / "home")
+
+class World:
+    """A registry in which version 2 is champion after 1, no bundle kept here, and a scorer that follows."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.settings = Settings(_env_file=None, home=home)
         self.registry: Registry = wiring.registry(self.settings)
-        for number in (1, 2, 3, 4):
-            make_bundle(folder / str(number), FEATURES, bias=-float(number))
-            self.registry.register(folder / str(number))
-        for version in (1, 2):
+        for version in (1, 2):  # what an earlier test has left ends with it
             lifecycle.promote(self.registry, version, "good")
+        shutil.rmtree(home / "bundles", ignore_errors=True)
         self.source = wiring.model_source(self.settings, FEATURES)
         self.loads: list[int] = []
         self.gates: dict[int, threading.Event] = {}
         self.loading = threading.Semaphore(0)  # released when a load has come to its gate
-        self.log = wiring.decision_log(self.settings, SCHEMA)
+        self.log = SqliteDecisionLog(f"sqlite:///{folder / 'log.db'}", SCHEMA)
         self.scorer = Scorer(self.source.load(2), ReferenceStore(), self.log)
         self.metrics = Metrics()
         self._number = 0
@@ -86,9 +97,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+def world(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
     caplog.set_level(logging.INFO, "fraudml.service.refresh")
-    made = World(tmp_path)
+    made = World(home, tmp_path)
     yield made
     for gate in made.gates.values():
         gate.set()
@@ -203,7 +214,7 @@ def test_a_challenger_that_the_registry_does_not_give_never_discards_the_champio
     store = world.settings.home / "artifacts"
     lifecycle.promote(world.registry, 3, "better")
     world.source.load(3)  # the copy that is kept here
-    world.start(4)
+    revision = world.start(4).revision
     hidden = store.rename(store.with_name("hidden"))
     looking = world.refresher(every_s=LONG_S)
     looking.on_refused = lambda rollout, reason: told.append(reason)
@@ -213,12 +224,12 @@ def test_a_challenger_that_the_registry_does_not_give_never_discards_the_champio
     assert world.loads == [3, 4, 4, 4], "tried again at each look"
     assert b"fraud_registry_up 1.0" in world.metrics.text()
     (line,) = said(caplog)
-    assert line.startswith("the champion decides on everything, revision 4 lacks a challenger: ")
+    assert line.startswith(f"the champion decides on everything, revision {revision} lacks a challenger: ")
     hidden.rename(store)
     looking.check()
     assert world.arms() == {"champion", "challenger-4"}
     assert (said(caplog), told) == ([line], [])
-    assert caplog.records[-1].getMessage() == "revision 4 has its challengers now"
+    assert caplog.records[-1].getMessage() == f"revision {revision} has its challengers now"
 
 
 def test_a_challenger_that_takes_too_long_is_told_of_once_and_used_when_it_comes(

@@ -129,7 +129,7 @@ def _lineup(models: wiring.ModelSource, follows: bool) -> tuple[Lineup, bool]:
         others = {version: load(version) for version in rollout.versions[1:]}
         return Lineup({rollout.champion: champion, **others}, rollout), gone
     except FraudmlError as error:  # the refresher comes to the same, and tells everyone
-        logger.error("the champion serves alone, its challengers must not: %s", error)
+        logger.error("the champion serves alone, without its challengers: %s", error)
         return Lineup({rollout.champion: champion}, msgspec.structs.replace(rollout, experiment=None)), gone
 
 
