@@ -8,16 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from fraudml import project as projects
 from fraudml import wiring
 from fraudml.decisions.model import Model
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import NotFoundError
 from fraudml.models import lifecycle
+from fraudml.models.rollout import Mode, Plan
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.refresh import Refresher
 from fraudml.settings import Settings
 from tests.support.bundles import make_bundle
+from tests.support.commands import well
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, bundle, transaction
+from tests.support.serving import serving
+
+DECLARED = """
+schema:
+  transaction_id: tx
+  event_time: {column: time}
+  entities: {customer: customer_id}
+  amount: {column: amount}
+features:
+  - {name: amount, kind: attribute, of: amount}
+"""
 
 
 def make_scorer(settings: Settings, model: Model) -> Scorer:
@@ -71,3 +85,23 @@ def test_a_server_that_takes_requests_and_answers_none(tmp_path: Path, monkeypat
             thread.join()
     refresher.check()
     assert refresher.registry_down
+
+
+@pytest.mark.parametrize(("refresh_s", "arms"), [("5", {"champion", "challenger-2"}), ("0", {"champion"})])
+def test_a_service_that_never_looks_takes_no_part_in_an_experiment(
+    tmp_path: Path, refresh_s: str, arms: set[str]
+) -> None:
+    (tmp_path / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
+    registry = wiring.registry(Settings(_env_file=None, home=tmp_path / ".fraudml"))
+    for number in (1, 2):
+        make_bundle(tmp_path / str(number), projects.parse(DECLARED).feature_set, bias=-float(number))
+        registry.register(tmp_path / str(number))
+    lifecycle.promote(registry, 1, "the first")
+    lifecycle.start(registry, Plan(Mode.canary, {2: 0.5}, "customer"), "try it")
+    key = well("keys", "create", "load", "--scope", "score", cwd=tmp_path).out.strip()
+    rows = [{"tx": f"t{i}", "time": "2024-05-01T00:00:00Z", "customer_id": f"c{i}", "amount": 1} for i in range(40)]
+    with serving(tmp_path, refresh_s=refresh_s) as service, service.client(key) as client:
+        results = client.post("/v1/batch-predict", json={"transactions": rows}).json()["results"]
+    assert {each["arm"] for each in results} == arms
+    warned = "without the challengers of revision 2" in (tmp_path / "serve.err").read_text(encoding="utf-8")
+    assert warned is (refresh_s == "0")

@@ -58,7 +58,7 @@ def build_state(
             of_others.replay()
             give_replayed(of_others, store, declared.schema)
     models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
-    serving, registry_gone = _lineup(models)
+    serving, registry_gone = _lineup(models, refresh.follows(settings, model))
     reach_us = wiring.reach_us(settings, declared)
     bring_up(store, log, history, reach_us, progress)
     give = partial(give_replayed, recorder, store, declared.schema)
@@ -103,8 +103,11 @@ def _judge(
     return judge
 
 
-def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:
-    """What serves first, and whether that is what this machine saw last because the registry is gone."""
+def _lineup(models: wiring.ModelSource, follows: bool) -> tuple[Lineup, bool]:
+    """What serves first, and whether that is what this machine saw last because the registry is gone.
+
+    A service that never looks for news (``follows`` is false) takes no part in an experiment: nothing would end it.
+    """
     gone, load = False, models.load
     try:
         rollout = models.named()
@@ -114,12 +117,19 @@ def _lineup(models: wiring.ModelSource) -> tuple[Lineup, bool]:
             raise
         logger.warning("the model registry is gone; serving what it said last: %s", error)
         rollout, gone, load = last, True, models.load_kept
+    if rollout.experiment is not None and not follows:
+        logger.warning(
+            "the champion decides on everything here, without the challengers of revision %s: with FRAUDML_REFRESH_S=0 "
+            "their end would never be seen; set it to seconds, such as 5, to take part",
+            rollout.revision,
+        )
+        rollout = msgspec.structs.replace(rollout, experiment=None)
     champion = load(rollout.champion)
     try:
         others = {version: load(version) for version in rollout.versions[1:]}
         return Lineup({rollout.champion: champion, **others}, rollout), gone
     except FraudmlError as error:  # the refresher comes to the same, and tells everyone
-        logger.error("the champion serves alone, its challengers must not: %s", error)
+        logger.error("the champion serves alone, without its challengers: %s", error)
         return Lineup({rollout.champion: champion}, msgspec.structs.replace(rollout, experiment=None)), gone
 
 
