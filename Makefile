@@ -31,7 +31,7 @@ demo: $(VENV)/.base-stamp ## the whole path, from simulated transactions to a sc
 	$(BIN)/fraudml demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev-stamp ## every test, doctests included (TEST_ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 lint: $(VENV)/.dev-stamp ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A terminal for the documentation's commands: real processes in a directory of their own, and a real service.
+"""A terminal for the documentation's commands: processes in a directory of their own, and a real service.
 
 What is written for readers is changed in four places only: files are smaller, one model family is enough, services
 listen on ports that the system chose, and :data:`DATABASE`, :data:`REDIS` and :data:`WAREHOUSE` are servers of the
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.docs.blocks import ROOT, words
+from tests.support import prepared
 
 COMMAND_WITHIN_S = 600  # only against hanging
 SMALL = {
@@ -50,13 +52,12 @@ class Terminal:
         self._address = ADDRESS
         self._key = PLACEHOLDER
         shim = directory.parent / "bin"
-        self._path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        shim.mkdir(exist_ok=True)
+        self._path = os.pathsep.join([str(shim), str(Path(sys.executable).parent), os.environ["PATH"]])
+        _script(shim / "fraudml", f'#!/bin/sh\nexec {shlex.join(prepared.command())} "$@"\n')
         if shutil.which("curl") is None:
-            shim.mkdir(exist_ok=True)
             script = (ROOT / "tests" / "docs" / "curl.py").read_text(encoding="utf-8")
-            (shim / "curl").write_text(f"#!{sys.executable}\n{script}", encoding="utf-8")
-            (shim / "curl").chmod(0o755)
-            self._path = f"{shim}{os.pathsep}{self._path}"
+            _script(shim / "curl", f"#!{sys.executable}\n{script}")
 
     def type(self, command: str) -> None:
         """Run what a page says; fails the test when the command fails."""
@@ -139,6 +140,11 @@ class Terminal:
     def _environment(self) -> dict[str, str]:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FRAUDML_THREADS": "1"}
         return os.environ | single | self._exported | {"PATH": self._path, "KEY": self._key, "PYTHONUNBUFFERED": "1"}
+
+
+def _script(place: Path, text: str) -> None:
+    place.write_text(text, encoding="utf-8")
+    place.chmod(0o755)
 
 
 def _check_targets(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The real ``fraudml`` command as a subprocess."""
+"""The ``fraudml`` command as a subprocess, prepared (:mod:`tests.support.prepared`) unless a test says otherwise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.support import prepared
 
 TIMEOUT_S = 600  # only against hanging: a training took four minutes on a machine with ten times too much to do
 
@@ -27,10 +29,11 @@ class Done:
         return msgspec.json.decode(self.out)
 
 
-def fraudml(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S) -> Done:
+def fraudml(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S, is_prepared: bool = True) -> Done:
     """Run a command to its end in a directory; never raises for a failed one."""
+    begin = prepared.command() if is_prepared else (sys.executable, "-m", "fraudml")
     done = subprocess.run(
-        [sys.executable, "-m", "fraudml", *arguments],
+        [*begin, *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -167,7 +167,7 @@ class PostgresDecisionLog:
         """Rows of all tables, streamed."""
         yield from self._stream(statements.STORED_DECISIONS, 0, 5_000, lambda rows: list(map(_stored_decision, rows)))
         strays = statements.STRAYS
-        yield from self._stream(strays, since_us, 5_000, lambda rows: [StoredRow(*row, None) for row in rows])
+        yield from self._stream(strays, since_us, 5_000, lambda rows: [StoredRow(row[0], row[1], None) for row in rows])
 
     def stored_labels(self) -> Iterator[list[StoredRow]]:
         """Rows, streamed."""

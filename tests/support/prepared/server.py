@@ -1,0 +1,116 @@
+"""Imports what commands import, and forks for each of them. Ends with its standard input."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import traceback
+
+# Libraries with threads of their own must not have started them when a fork comes.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+SLOW = (
+    "fraudml.cli.main",
+    "fraudml.models.runtime",
+    "fraudml.training.families.xgboost",
+    "fraudml.training.families.random_forest",
+    "fraudml.training.families.logistic_regression",
+    "fraudml.training.report.page",
+    "fraudml.service.app",
+    "fraudml.wiring",
+    "duckdb",
+    "pyarrow.parquet",
+    "alembic.command",
+    "sqlalchemy.dialects.sqlite",
+    "matplotlib.figure",
+)
+
+
+def prepare() -> None:
+    from fraudml.adapters.registry import _client
+
+    os.environ |= _client._SWITCHES
+    for name in (*SLOW, "mlflow"):
+        importlib.import_module(name)
+
+
+def serve(address: str) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a command
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        while True:
+            ready, _, _ = select.select([listening, 0], [], [])
+            if 0 in ready:
+                return
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                attend(connection)
+            connection.close()
+
+
+def attend(connection: socket.socket) -> None:
+    """Run one command to its end, or until nobody waits for it any more."""
+    size, files, _, _ = socket.recv_fds(connection, 4, 3)
+    told = b""
+    while len(told) < int.from_bytes(size, "big"):
+        told += connection.recv(1 << 20)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        run(*json.loads(told), files)
+    ended = os.pidfd_open(child)
+    ready, _, _ = select.select([ended, connection], [], [])
+    if ended not in ready:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if ended in ready:
+        connection.sendall(bytes([code if code >= 0 else 128 - code]))
+    os._exit(0)
+
+
+def run(arguments: list[str], directory: str, environment: dict[str, str], files: list[int]) -> None:
+    """As ``python -m fraudml`` would."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    at_once = bool(environment.get("PYTHONUNBUFFERED"))
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), "utf-8", "surrogateescape")
+    out, err = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
+    sys.stdout = io.TextIOWrapper(out, "utf-8", "surrogateescape", write_through=at_once)
+    sys.stderr = io.TextIOWrapper(err, "utf-8", "backslashreplace", line_buffering=True)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ |= environment
+    sys.argv = ["fraudml", *arguments]
+    sys.path[0] = directory
+    code = 0
+    try:
+        runpy.run_module("fraudml", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    prepare()
+    serve(sys.argv[1])
