@@ -70,7 +70,7 @@ class CostCheck(Kept):
         So a look at the costs knows the decisions that were there when its last label came, neither more nor fewer,
         whenever and in however many pieces the log is read.
         """
-        costly = labels.arrival[self._cost(labels) > 0]  # no other label changes anything
+        costly = labels.arrival[self._cost(labels) != 0]  # no other label changes anything
         start = start_label = 0
         for stop in np.unique(np.searchsorted(rows.arrival, costly)):
             before = labels.arrival < rows.arrival[stop] if stop < len(rows) else np.ones(len(labels), np.bool_)
@@ -89,7 +89,7 @@ class CostCheck(Kept):
     def observe_labels(self, rows: Rows) -> None:
         """Count label reports; those of the decisions of the warm-up wait for its end."""
         if self._cap is None:
-            self._waiting = [Rows.concatenate([*self._waiting, rows.take(self._cost(rows) > 0)])]
+            self._waiting = [Rows.concatenate([*self._waiting, rows.take(self._cost(rows) != 0)])]
             return
         rows = rows.clipped(self._cap)
         cost = self._cost(rows)
