@@ -31,8 +31,8 @@ metric                                   labels    meaning
                                                    (errors, latency, scores, decline_rate, review_rate, cost), or a
                                                    challenger could not be served (unservable)
 ``fraud_rollout_breached``                         1 from such an end until the next rollout starts: alert on it
-``fraud_rollout_judge_lag_seconds``                age of the newest decision that guardrails have seen while they have not
-                                                   seen all, as after a restart; 0 when they have
+``fraud_rollout_judge_lag_seconds``                age of the last decision that guardrails have seen, while they have
+                                                   not seen all or cannot read the log; 0 when they have seen all
 ``fraud_shadow_total``                   outcome   decisions that challengers scored in the shadow: scored, and of these
                                                    flipped (another action) and failed; dropped for want of time;
                                                    unlogged
@@ -160,7 +160,9 @@ class Metrics:
         )
         self._breached = Gauge("fraud_rollout_breached", "1 after a breach, until a rollout starts.", registry=registry)
         self._judge_lag = Gauge(
-            "fraud_rollout_judge_lag_seconds", "How far behind guardrails are; 0: they have seen all.", registry=registry
+            "fraud_rollout_judge_lag_seconds",
+            "How far behind guardrails are; 0: they have seen all.",
+            registry=registry,
         )
         self._shadow = Counter(
             "fraud_shadow",

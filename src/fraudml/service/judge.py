@@ -1,8 +1,9 @@
 """Judges challengers by what the log says of them, and ends a rollout whose guardrail is breached.
 
 Every service does this by itself and from the same log, so all see the same evidence, and no service is needed for it.
-What was counted is kept in a file, so a restart goes on from there; without the file it counts again. The first to see a breach stops sending its own traffic to the challenger at once and writes
-the end into the registry, where the others find it, if they have not come to the same verdict before.
+What was counted is kept in a file, so a restart goes on from there; without the file it counts again. The first to see
+a breach stops sending its own traffic to the challenger at once and writes the end into the registry, where the others
+find it, if they have not come to the same verdict before.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ class Judge:
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
+        if not self._thread.is_alive():
+            try:
+                self._keep()
+            except Exception as error:  # of any kind: the next start counts again
+                logger.warning("what was judged is not kept for the next start: %s", error, exc_info=error)
 
     @property
     def lag_s(self) -> float:
@@ -116,10 +122,6 @@ class Judge:
     def _run(self) -> None:
         while not self._stopping.wait(EVERY_S):
             self.look()
-        try:
-            self._keep()
-        except Exception as error:  # a restart counts again what was not kept
-            logger.warning("what was judged is not kept for the next start: %s", error, exc_info=error)
 
     def _judge(self, rollout: Rollout, experiment: Experiment) -> None:
         if self._evidence is None or self._evidence.salt != experiment.salt:
@@ -142,16 +144,17 @@ class Judge:
 
     def _read(self, evidence: Evidence) -> Breach | None:
         """Take in what is new, for a while; the breach that this has shown, or was known before."""
-        began = time.monotonic()
+        end = time.monotonic() + LOOK_S
         until = time.time_ns() // 1_000 - SETTLED_US
-        more = True
+        breach, more = evidence.breach(), True
         with closing(evidence.advance(self._log, until)) as batches:
-            while (breach := evidence.breach()) is None and more:
-                if self._stopping.is_set() or time.monotonic() >= began + LOOK_S:
-                    break
-                more = next(batches, False) is None
+            while breach is None and more and not self._stopping.is_set():
+                more = next(batches, None) is not None
+                breach = evidence.breach()
                 if time.monotonic() >= self._kept[0] + KEEP_S:
                     self._keep()
+                if time.monotonic() >= end:
+                    break
         self._tell(evidence.reached if more and breach is None else None)
         return breach
 

@@ -173,8 +173,16 @@ def test_a_file_of_a_large_experiment_is_small(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["guards"], "no draft is left"
 
 
+def unreadable(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 def damaged(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda file: file.write_bytes(change(file.read_bytes())) and None
+    def write(file: Path) -> None:
+        file.write_bytes(change(file.read_bytes()))
+
+    return write
 
 
 def rewritten(**changes: Any) -> Callable[[Path], None]:
@@ -195,7 +203,7 @@ def rewritten(**changes: Any) -> Callable[[Path], None]:
         (rewritten(state={"_after": 1}), "counted again"),
         (rewritten(state=[]), "counted again"),
         (rewritten(identity="?"), "another experiment"),
-        (lambda file: (file.unlink(), file.mkdir()) and None, "counted again"),
+        (unreadable, "counted again"),
     ],
 )
 def test_a_file_that_cannot_be_gone_on_from_is_ignored(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.monitoring.rollouts.eprocess import FailureRates
-from fraudml.monitoring.rollouts.kept import Kept
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.rows import Rows
 
 # Above its limit a challenger is at fault in any case. How sure we are that the champion has not the same trouble may
@@ -64,7 +65,7 @@ class CallCheck(Kept):
     ``what``: the end of "0.1 % of its model calls ...".
     """
 
-    KEPT = {"breach": Breach | None, "_rates": None, "_evidence": float}
+    KEPT: ClassVar[Kinds] = {"breach": Breach | None, "_rates": None, "_evidence": float}
 
     def __init__(self, name: str, what: str, tolerated: float, alpha: float) -> None:
         self.breach: Breach | None = None

@@ -50,9 +50,7 @@ class FailureRates(Kept):
     ``rows`` int64, ``calls`` and ``bad`` float64, all ``[2]`` (champion, challenger), are those of whole blocks.
     """
 
-    KEPT = dict.fromkeys(
-        ("_absolute", "_relative", "_good", "_open", "_open_rows", "rows", "calls", "bad"), np.ndarray
-    )
+    KEPT = dict.fromkeys(("_absolute", "_relative", "_good", "_open", "_open_rows", "rows", "calls", "bad"), np.ndarray)
 
     def __init__(self, tolerated: float) -> None:
         odds = _ABSOLUTE * tolerated / (1 - tolerated)

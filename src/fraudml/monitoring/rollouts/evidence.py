@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
 from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, OUTCOMES, DecisionLog
@@ -17,7 +19,7 @@ from fraudml.models.rollout import Challenger, Experiment, Mode, Rollout
 from fraudml.monitoring.rollouts.checks import Breach
 from fraudml.monitoring.rollouts.comparison import compare
 from fraudml.monitoring.rollouts.guard import Guard
-from fraudml.monitoring.rollouts.kept import Kept
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.results import Comparison
 from fraudml.monitoring.rollouts.rows import Arms, read_all
 
@@ -67,7 +69,7 @@ class Evidence(Kept):
     a look went, or whether the state was kept and gone on from in between, changes nothing.
     """
 
-    KEPT = {"_after": int, "_labels_after": int}
+    KEPT: ClassVar[Kinds] = {"_after": int, "_labels_after": int}
 
     def __init__(self, span: Span, currency: Currency) -> None:
         experiment = span.experiment
@@ -91,8 +93,8 @@ class Evidence(Kept):
         """The arrival number of the last row that was counted."""
         return max(self._after, self._labels_after)
 
-    def advance(self, log: DecisionLog, until: int) -> Iterator[None]:
-        """Take in what has arrived up to ``until``, batch by batch; may be left after any of them."""
+    def advance(self, log: DecisionLog, until: int) -> Generator[int]:
+        """Take in what has arrived up to ``until``; gives :attr:`reached` after each batch, and may be left there."""
         streams = (
             _Stream(log.outcomes(self._after, BATCH), ARRIVAL, until),
             _Stream(log.outcomes(self._labels_after, BATCH, labelled=True), LABEL_ARRIVAL, until),
@@ -108,7 +110,7 @@ class Evidence(Kept):
                     self._after = decisions.column(ARRIVAL)[-1].as_py()
                 if labels.num_rows:
                     self._labels_after = labels.column(LABEL_ARRIVAL)[-1].as_py()
-                yield
+                yield self.reached
 
     def breach(self) -> Breach | None:
         """The first breach so far that ends the experiment."""
@@ -152,14 +154,14 @@ class _Stream:
     def __init__(self, batches: Iterator[pa.RecordBatch], column: str, until: int) -> None:
         self._batches = batches
         self._column, self._until = column, until
-        self._read()
+        self.rows, self._numbers, self.last = self._read()
 
     def take(self, bound: int) -> pa.RecordBatch:
         """The rows up to a number that is not above ``last``."""
         count = int(self._numbers.searchsorted(bound, side="right"))
         taken, self.rows, self._numbers = self.rows.slice(0, count), self.rows.slice(count), self._numbers[count:]
         if not self.rows.num_rows and count:
-            self._read()
+            self.rows, self._numbers, self.last = self._read()
         return taken
 
     def close(self) -> None:
@@ -167,10 +169,9 @@ class _Stream:
         if isinstance(self._batches, Generator):
             self._batches.close()
 
-    def _read(self) -> None:
-        batch = next(self._batches, None)
-        self.rows = _NONE if batch is None else batch
-        numbers = self.rows.column(self._column).to_numpy(zero_copy_only=False)
+    def _read(self) -> tuple[pa.RecordBatch, NDArray[np.int64], int]:
+        """The next rows, their numbers, and ``last``."""
+        rows = next(self._batches, _NONE)
+        numbers = rows.column(self._column).to_numpy(zero_copy_only=False)
         count = int(numbers.searchsorted(self._until, side="right"))
-        self.rows, self._numbers = self.rows.slice(0, count), numbers[:count]
-        self.last = int(numbers[count - 1]) if count else self._until
+        return rows.slice(0, count), numbers[:count], int(numbers[count - 1]) if count else self._until

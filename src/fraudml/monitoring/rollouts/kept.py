@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+Kinds = Mapping[str, Any]
+
 
 class _Array(msgspec.Struct, frozen=True):
     dtype: str
@@ -19,8 +21,8 @@ class _Array(msgspec.Struct, frozen=True):
 class Kept:
     """An object whose state can be kept and gone on from, bit for bit.
 
-    ``KEPT``: the attributes that are its state, each with its type; for another :class:`Kept` the type is not looked
-    at. What is not there is given by the constructor's arguments, which have to be the same again.
+    ``KEPT``: the attributes that are its state, each with its type, or None for another :class:`Kept`. What is not
+    there is given by the constructor's arguments, which have to be the same again.
 
     >>> class Count(Kept):
     ...     KEPT = {"total": int}
@@ -31,7 +33,7 @@ class Kept:
     3
     """
 
-    KEPT: ClassVar[Mapping[str, Any]] = {}
+    KEPT: ClassVar[Kinds] = {}
 
     def kept(self) -> dict[str, Any]:
         """The state, for :func:`encode`; it changes with the object."""

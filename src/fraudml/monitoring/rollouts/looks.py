@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
-from fraudml.monitoring.rollouts.kept import Kept
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 
 GROWTH = 1.25  # each look waits for a quarter more data: 10 looks until ten times as much
 
@@ -25,7 +26,7 @@ class Looks(Kept):
     (0.001, 25, 0.000333..., 38)
     """
 
-    KEPT = {"size": int, "_taken": int}
+    KEPT: ClassVar[Kinds] = {"size": int, "_taken": int}
 
     first: int
     alpha: float

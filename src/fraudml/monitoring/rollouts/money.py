@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
 from fraudml.monitoring.rollouts.checks import Breach, CheckStatus, figure
-from fraudml.monitoring.rollouts.kept import Kept
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.looks import Looks, heavy_quantile
 from fraudml.monitoring.rollouts.mix import GROUPS
 from fraudml.monitoring.rollouts.rows import DECLINE, Rows
@@ -38,7 +40,7 @@ class CostCheck(Kept):
     the 95 % quantile of the first ones, so no single huge loss decides.
     """
 
-    KEPT = {
+    KEPT: ClassVar[Kinds] = {
         "breach": Breach | None,
         "_looks": None,
         "_amounts": np.ndarray,

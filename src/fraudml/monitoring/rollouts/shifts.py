@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.record import Action
 from fraudml.monitoring.rollouts.checks import Breach, CheckStatus, figure, percent
-from fraudml.monitoring.rollouts.kept import Kept
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.looks import Looks, noncentral_chi2_quantile, normal_quantile
 from fraudml.monitoring.rollouts.mix import Mix
 from fraudml.monitoring.rollouts.rows import LEVELS, Rows
@@ -27,7 +28,7 @@ class ScoreCheck(Kept):
     whose upper quantile it has to exceed: that is a lower confidence bound above the limit.
     """
 
-    KEPT = {
+    KEPT: ClassVar[Kinds] = {
         "breach": Breach | None,
         "_looks": None,
         "_mix": None,
@@ -123,7 +124,7 @@ class ActionCheck(Kept):
     close to normal far into the tails (Barndorff-Nielsen and Cox 1994), with a continuity correction.
     """
 
-    KEPT = {"breach": Breach | None, "_looks": None, "_mix": None, "_evidence": dict[Action, float]}
+    KEPT: ClassVar[Kinds] = {"breach": Breach | None, "_looks": None, "_mix": None, "_evidence": dict[Action, float]}
 
     def __init__(self, limits: dict[Action, float], alpha: float, min_decisions: int) -> None:
         self.breach: Breach | None = None
