@@ -109,6 +109,7 @@ class Judge:
                 self._judge(rollout, experiment)
             else:
                 self._evidence = self._behind_us = None
+                self._lagging = False
         except Exception as error:  # of any kind: a thread that ends would judge no more
             if not self._failing:
                 unforeseen = None if isinstance(error, FraudmlError) else error
@@ -125,6 +126,7 @@ class Judge:
 
     def _judge(self, rollout: Rollout, experiment: Experiment) -> None:
         if self._evidence is None or self._evidence.salt != experiment.salt:
+            self._evidence, self._behind_us = None, experiment.since_us  # nothing is read yet, and the log may be gone
             self._evidence = self._begin(Span(experiment))
             self._kept = (time.monotonic(), self._evidence.reached)
             self._metrics.judging()

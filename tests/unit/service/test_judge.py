@@ -347,6 +347,23 @@ def test_a_long_backlog_is_read_in_several_looks_and_told_of(
     ]
 
 
+def test_a_log_that_is_gone_from_the_start_is_a_lag(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.checkpoint = Checkpoint(tmp_path / "guards")
+    world.start(CountingRuntime())
+    world.score(5)
+    world.settle()
+    world.another().look()
+    world.judge.stop()
+    with monkeypatch.context() as broken:
+        broken.setattr(world.log, "last_arrival", None)
+        world.another().look()
+        assert world.metric(LAG) > 0
+    world.judge.look()
+    assert world.metric(LAG) == 0
+
+
 def test_a_log_that_cannot_be_read_is_a_lag(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.start(CountingRuntime())
     world.score(5)

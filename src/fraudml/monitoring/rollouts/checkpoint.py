@@ -55,18 +55,19 @@ class Checkpoint:
         """Evidence that goes on from what was kept of the same experiment, else from the experiment's beginning."""
         evidence = Evidence(span, currency)
         try:
-            self._restore(evidence, log)
+            self._restore(evidence)
         except FileNotFoundError:
             return evidence
         except _OtherExperiment:
             logger.info("what was judged before is of another experiment; this one is counted from its beginning")
             return evidence
         except (OSError, ValueError, TypeError, KeyError, msgspec.MsgspecError, RecursionError) as error:
-            logger.warning("what was judged before is counted again from the log: %s: %s", self._path, error)
-            return Evidence(span, currency)
+            return self._afresh(span, currency, str(error))
+        if evidence.reached > max(span.after, log.last_arrival()):  # a backup of the log was restored
+            return self._afresh(span, currency, "it has counted what is not in this log")
         return evidence
 
-    def _restore(self, evidence: Evidence, log: DecisionLog) -> None:
+    def _restore(self, evidence: Evidence) -> None:
         data = self._path.read_bytes()
         body = data[_DIGEST_BYTES:]
         if data[:_DIGEST_BYTES] != _digest(body):
@@ -77,8 +78,10 @@ class Checkpoint:
         if found["identity"] != evidence.identity:
             raise _OtherExperiment
         evidence.restore(found["state"])
-        if evidence.reached > max(evidence.start, log.last_arrival()):
-            raise ValueError("it has counted what is not in this log")
+
+    def _afresh(self, span: Span, currency: Currency, why: str) -> Evidence:
+        logger.warning("what was judged before is counted again from the log: %s: %s", self._path, why)
+        return Evidence(span, currency)
 
 
 class _OtherExperiment(Exception):

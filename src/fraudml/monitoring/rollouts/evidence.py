@@ -25,7 +25,7 @@ from fraudml.monitoring.rollouts.rows import Arms, read_all
 
 CLOCKS_US = 60_000_000  # as far as the clocks of registry, services and operators may be apart
 BATCH = 5_000  # rows between two looks at what they have shown: some 50 ms
-_NONE = pa.RecordBatch.from_pylist([], schema=OUTCOMES)
+_NONE = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in OUTCOMES], schema=OUTCOMES)
 # An A/B test is there to compare what models do, so only what is wrong with any model ends it.
 ENDS_AB = ("errors", "latency")
 
@@ -77,7 +77,7 @@ class Evidence(Kept):
             raise ValueError("the experiment has no guardrails")
         self.salt = experiment.salt
         self._mode = experiment.mode
-        self.start = self._after = self._labels_after = span.after
+        self._after = self._labels_after = span.after
         self._costs, self._decimals = currency
         self._arms = span.arms(experiment.challengers[0])
         versions = sorted(each.version for each in experiment.challengers)
