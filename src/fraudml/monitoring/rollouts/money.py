@@ -75,8 +75,8 @@ class CostCheck(Kept):
         costly = labels.arrival[self._cost(labels) != 0]  # no other label changes anything
         start = start_label = 0
         for stop in np.unique(np.searchsorted(rows.arrival, costly)):
-            before = labels.arrival < rows.arrival[stop] if stop < len(rows) else np.ones(len(labels), np.bool_)
-            stop_label = int(before.sum())
+            last = stop == len(rows)
+            stop_label = len(labels) if last else int(np.searchsorted(labels.arrival, rows.arrival[stop]))
             self.observe(rows.take(slice(start, stop)))
             self.observe_labels(labels.take(slice(start_label, stop_label)))
             start, start_label = stop, stop_label
