@@ -54,7 +54,8 @@ def status(project_file: ProjectFile = None, as_json: AsJson = False) -> None:
                 shadows = compare_shadows(log.shadow_scores(span.after))
             elif experiment.guardrails is not None:
                 evidence = Evidence(span, currency(declared))
-                evidence.look(log, time.time_ns() // 1_000)
+                for _ in evidence.advance(log, time.time_ns() // 1_000):
+                    pass
                 checks = {version: guard.status() for version, guard in evidence.guards.items()}
         finally:
             log.close()

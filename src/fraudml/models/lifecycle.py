@@ -91,7 +91,17 @@ def end_breached(registry: Registry, breached: Rollout, reason: str, by: str = "
     """End the experiment of a document because of a guardrail, unless it is over already."""
     last = current(registry)
     if last.experiment and breached.experiment and last.experiment.salt == breached.experiment.salt:
-        registry.revise(rollout.ended(last, _change(Kind.breach, reason, by)))
+        registry.revise(rollout.ended(last, _change(Kind.breach, _shortened(reason), by)))
+
+
+def _shortened(reason: str) -> str:
+    """A reason that a machine gave, as long as the history keeps it: no length may be in the way of an end.
+
+    >>> _shortened("a  b "), len(_shortened("x" * 3_000))
+    ('a b', 2000)
+    """
+    text = " ".join(reason.split())
+    return text if len(text) <= rollout.LONGEST_REASON else f"{text[: rollout.LONGEST_REASON - 1].rstrip()}…"
 
 
 def _change(kind: Kind, reason: str, by: str) -> Change:

@@ -31,6 +31,8 @@ metric                                   labels    meaning
                                                    (errors, latency, scores, decline_rate, review_rate, cost), or a
                                                    challenger could not be served (unservable)
 ``fraud_rollout_breached``                         1 from such an end until the next rollout starts: alert on it
+``fraud_rollout_judge_lag_seconds``                age of the last decision that guardrails have seen, while they have
+                                                   not seen all or cannot read the log; 0 when they have seen all
 ``fraud_shadow_total``                   outcome   decisions that challengers scored in the shadow: scored, and of these
                                                    flipped (another action) and failed; dropped for want of time;
                                                    unlogged
@@ -157,6 +159,11 @@ class Metrics:
             "fraud_rollout_breaches", "Rollouts ended by a guardrail, by check.", ["check"], registry=registry
         )
         self._breached = Gauge("fraud_rollout_breached", "1 after a breach, until a rollout starts.", registry=registry)
+        self._judge_lag = Gauge(
+            "fraud_rollout_judge_lag_seconds",
+            "How far behind guardrails are; 0: they have seen all.",
+            registry=registry,
+        )
         self._shadow = Counter(
             "fraud_shadow",
             "Decisions in the shadow: scored, flipped, failed, dropped, unlogged.",
@@ -235,6 +242,10 @@ class Metrics:
         self._share.clear()
         for version, arm, share in lineup.shares:
             self._share.labels(version, arm).set(share)
+
+    def watch_judge(self, lag_s: Callable[[], float]) -> None:
+        """Ask this when the metrics are read."""
+        self._judge_lag.set_function(lag_s)
 
     def judging(self) -> None:
         """A rollout with guardrails is under way."""

@@ -21,6 +21,7 @@ from fraudml.errors import FraudmlError, RegistryError
 from fraudml.events.example import example
 from fraudml.events.source import Progress
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.project import Project
 from fraudml.service import refresh
@@ -80,7 +81,7 @@ def build_state(
         example=example(declared.schema),
         metrics=metrics,
         refresher=looking,
-        judge=None if looking is None else _judge(declared, scorer, log, models, looking, metrics),
+        judge=None if looking is None else _judge(settings, declared, scorer, log, models, looking, metrics),
         shadow=shadow,
         refiller=Refiller(store, log, history, reach_us, scorer.state, give=give) if store.shared else None,
         shared=shared,
@@ -89,6 +90,7 @@ def build_state(
 
 
 def _judge(
+    settings: Settings,
     declared: Project,
     scorer: Scorer,
     log: DecisionLog,
@@ -98,7 +100,9 @@ def _judge(
 ) -> Judge:
     decimals = declared.schema.amount.decimals if declared.schema.amount else 0
     currency = Currency(declared.costs, decimals)
-    judge = Judge(scorer, log, currency, metrics, withdraw=looking.withdraw, end=models.end_breached)
+    kept = Checkpoint(settings.home / "bundles" / settings.model_name / "guardrails.state")
+    end = models.end_breached
+    judge = Judge(scorer, log, currency, metrics, withdraw=looking.withdraw, end=end, checkpoint=kept)
     looking.on_refused = judge.refuse
     return judge
 

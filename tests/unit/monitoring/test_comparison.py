@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from fraudml.decisions.costs import Costs
+from fraudml.models.assignment import Assignment, allot
 from fraudml.monitoring.rollouts.comparison import UNKNOWN, compare, figures
 from fraudml.monitoring.rollouts.resampling import ArmSums
 from fraudml.monitoring.rollouts.results import Comparison, Figure
-from fraudml.monitoring.rollouts.rows import Rows
+from fraudml.monitoring.rollouts.rows import Arms, Rows
 from tests.support.rollouts import ARMS, DAY_US, OUTCOMES, World, labelled, record_batch, simulate, unlabelled
 
 EVEN = World(share=0.5, per_entity=3)
@@ -195,3 +196,53 @@ def test_batches_without_rows_of_the_arms_are_fine() -> None:
     empty = pa.RecordBatch.from_pylist([], schema=OUTCOMES)
     found = compare([empty], [empty], ARMS, Costs(), 2, mature_before_us=LATER_US)
     assert found.reports == 0
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_entities_that_leave_another_challenger_are_no_reason_to_doubt_the_split(off: bool) -> None:
+    """20,000 entities with 7 and 8 at 5 % each; then 7 gets nothing, so its entities go to the champion, and 500 new
+    ones come. ``off``: the service sends a third of 8's new entities to the champion from the start."""
+    arms = [f"challenger-{version}" for version in (7, 8)]
+    held = allot({}, {7: 50_000, 8: 50_000})
+    batches = []
+    for revision, slots, number in ((1, held, 20_000), (2, allot(held, {7: 0, 8: 50_000}), 20_500)):
+        assignment = Assignment("salt", [slots[7], slots[8]])
+        places = [assignment.arm(f"c{i}") for i in range(number)]
+        if off:
+            places = [None if place == 1 and i % 3 == 0 else place for i, place in enumerate(places)]
+        batches.append(_decided(revision, ["champion" if place is None else arms[place] for place in places]))
+    eight = Arms("champion", arms[1], "customer")
+    split = compare(batches, [], eight, Costs(), 2, mature_before_us=LATER_US).split
+    assert split.p_value is not None
+    assert split.flagged is off
+    if not off:
+        assert split.p_value > 0.01
+        new = [Assignment("salt", [held[7], held[8]]).arm(f"c{i}") for i in range(20_000)]
+        later = [Assignment("salt", [(), held[8]]).arm(f"c{i}") for i in range(20_000, 20_500)]
+        assert split.challenger == (new + later).count(1)
+        assert split.champion == (new + later).count(None), "those that were first seen in 7 are not counted"
+
+
+def _decided(revision: int, arms: list[str]) -> pa.RecordBatch:
+    """One decision of each entity, with the shares of the test above."""
+    shares = {"champion": 0.9 if revision == 1 else 0.95, "challenger-7": 0.05, "challenger-8": 0.05}
+    start = revision * 1_000_000
+    rows = [
+        {
+            "transaction_id": f"t{start + i}",
+            "arrival": start + i,
+            "event_time_us": start + i,
+            "amount_minor": 100,
+            "entities": f'{{"customer":"c{i}"}}',
+            "score": 0.1,
+            "action": "approve",
+            "model_version": "1",
+            "arm": arm,
+            "degraded": "[]",
+            "batch": 1,
+            "model_us": 100,
+            "trial": f'{{"revision":{revision},"share":{shares[arm]}}}',
+        }
+        for i, arm in enumerate(arms)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=OUTCOMES)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ from fraudml.events.label import Label
 from fraudml.models.rollout import Challenger, Change, Experiment, Kind, Mode, Rollout
 from fraudml.models.rollout_guardrails import Guardrails
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.rollouts import evidence
+from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.service import judge as judging
 from fraudml.service.judge import Judge
@@ -60,14 +63,38 @@ class World:
         self.withdrawn: list[Rollout] = []
         self.ended: list[tuple[Rollout, str]] = []
         self.errors: list[Exception] = []
-        self.judge = self.another()
+        self.checkpoint: Checkpoint | None = None
+        self.another()
         self.revision = 0
         self._number = 0
         self._rng = np.random.default_rng(0)
 
     def another(self) -> Judge:
-        currency = Currency(Costs(), 2)
-        return Judge(self.scorer, self.log, currency, self.metrics, withdraw=self._withdraw, end=self._end)
+        """The judge of another process with the same home directory."""
+        self.judge = Judge(
+            self.scorer,
+            self.log,
+            Currency(Costs(), 2),
+            self.metrics,
+            withdraw=self._withdraw,
+            end=self._end,
+            checkpoint=self.checkpoint,
+        )
+        return self.judge
+
+    def batches_read(self, then: Callable[[int], None] = lambda number: None) -> list[int]:
+        """The rows of each batch that is read from the log from now on; ``then`` is told how many there are."""
+        read: list[int] = []
+        outcomes = self.log.outcomes
+
+        def counted(*args: int, **kwargs: bool) -> Iterator[pa.RecordBatch]:
+            for batch in outcomes(*args, **kwargs):
+                read.append(batch.num_rows)
+                then(len(read))
+                yield batch
+
+        self.log.outcomes = counted  # type: ignore[method-assign, assignment]
+        return read
 
     def start(self, runtime: CountingRuntime, mode: Mode = Mode.canary, limits: Guardrails | None = DEFAULTS) -> None:
         challenger = bundle("2")
@@ -87,6 +114,11 @@ class World:
                 amount = int(self._rng.gamma(2.0, 600.0))
                 events.append(transaction(self._number, customer=f"c{self._number}", amount=amount))
             self.scorer.score(events)
+
+    def settle(self) -> None:
+        """Return when the clock has passed all arrival numbers, which run ahead of it by milliseconds."""
+        while time.time_ns() // 1_000 <= self.log.last_arrival():
+            pass
 
     def until_ended(self, batches: int = 200) -> None:
         for _ in range(batches):
@@ -199,7 +231,8 @@ def test_the_evidence_survives_a_restart_and_is_the_same_for_all(world: World) -
     """Another process looks first, and sees too little."""
     world.start(Failing())
     world.score(1, size=20)
-    world.another().look()
+    world.judge.look()
+    world.another()
     assert not world.ended
     world.score(10)
     for _ in range(1_000):  # numbers of a batch run ahead of the clock, by milliseconds
@@ -268,3 +301,136 @@ def test_the_thread_looks_until_it_is_stopped(world: World, monkeypatch: pytest.
     judge.stop()
     assert world.ended
     world.judge.stop()  # one that was never started
+
+
+LAG = "fraud_rollout_judge_lag_seconds"
+
+
+def test_a_breach_is_found_in_the_batch_where_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "BATCH", 100)
+    world.start(Failing())
+    world.score(100)
+    read = world.batches_read()
+    world.judge.look()
+    assert world.ended
+    assert sum(read) <= 600, "of 2,000"
+
+
+def test_a_stop_waits_for_one_batch_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "BATCH", 20)
+    world.start(CountingRuntime())
+    world.score(30)
+    read = world.batches_read(lambda number: world.judge.stop() if number == 3 else None)
+    world.judge.look()
+    assert len(read) == 3
+    assert world.metric(LAG) > 0, "it was left with more to read"
+
+
+def test_a_long_backlog_is_read_in_several_looks_and_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(evidence, "BATCH", 200)
+    monkeypatch.setattr(judging, "LOOK_S", 0.0)
+    monkeypatch.setattr(judging, "FAR_S", 1e-6)
+    world.start(CountingRuntime())
+    assert world.metric(LAG) == 0
+    world.score(30)
+    lags = []
+    for _ in range(10):
+        world.judge.look()
+        lags.append(world.metric(LAG))
+    assert lags[0] > lags[-1] == 0
+    assert [record.getMessage() for record in caplog.records if "judged by" in record.getMessage()] == [
+        "challengers are judged by what was logged 0 s ago, until that is read",
+        "challengers are judged by all that is logged again",
+    ]
+
+
+def test_a_log_that_is_gone_from_the_start_is_a_lag(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.checkpoint = Checkpoint(tmp_path / "guards")
+    world.start(CountingRuntime())
+    world.score(5)
+    world.settle()
+    world.another().look()
+    world.judge.stop()
+    with monkeypatch.context() as broken:
+        broken.setattr(world.log, "last_arrival", None)
+        world.another().look()
+        assert world.metric(LAG) > 0
+    world.judge.look()
+    assert world.metric(LAG) == 0
+
+
+def test_a_log_that_cannot_be_read_is_a_lag(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.start(CountingRuntime())
+    world.score(5)
+    world.judge.look()
+    assert world.metric(LAG) == 0
+    with monkeypatch.context() as broken:
+        broken.setattr(world.log, "outcomes", None)
+        world.judge.look()
+        assert world.metric(LAG) > 0
+    world.judge.look()
+    assert world.metric(LAG) == 0
+    world.scorer.use(Model(bundle("1")))
+    world.judge.look()
+    assert world.metric(LAG) == 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_restart_goes_on_from_what_was_kept(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    world.checkpoint = Checkpoint(tmp_path / "guards")
+    world.another()
+    monkeypatch.setattr(judging, "KEEP_S", 0.0 if killed else 60.0)
+    world.start(CountingRuntime())
+    world.score(20)
+    world.settle()
+    world.judge.look()
+    if not killed:
+        world.judge.stop()
+    read = world.batches_read()
+    world.another().look()
+    assert read == []
+    world.score(2)
+    world.settle()
+    world.judge.look()
+    assert read == [40]
+
+
+def test_a_breach_that_nobody_was_told_of_is_known_after_a_restart(world: World, tmp_path: Path) -> None:
+    world.checkpoint = Checkpoint(tmp_path / "guards")
+    world.another()
+    world.errors = [RegistryError("gone")]
+    world.start(Failing())
+    lineup = world.scorer.lineup
+    world.until_ended()
+    assert (len(world.withdrawn), world.ended) == (1, [])
+    world.judge.stop()
+    world.scorer.use(lineup)
+    read = world.batches_read()
+    world.another().look()
+    assert len(world.withdrawn) == 2
+    assert world.ended[0][1].startswith("guardrail errors: ")
+    assert read == []
+
+
+def test_an_end_that_cannot_be_written_keeps_nobody_from_judging(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.errors = [RuntimeError("nobody foresaw this") for _ in range(1_000)]
+    world.judge.refuse(Rollout(1, Change(Kind.start, "", "", "a test")), "it is corrupt")
+    world.judge.look()
+    world.start(Failing())
+    world.until_ended()
+    assert len(world.withdrawn) == 1
+    said = [record for record in caplog.records if "not in the registry yet" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].exc_info
+    world.errors = []
+    world.judge.look()
+    assert world.ended[0][1].startswith("guardrail errors: ")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.monitoring.rollouts.eprocess import FailureRates
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.rows import Rows
 
 # Above its limit a challenger is at fault in any case. How sure we are that the champion has not the same trouble may
@@ -57,11 +59,13 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g} %" if math.isfinite(value) else "unknown"
 
 
-class CallCheck:
+class CallCheck(Kept):
     """The share of model calls that fail, or are slow: above what is tolerated and above the champion's.
 
     ``what``: the end of "0.1 % of its model calls ...".
     """
+
+    KEPT: ClassVar[Kinds] = {"breach": Breach | None, "_rates": None, "_evidence": float}
 
     def __init__(self, name: str, what: str, tolerated: float, alpha: float) -> None:
         self.breach: Breach | None = None

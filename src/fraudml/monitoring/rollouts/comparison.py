@@ -27,7 +27,7 @@ from fraudml.monitoring.rollouts.resampling import (
     Resampled,
 )
 from fraudml.monitoring.rollouts.results import ArmCounts, Comparison, Figure
-from fraudml.monitoring.rollouts.rows import DECLINE, Arms, Rows, read, transaction_ids
+from fraudml.monitoring.rollouts.rows import DECLINE, Arms, Rows, read_all
 from fraudml.monitoring.rollouts.split import Split
 
 DAY_US = 86_400_000_000
@@ -73,9 +73,9 @@ def compare(
     split, counted = Split(), (_Arm(), _Arm())
     first = mature_before_us
     for batch in decisions:
-        rows = read(batch, arms, costs, decimals)
-        split.add(rows)
-        ids = transaction_ids(batch, arms)
+        outcomes = read_all(batch, arms, costs, decimals)
+        split.add(outcomes.rows, ~outcomes.between(arms))
+        rows, ids = outcomes.of(arms), outcomes.ids_of(arms)
         fraud = np.array([i in reported.frauds for i in ids], np.bool_)
         told = fraud | np.array([i in reported.genuine_declines for i in ids], np.bool_)
         unknown = _unexplored(rows) & ~told
@@ -110,9 +110,10 @@ def _reported(labels: Iterable[pa.RecordBatch], arms: Arms, costs: Costs, decima
     """Read the reports; a later one about the same transaction replaces the earlier."""
     found = _Reported()
     for batch in labels:
-        rows = read(batch, arms, costs, decimals)
+        outcomes = read_all(batch, arms, costs, decimals)
+        rows = outcomes.of(arms)
         unexplored = _unexplored(rows)
-        for place, transaction_id in enumerate(transaction_ids(batch, arms)):
+        for place, transaction_id in enumerate(outcomes.ids_of(arms)):
             found.frauds.discard(transaction_id)
             found.genuine_declines.discard(transaction_id)
             if rows.fraud[place] == 1:

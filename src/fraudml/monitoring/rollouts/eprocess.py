@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudml.monitoring.rollouts.kept import Kept
+
 BLOCK = 50  # rows of both arms; the longest that a breach waits to be noticed
 # Alternatives: rate of the challenger, its ratio to the champion's, weight. Most on "the champion has no such trouble".
 _RELATIVE = np.array([(0.01, 1_000, 0.85), (0.01, 5, 0.05), (0.3, 5, 0.05), (0.8, 20, 0.05)])
@@ -42,11 +44,13 @@ class Evidence:
     bad: NDArray[np.float64]
 
 
-class FailureRates:
+class FailureRates(Kept):
     """Evidence that the challenger's rate is above ``tolerated`` and above the champion's.
 
     ``rows`` int64, ``calls`` and ``bad`` float64, all ``[2]`` (champion, challenger), are those of whole blocks.
     """
+
+    KEPT = dict.fromkeys(("_absolute", "_relative", "_good", "_open", "_open_rows", "rows", "calls", "bad"), np.ndarray)
 
     def __init__(self, tolerated: float) -> None:
         odds = _ABSOLUTE * tolerated / (1 - tolerated)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
 
+import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
-from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, DecisionLog
+from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, OUTCOMES, DecisionLog
 from fraudml.decisions.record import CHAMPION
 from fraudml.models.rollout import Challenger, Experiment, Mode, Rollout
 from fraudml.monitoring.rollouts.checks import Breach
 from fraudml.monitoring.rollouts.comparison import compare
 from fraudml.monitoring.rollouts.guard import Guard
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.results import Comparison
-from fraudml.monitoring.rollouts.rows import Arms
+from fraudml.monitoring.rollouts.rows import Arms, read_all
 
 CLOCKS_US = 60_000_000  # as far as the clocks of registry, services and operators may be apart
+BATCH = 5_000  # rows between two looks at what they have shown: some 50 ms
+_NONE = pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in OUTCOMES], schema=OUTCOMES)
 # An A/B test is there to compare what models do, so only what is wrong with any model ends it.
 ENDS_AB = ("errors", "latency")
 
@@ -54,8 +62,14 @@ def last_span(history: list[Rollout]) -> Span | None:
     return Span(ended[-1].experiment, ended[-1].revision) if ended and ended[-1].experiment else None
 
 
-class Evidence:
-    """A guard for each challenger of an experiment, fed with what is new at each look."""
+class Evidence(Kept):
+    """A guard for each challenger of an experiment, fed with what is new at each look.
+
+    Decisions and label reports are counted in order of arrival of both, so it is a function of the log alone: how far
+    a look went, or whether the state was kept and gone on from in between, changes nothing.
+    """
+
+    KEPT: ClassVar[Kinds] = {"_after": int, "_labels_after": int}
 
     def __init__(self, span: Span, currency: Currency) -> None:
         experiment = span.experiment
@@ -64,25 +78,55 @@ class Evidence:
         self.salt = experiment.salt
         self._mode = experiment.mode
         self._after = self._labels_after = span.after
-        costs, decimals = currency
+        self._costs, self._decimals = currency
+        self._arms = span.arms(experiment.challengers[0])
+        versions = sorted(each.version for each in experiment.challengers)
+        # shares are not here: they may change, and what they were is in the rows
+        facts = (replace(self._arms, challenger=""), experiment.since_us, experiment.salt, experiment.mode, versions)
+        self.identity = msgspec.json.encode((*facts, experiment.guardrails, currency)).decode()
         self.guards = {
-            each.version: Guard(experiment.guardrails, span.arms(each), costs, decimals)
-            for each in experiment.challengers
+            each.version: Guard(experiment.guardrails, span.arms(each), *currency) for each in experiment.challengers
         }
 
-    def look(self, log: DecisionLog, until: int) -> Breach | None:
-        """Take in what has arrived up to ``until``; the first breach that ends the experiment."""
-        for batch in _up_to(log.outcomes(self._after), ARRIVAL, until):
-            self._after = batch.column(ARRIVAL)[-1].as_py()
-            for guard in self.guards.values():
-                guard.observe(batch)
-        for batch in _up_to(log.outcomes(self._labels_after, labelled=True), LABEL_ARRIVAL, until):
-            self._labels_after = batch.column(LABEL_ARRIVAL)[-1].as_py()
-            for guard in self.guards.values():
-                guard.observe_labels(batch)
+    @property
+    def reached(self) -> int:
+        """The arrival number of the last row that was counted."""
+        return max(self._after, self._labels_after)
+
+    def advance(self, log: DecisionLog, until: int) -> Generator[int]:
+        """Take in what has arrived up to ``until``; gives :attr:`reached` after each batch, and may be left there."""
+        streams = (
+            _Stream(log.outcomes(self._after, BATCH), ARRIVAL, until),
+            _Stream(log.outcomes(self._labels_after, BATCH, labelled=True), LABEL_ARRIVAL, until),
+        )
+        with closing(streams[0]), closing(streams[1]):
+            while any(stream.rows.num_rows for stream in streams):
+                bound = min(stream.last for stream in streams)
+                decisions, labels = (stream.take(bound) for stream in streams)
+                read = [read_all(batch, self._arms, self._costs, self._decimals) for batch in (decisions, labels)]
+                for guard in self.guards.values():
+                    guard.advance(*read)
+                if decisions.num_rows:
+                    self._after = decisions.column(ARRIVAL)[-1].as_py()
+                if labels.num_rows:
+                    self._labels_after = labels.column(LABEL_ARRIVAL)[-1].as_py()
+                yield self.reached
+
+    def breach(self) -> Breach | None:
+        """The first breach so far that ends the experiment."""
         only = ENDS_AB if self._mode is Mode.ab else None
         found = [breach for guard in self.guards.values() if (breach := guard.breach(only)) is not None]
         return min(found, key=lambda breach: breach.arrival, default=None)
+
+    def kept(self) -> dict[str, Any]:
+        """The places in the log and the state of each guard."""
+        return {**super().kept(), "guards": {str(version): guard.kept() for version, guard in self.guards.items()}}
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what was kept."""
+        super().restore(kept)
+        for version, guard in self.guards.items():
+            guard.restore(kept["guards"][str(version)])
 
 
 def report(log: DecisionLog, span: Span, currency: Currency, mature_before_us: int) -> dict[int, Comparison]:
@@ -101,12 +145,33 @@ def report(log: DecisionLog, span: Span, currency: Currency, mature_before_us: i
     }
 
 
-def _up_to(batches: Iterator[pa.RecordBatch], column: str, until: int) -> Iterator[pa.RecordBatch]:
-    """The rows of batches in rising order of a column up to a number; none that are empty."""
-    for batch in batches:
-        numbers = batch.column(column).to_numpy(zero_copy_only=False)
-        count = int(numbers.searchsorted(until, side="right"))
-        if count:
-            yield batch.slice(0, count)
-        if count < batch.num_rows:
-            return
+class _Stream:
+    """Batches in rising order of a column up to a number, taken in parts.
+
+    ``rows`` is empty at the end. ``last``: what a part may reach without rows being missed; at the end any number.
+    """
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], column: str, until: int) -> None:
+        self._batches = batches
+        self._column, self._until = column, until
+        self.rows, self._numbers, self.last = self._read()
+
+    def take(self, bound: int) -> pa.RecordBatch:
+        """The rows up to a number that is not above ``last``."""
+        count = int(self._numbers.searchsorted(bound, side="right"))
+        taken, self.rows, self._numbers = self.rows.slice(0, count), self.rows.slice(count), self._numbers[count:]
+        if not self.rows.num_rows and count:
+            self.rows, self._numbers, self.last = self._read()
+        return taken
+
+    def close(self) -> None:
+        """Let go of the cursor."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+
+    def _read(self) -> tuple[pa.RecordBatch, NDArray[np.int64], int]:
+        """The next rows, their numbers, and ``last``."""
+        rows = next(self._batches, _NONE)
+        numbers = rows.column(self._column).to_numpy(zero_copy_only=False)
+        count = int(numbers.searchsorted(self._until, side="right"))
+        return rows.slice(0, count), numbers[:count], int(numbers[count - 1]) if count else self._until

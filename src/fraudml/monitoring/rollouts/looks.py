@@ -10,18 +10,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
+
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 
 GROWTH = 1.25  # each look waits for a quarter more data: 10 looks until ten times as much
 
 
 @dataclass
-class Looks:
+class Looks(Kept):
     """The next look and what it may spend.
 
     >>> looks = Looks(first=20, alpha=0.002)
     >>> looks.spend(20), looks.size, looks.spend(30), looks.size
     (0.001, 25, 0.000333..., 38)
     """
+
+    KEPT: ClassVar[Kinds] = {"size": int, "_taken": int}
 
     first: int
     alpha: float

@@ -12,11 +12,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudml.monitoring.rollouts.kept import Kept
+
 GROUPS = 256
 
 
-class Mix:
+class Mix(Kept):
     """Weighted counts by arm (0 champion, 1 challenger), group of entities and category."""
+
+    KEPT = dict.fromkeys(("_sums", "_squares", "rows"), np.ndarray)
 
     def __init__(self, categories: int) -> None:
         self._sums = np.zeros((2, GROUPS, categories))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -21,7 +22,8 @@ LEVELS = {action.value: level for level, action in enumerate(Action)}  # 0 appro
 DECLINE = LEVELS[Action.decline.value]
 _trial = msgspec.json.Decoder(Trial)
 _degraded = msgspec.json.Decoder(list[str])
-_entities = msgspec.json.Decoder(dict[str, Any])
+_NO_TRIAL = Trial(-1, 1.0)
+_HASH = blake2b(digest_size=8, person=b"rollout")
 
 
 @dataclass(frozen=True)
@@ -84,30 +86,61 @@ class Rows:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def transaction_ids(batch: pa.RecordBatch, arms: Arms) -> list[str]:
-    """The ids of the rows that :func:`read` keeps, in the same order."""
-    return [str(name) for name in batch.column("transaction_id").filter(pa.array(_kept(batch, arms))).to_pylist()]
+@dataclass(frozen=True)
+class Outcomes:
+    """The rows of one experiment in a batch, of all its arms: read once, however many challengers are compared.
+
+    ``arm``: the place in ``arms`` of each row's arm, int64 ``[n]``. ``rows``: every arm but the champion's counts as a
+    challenger's. ``ids``: of the transactions.
+    """
+
+    arms: list[str]
+    arm: NDArray[np.int64]
+    rows: Rows
+    ids: pa.Array
+
+    def between(self, arms: Arms) -> NDArray[np.bool_]:
+        """Which rows are of these two arms, bool ``[n]``."""
+        return np.array([name in (arms.champion, arms.challenger) for name in self.arms], np.bool_)[self.arm]
+
+    def of(self, arms: Arms) -> Rows:
+        """The rows of two arms."""
+        which = self.between(arms)
+        return self.rows if which.all() else self.rows.take(which)
+
+    def ids_of(self, arms: Arms) -> list[str]:
+        """The ids of the rows of two arms, in the same order."""
+        return [str(name) for name in self.ids.filter(pa.array(self.between(arms))).to_pylist()]
 
 
 def read(batch: pa.RecordBatch, arms: Arms, costs: Costs, decimals: int) -> Rows:
     """The rows of the two arms in a batch of decisions, or of label reports joined with their decisions."""
-    batch = batch.filter(pa.array(_kept(batch, arms)))
-    trials = _distinct(batch.column("trial"), _trial.decode)
-    share = np.array([trial.share for trial in trials], np.float64)
-    explore = np.array([np.nan if trial.explore is None else trial.explore for trial in trials], np.float64)
-    let_through = np.array([trial.let_through for trial in trials], np.bool_)
-    level = np.array(_distinct(batch.column("action"), LEVELS.__getitem__), np.int8)
-    level[let_through] = DECLINE
+    return read_all(batch, arms, costs, decimals).of(arms)
+
+
+def read_all(batch: pa.RecordBatch, arms: Arms, costs: Costs, decimals: int) -> Outcomes:
+    """The rows of all arms of the experiment; of ``arms`` its challenger is not looked at."""
+    trials, trial = _distinct(pc.fill_null(batch.column("trial"), ""), _decoded_trial)
+    last = np.iinfo(np.int64).max if arms.last_revision is None else arms.last_revision
+    revision = np.array([each.revision for each in trials], np.int64)
+    kept = ((revision > arms.after_revision) & (revision <= last))[trial]
+    if not kept.all():
+        batch, trial = batch.filter(pa.array(kept)), trial[kept]
+    names, arm = _distinct(batch.column("arm"), str)
+    explore = np.array([np.nan if each.explore is None else each.explore for each in trials], np.float64)[trial]
+    let_through = np.array([each.let_through for each in trials], np.bool_)[trial]
+    actions, action = _distinct(batch.column("action"), LEVELS.__getitem__)
+    level = np.where(let_through, np.int8(DECLINE), np.array(actions, np.int8)[action])
     explored = (level == DECLINE) & ~np.isnan(explore)
-    failed = _distinct(batch.column("degraded"), lambda text: _failures(_degraded.decode(text)))
-    challenger = np.array(batch.column("arm").to_pylist(), np.object_) == arms.challenger
-    alone, both = (np.array([kind[i] for kind in failed], np.bool_) for i in (0, 1))
+    kinds, kind = _distinct(batch.column("degraded"), lambda text: _failures(_degraded.decode(text)))
+    challenger = np.array([name != arms.champion for name in names], np.bool_)[arm]
+    alone, both = (np.array([each[i] for each in kinds], np.bool_)[kind] for i in (0, 1))
     amount = _floats(batch.column("amount_minor")) / 10.0**decimals
-    return Rows(
+    rows = Rows(
         challenger=challenger,
         key=_keys(batch, arms.entity),
-        share=share,
-        revision=np.array([trial.revision for trial in trials], np.int64),
+        share=np.array([each.share for each in trials], np.float64)[trial],
+        revision=revision[trial],
         level=level,
         score=_floats(batch.column("score")),
         amount=np.nan_to_num(np.abs(amount), nan=costs.amount_without_column),
@@ -120,18 +153,12 @@ def read(batch: pa.RecordBatch, arms: Arms, costs: Costs, decimals: int) -> Rows
         event_time_us=_integers(batch.column("event_time_us")),
         fraud=_floats(batch.column("is_fraud").cast(pa.int8())),
     )
+    return Outcomes(names, arm, rows, batch.column("transaction_id"))
 
 
-def _kept(batch: pa.RecordBatch, arms: Arms) -> NDArray[np.bool_]:
-    arm = np.array(batch.column("arm").to_pylist(), np.object_)
-    revision = np.array(_distinct(pc.fill_null(batch.column("trial"), ""), _revision), np.int64)
-    last = np.iinfo(np.int64).max if arms.last_revision is None else arms.last_revision
-    in_trial = (revision > arms.after_revision) & (revision <= last)
-    return np.asarray(((arm == arms.champion) | (arm == arms.challenger)) & in_trial, np.bool_)
-
-
-def _revision(trial: str) -> int:
-    return _trial.decode(trial).revision if trial else -1
+def _decoded_trial(text: str) -> Trial:
+    """The trial of a decision; one that had none is in no experiment."""
+    return _trial.decode(text) if text else _NO_TRIAL
 
 
 def _failures(degraded: list[str]) -> tuple[bool, bool]:
@@ -141,20 +168,33 @@ def _failures(degraded: list[str]) -> tuple[bool, bool]:
 
 def _keys(batch: pa.RecordBatch, entity: str) -> NDArray[np.int64]:
     """A stable hash of each row's entity; not the one that assigns arms, which must tell nothing of this one."""
-    found = []
     ids = batch.column("transaction_id").to_pylist()
-    for transaction_id, text in zip(ids, batch.column("entities").to_pylist(), strict=True):
-        value = _entities.decode(text).get(entity)
-        name = f"t{transaction_id}" if value is None else f"e{value}"
-        found.append(int.from_bytes(blake2b(name.encode(), digest_size=8, person=b"rollout").digest(), "little") >> 1)
-    return np.array(found, np.int64)
+    values = _values_of(entity).decode(f"[{','.join(batch.column('entities').to_pylist())}]")
+    names = [
+        f"t{transaction_id}" if held.value is None else f"e{held.value}"
+        for transaction_id, held in zip(ids, values, strict=True)
+    ]
+    hashes = {name: _hash(name) for name in set(names)}
+    return np.array([hashes[name] for name in names], np.int64)
 
 
-def _distinct(column: pa.Array, meaning: Callable[[str], T]) -> list[T]:
-    """The meaning of each text; a text is decoded once, however often it is there."""
+def _hash(name: str) -> int:
+    digest = _HASH.copy()  # half the time of a new one
+    digest.update(name.encode())
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+@cache
+def _values_of(entity: str) -> msgspec.json.Decoder[list[Any]]:
+    """Reads one value (``.value``, None where there is none) of each object in a list, and passes over the others."""
+    one = msgspec.defstruct("One", [("value", Any, None)], rename={"value": entity}, gc=False)
+    return msgspec.json.Decoder(list[one])  # type: ignore[valid-type]
+
+
+def _distinct(column: pa.Array, meaning: Callable[[str], T]) -> tuple[list[T], NDArray[np.int64]]:
+    """The meaning of each text, which is decoded once however often it is there, and the place there of each row's."""
     encoded = column.dictionary_encode()
-    meanings = [meaning(text) for text in encoded.dictionary.to_pylist()]
-    return [meanings[code] for code in encoded.indices.to_pylist()]
+    return [meaning(text) for text in encoded.dictionary.to_pylist()], _integers(encoded.indices)
 
 
 def _floats(column: pa.Array) -> NDArray[np.float64]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraudml.decisions.record import Action
 from fraudml.monitoring.rollouts.checks import Breach, CheckStatus, figure, percent
+from fraudml.monitoring.rollouts.kept import Kept, Kinds
 from fraudml.monitoring.rollouts.looks import Looks, noncentral_chi2_quantile, normal_quantile
 from fraudml.monitoring.rollouts.mix import Mix
 from fraudml.monitoring.rollouts.rows import LEVELS, Rows
@@ -19,12 +21,21 @@ WARM_UP = 200  # the champion's first scores, whose quantiles are the edges of t
 MOST_HELD = 20_000  # rows that wait for the edges; more come only where the champion has next to no share
 
 
-class ScoreCheck:
+class ScoreCheck(Kept):
     """Population stability index of the challenger's scores on bins of the champion's, against ``limit``.
 
     PSI is close to a chi-square over its sample size (Yurdakul 2018); at a true PSI of ``limit`` to a non-central one,
     whose upper quantile it has to exceed: that is a lower confidence bound above the limit.
     """
+
+    KEPT: ClassVar[Kinds] = {
+        "breach": Breach | None,
+        "_looks": None,
+        "_mix": None,
+        "_edges": np.ndarray | None,
+        "_waiting": list[Rows],
+        "_evidence": float,
+    }
 
     def __init__(self, limit: float, alpha: float, min_decisions: int) -> None:
         self.breach: Breach | None = None
@@ -70,10 +81,9 @@ class ScoreCheck:
         stop = int(place[WARM_UP - have - 1]) + 1 if done else len(rows)
         first, rest = rows.take(slice(None, stop)), rows.take(slice(stop, None))
         kept = (~first.challenger) | (held + np.arange(len(first)) < MOST_HELD)
-        self._waiting.append(first.take(kept))
+        self._waiting = [Rows.concatenate([*self._waiting, first.take(kept)])]  # one: it is kept however rows came
         if done:
-            start = Rows.concatenate(self._waiting)
-            self._waiting = []
+            start = self._waiting.pop()
             inner = np.quantile(start.score[~start.challenger], np.linspace(0, 1, BINS + 1)[1:-1])
             self._edges = np.unique(inner)
             self._count(start)
@@ -107,12 +117,14 @@ class ScoreCheck:
             self.breach = Breach("scores", arrival, f"{status.words}.", status)
 
 
-class ActionCheck:
+class ActionCheck(Kept):
     """Shares of declines and of reviews: each at most ``limits`` away from the champion's.
 
     At each look, the signed root of the likelihood ratio against the nearest pair of rates within the limit, which is
     close to normal far into the tails (Barndorff-Nielsen and Cox 1994), with a continuity correction.
     """
+
+    KEPT: ClassVar[Kinds] = {"breach": Breach | None, "_looks": None, "_mix": None, "_evidence": dict[Action, float]}
 
     def __init__(self, limits: dict[Action, float], alpha: float, min_decisions: int) -> None:
         self.breach: Breach | None = None

@@ -14,6 +14,7 @@ from fraudml.monitoring.rollouts.rows import Rows
 
 FLAG_BELOW = 0.001
 FEWEST = 5  # expected in each arm; chi-square holds from there
+_OTHER = 2
 
 
 class SplitCheck(msgspec.Struct, frozen=True):
@@ -27,24 +28,33 @@ class SplitCheck(msgspec.Struct, frozen=True):
 
 
 class Split:
-    """Each entity once, where it was first seen: one draw with the share of that time, so shares may change."""
+    """Each entity once, where it was first seen: one draw with the share of that time, so shares may change.
+
+    Entities first seen in the arm of another challenger are none of this comparison, wherever they go when shares
+    change: they would all come to the arms that grow. So the rows of all arms are needed. Held are 24 bytes an entity,
+    for a while three times that.
+    """
 
     def __init__(self) -> None:
-        self._seen = [np.zeros((0, 3), np.int64)]  # key, revision, challenger
+        self._seen = [np.zeros((0, 3), np.int64)]  # key, revision, arm: 0 champion, 1 challenger, 2 another
         self._held = 0
         self._shares: dict[int, dict[bool, float]] = {}
 
-    def add(self, rows: Rows) -> None:
-        """Count the entities of decisions, which come in order of arrival."""
+    def add(self, rows: Rows, others: NDArray[np.bool_] | None = None) -> None:
+        """Count the entities of decisions, which come in order of arrival; ``others``: rows of other challengers."""
+        arm = rows.challenger.astype(np.int64)
+        if others is not None:
+            arm[others] = _OTHER
         _, first = np.unique(rows.key, return_index=True)
         first.sort()
-        self._seen.append(np.column_stack([rows.key[first], rows.revision[first], rows.challenger[first]]))
+        self._seen.append(np.column_stack([rows.key[first], rows.revision[first], arm[first]]))
         self._held += len(first)
-        for arm in (False, True):
-            revisions, place = np.unique(rows.revision[rows.challenger == arm], return_index=True)
-            shares = rows.share[rows.challenger == arm][place]
+        for which in (False, True):
+            mine = arm == which
+            revisions, place = np.unique(rows.revision[mine], return_index=True)
+            shares = rows.share[mine][place]
             for revision, share in zip(revisions.tolist(), shares.tolist(), strict=True):
-                self._shares.setdefault(revision, {}).setdefault(arm, share)
+                self._shares.setdefault(revision, {}).setdefault(which, share)
         if self._held > 2 * len(self._seen[0]) + 100_000:
             self._compact()
 
@@ -53,6 +63,7 @@ class Split:
         from scipy.special import chdtrc
 
         seen = self._compact()
+        seen = seen[seen[:, 2] != _OTHER]
         statistic, freedom, expected_all = 0.0, 0, 0.0
         for revision, shares in self._shares.items():
             new = seen[seen[:, 1] == revision, 2]
