@@ -8,6 +8,7 @@ its revision counts.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,23 +29,27 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Revisions:
-    """The revisions that count, kept in memory: only new ones are read again."""
+    """The revisions that count, kept in memory: only new ones are read again. Several threads may read at once."""
 
     def __init__(self, model_name: str) -> None:
         self._name = model_name + SUFFIX
+        self._lock = threading.Lock()
         self._seen = 0  # the number of the last version that was looked at
         self._counted: list[Rollout] = []
 
     def read(self, client: MlflowClient) -> list[Rollout]:
         """All that count, oldest first; errors are those of ``client``, and RegistryError for what is no revision."""
         fresh = self._newer(client)
-        for number in sorted(fresh):
-            rollout = self._decoded(number, fresh[number])
-            last = self._counted[-1].revision if self._counted else 0
-            if rollout.revision == last:
-                self._counted.append(msgspec.structs.replace(rollout, revision=number))
-            self._seen = number
-        return list(self._counted)
+        with self._lock:
+            for number in sorted(fresh):
+                if number <= self._seen:  # another thread was faster
+                    continue
+                rollout = self._decoded(number, fresh[number])
+                last = self._counted[-1].revision if self._counted else 0
+                if rollout.revision == last:
+                    self._counted.append(msgspec.structs.replace(rollout, revision=number))
+                self._seen = number
+            return list(self._counted)
 
     def add(self, client: MlflowClient, rollout: Rollout) -> Rollout:
         """Store the next revision; raises ConflictError when another was faster."""
