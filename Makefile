@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-TEST_WORKERS ?= 2
+# One more than there are cores: a third of the time tests wait for servers and disks.
+TEST_WORKERS ?= 3
 TEST_ARGS ?=
 DEMO_ARGS ?=
 

@@ -255,7 +255,7 @@ def test_a_change_of_shares_leaves_no_gap(world: World) -> None:
     used: list[tuple[str, ...]] = []
     use = world.scorer.use
     world.scorer.use = lambda lineup: (used.append(lineup.versions), use(lineup))  # type: ignore
-    lifecycle.resize(world.registry, {3: 0.6}, "good")
+    lifecycle.adjust(world.registry, "good", shares={3: 0.6})
     looking.check()
     assert used == [("2", "3")]
     assert world.scorer.lineup.shares[1][2] == pytest.approx(0.6)
