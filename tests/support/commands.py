@@ -1,9 +1,8 @@
-"""The ``fraudml`` command as a subprocess, prepared (:mod:`tests.support.prepared`) unless a test says otherwise."""
+"""The ``fraudml`` command as a subprocess that begins with everything imported (:mod:`tests.support.prepared`)."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,10 @@ class Done:
         return msgspec.json.decode(self.out)
 
 
-def fraudml(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S, is_prepared: bool = True) -> Done:
+def fraudml(*arguments: str, cwd: Path, within_s: float = TIMEOUT_S) -> Done:
     """Run a command to its end in a directory; never raises for a failed one."""
-    begin = prepared.command() if is_prepared else (sys.executable, "-m", "fraudml")
     done = subprocess.run(
-        [*begin, *arguments],
+        [*prepared.command(), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -51,9 +51,10 @@ class Timings(msgspec.Struct, frozen=True, gc=False):
 class Trial(msgspec.Struct, frozen=True, gc=False):
     """How a decision took part in an experiment; what its measurement has to know.
 
-    ``revision``: of the rollout document that assigned the arm; ``share``: the share of all entities that this arm had
-    then. While would-be declines are explored, each has ``explore``, the probability with which it is let through; one
-    that was has ``let_through``: its action is approve, and it counts ``1 / explore`` times in estimates.
+    ``revision``: of the rollout document that assigned the arm, 0 where none did; ``share``: the share of all entities
+    that this arm had then. While would-be declines are explored, each has ``explore``, the probability with which it is
+    let through; one that was has ``let_through``: its action is approve, and it counts ``1 / explore`` times in
+    estimates.
     """
 
     revision: int

@@ -190,8 +190,8 @@ def resized(last: Rollout, shares: Mapping[int, float], change: Change) -> Rollo
 def explored(last: Rollout, exploration: Exploration | None, change: Change) -> Rollout:
     """The revision that explores would-be declines, or no longer does."""
     if exploration is not None:
-        salt = last.exploration.salt if last.exploration else secrets.token_hex(8)
-        exploration = msgspec.structs.replace(exploration, salt=salt)
+        held = last.exploration.salt if last.exploration else ""
+        exploration = msgspec.structs.replace(exploration, salt=held or secrets.token_hex(8))
     return _next(last, change, exploration=exploration)
 
 

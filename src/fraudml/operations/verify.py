@@ -137,13 +137,13 @@ def _check_links(
             gone = link.members is None and link.until_us < removed_before_us()
             fits = link.seq != before.seq + 1 or link.follows(before.digest)
             noted = wanted.pop((link.writer, link.seq), link.digest.hex())
-            starts = (link.writer == START, link.kind is Kind.start)
-            fits &= starts == (False, False) or (starts == (True, True) and link.seq == 1)
+            starts = link.kind is Kind.start
+            fits &= starts == (link.writer == START) and (not starts or link.seq == 1)
             if not fits or not (gone or link.has_members()) or noted != link.digest.hex():
                 done.add(Wrong.altered, "link", f"{link.writer}/{link.seq}")
-            elif link.kind is Kind.start and not may_start:
+            elif starts and not may_start:
                 done.add(Wrong.added, "link", f"{link.writer}/{link.seq}")
-            elif link.kind is Kind.start:
+            elif starts:
                 chains.begun = max(chains.begun, link.first)
             else:
                 done.links += 1
