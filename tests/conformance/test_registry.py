@@ -6,7 +6,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,14 @@ from fraudml.errors import (
 from fraudml.models import bundle, lifecycle
 from fraudml.models.registry import CHALLENGER, CHAMPION, Registry
 from fraudml.models.rollout import Change, Kind, Mode, Plan, promoted
+from tests.support import prepared
 from tests.support.bundles import METRICS, make_bundle
 from tests.support.scoring import FEATURES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from fraudml.adapters.registry.apart import RegistryApart
 
 Open = Callable[[Path], Registry]
 
@@ -40,7 +43,33 @@ def _mlflow(home: Path) -> Registry:
     return MlflowRegistry(None, home=home, model_name="fraud")
 
 
-ADAPTERS: dict[str, Open] = {"mlflow": _mlflow}
+def _apart(home: Path) -> Registry:
+    from fraudml.adapters.registry.apart import RegistryApart
+
+    class Prepared(RegistryApart):
+        command = (*prepared.command(), "-m", RegistryApart.command[-1])
+
+    OPENED.append(Prepared(None, home=home, model_name="fraud"))
+    return OPENED[-1]
+
+
+def _apart_from_nothing(home: Path) -> Registry:
+    from fraudml.adapters.registry.apart import RegistryApart
+
+    return RegistryApart(None, home=home, model_name="fraud")
+
+
+OPENED: list[RegistryApart] = []
+ADAPTERS: dict[str, Open] = {"apart": _apart, "mlflow": _mlflow}
+# the same as users have them, with nothing imported before
+UNPREPARED: dict[str, Open] = {"apart": _apart_from_nothing, "mlflow": _mlflow}
+
+
+@pytest.fixture(autouse=True)
+def _close_what_was_opened() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def test_every_adapter_is_here() -> None:
@@ -287,25 +316,6 @@ def test_a_deleted_version_is_gone_and_its_number_with_it(registry: Registry, ho
     registry.fetch(1)
 
 
-def test_a_version_whose_files_cannot_be_deleted_stays(
-    registry: Registry, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Libraries of object stores raise what they like."""
-    registry.register(bundles[0])
-
-    def fails(*_: object) -> None:
-        raise RuntimeError("no answer from the object store")
-
-    repository = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
-    monkeypatch.setattr(repository, fails)
-    with pytest.raises(RegistryError, match="no answer from the object store"):
-        registry.delete(1)
-    monkeypatch.undo()
-    assert [version.version for version in registry.versions()] == [1]
-    registry.delete(1)
-    assert registry.versions() == []
-
-
 def test_what_is_no_bundle_is_not_registered(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
         registry.register(tmp_path)
@@ -334,8 +344,8 @@ def test_nothing_is_written_to_the_terminal(kind: str, tmp_path: Path, bundles: 
     code = f"""
         from pathlib import Path
         from fraudml.models import lifecycle
-        from tests.conformance.test_registry import ADAPTERS
-        registry = ADAPTERS[{kind!r}](Path({str(tmp_path / "new")!r}))
+        from tests.conformance.test_registry import UNPREPARED
+        registry = UNPREPARED[{kind!r}](Path({str(tmp_path / "new")!r}))
         registry.register(Path({str(bundles[0])!r}), aliases=("challenger",))
         lifecycle.promote(registry, 1, "first")
         registry.fetch(1)
@@ -386,6 +396,25 @@ class TestMlflow:
         assert found.data.tags["fraudml.data_hash"] == "d" * 64
         assert {item.path for item in client.list_artifacts(found.info.run_id)} == {"bundle", "report.html"}
         assert list(home.glob("artifacts/*/artifacts/report.html"))
+
+    def test_a_version_whose_files_cannot_be_deleted_stays(
+        self, empty_homes: dict[str, Path], tmp_path: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Libraries of object stores raise what they like."""
+        registry = _mlflow(Path(shutil.copytree(empty_homes["mlflow"], tmp_path / "home")))
+        registry.register(bundles[0])
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("no answer from the object store")
+
+        repository = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+        monkeypatch.setattr(repository, fails)
+        with pytest.raises(RegistryError, match="no answer from the object store"):
+            registry.delete(1)
+        monkeypatch.undo()
+        assert [version.version for version in registry.versions()] == [1]
+        registry.delete(1)
+        assert registry.versions() == []
 
     def test_a_damaged_artifact_is_not_served(
         self, empty_homes: dict[str, Path], tmp_path: Path, bundles: list[Path]

@@ -58,7 +58,10 @@ def build_state(
             of_others = Recorder(log, each, keep=store.shared)
             of_others.replay()
             give_replayed(of_others, store, declared.schema)
-    models = wiring.model_source(settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared)
+    registry = wiring.registry_apart(settings)
+    models = wiring.model_source(
+        settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared, models=registry
+    )
     serving, registry_gone = _lineup(models, refresh.follows(settings, model))
     reach_us = wiring.reach_us(settings, declared)
     bring_up(store, log, history, reach_us, progress)
@@ -70,6 +73,8 @@ def build_state(
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     scorer.registry_gone = registry_gone
     looking = refresh.refresher(settings, model, scorer, models, metrics)
+    if looking is None:
+        registry.close()  # it is not asked again
     shadow = Shadow(log, metrics)
     scorer.on_shadow = shadow.offer
     return ServiceState(
@@ -85,6 +90,7 @@ def build_state(
         shadow=shadow,
         refiller=Refiller(store, log, history, reach_us, scorer.state, give=give) if store.shared else None,
         shared=shared,
+        registry=registry,
         limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
 

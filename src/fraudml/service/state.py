@@ -26,16 +26,20 @@ from fraudml.service.shadow import Shadow
 from fraudml.settings import Settings
 
 
-class Shared(Protocol):
-    """A server that decisions can do without."""
+class Closable(Protocol):
+    """What holds something until it is closed."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Shared(Closable, Protocol):
+    """A server that decisions can do without; it holds connections."""
 
     @property
     def up(self) -> bool:
         """Whether it worked when it was last asked."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
         ...
 
 
@@ -44,7 +48,7 @@ class ServiceState:
     """Everything behind the API. ``example`` is a transaction that the schema accepts, for the documentation.
 
     ``metrics`` should be the one whose ``stage`` the scorer was given. ``shared``: the Redis that replicas share;
-    ``limit``: their rate limit, by default that of the settings for this process.
+    ``limit``: their rate limit, by default that of the settings for this process; ``registry``: what is asked for news.
     """
 
     schema: Schema
@@ -59,6 +63,7 @@ class ServiceState:
     shadow: Shadow | None = None
     refiller: Refiller | None = None
     shared: Shared | None = None
+    registry: Closable | None = None
     limit: RateLimiter | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)
@@ -103,8 +108,9 @@ class ServiceState:
             self.limit.close()
         self.scorer.recorder.close()
         self.log.close()
-        if self.shared is not None:
-            self.shared.close()
+        for held in (self.shared, self.registry):
+            if held is not None:
+                held.close()
 
     @property
     def _workers(self) -> list[Refresher | Judge | Shadow | Refiller]:

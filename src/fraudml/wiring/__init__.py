@@ -6,7 +6,15 @@ A module for each part of an installation. Drivers are imported when their backe
 from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
 from fraudml.wiring.engines import offline_store, threads, warehouse
 from fraudml.wiring.log import decision_log, journals, keys
-from fraudml.wiring.models import MOST_CODES, ModelSource, champion, model_source, prediction_cache, registry
+from fraudml.wiring.models import (
+    MOST_CODES,
+    ModelSource,
+    champion,
+    model_source,
+    prediction_cache,
+    registry,
+    registry_apart,
+)
 from fraudml.wiring.online import kept_at_least_us, lateness_us, online_store, reach_us
 from fraudml.wiring.pinned import pinned
 from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
@@ -36,6 +44,7 @@ __all__ = [
     "reach_us",
     "recent_decisions",
     "registry",
+    "registry_apart",
     "remove_old",
     "removed_before_us",
     "shared_redis",

@@ -17,6 +17,7 @@ from fraudml.wiring.last_known import LastKnown
 if TYPE_CHECKING:
     from fraudml.adapters.connections.shared_redis import SharedRedis
     from fraudml.adapters.model_server.open_inference import OpenInferenceModel
+    from fraudml.adapters.registry.apart import RegistryApart
     from fraudml.decisions.cache import OnOutcome, PredictionCache
     from fraudml.decisions.model import Model
     from fraudml.decisions.model_server import ServedModel
@@ -31,6 +32,13 @@ def registry(settings: Settings) -> Registry:
     from fraudml.adapters.registry.mlflow import MlflowRegistry
 
     return MlflowRegistry(settings.registry_url, home=settings.home, model_name=settings.model_name)
+
+
+def registry_apart(settings: Settings) -> RegistryApart:
+    """The same in a process of its own, for a service; to be closed."""
+    from fraudml.adapters.registry.apart import RegistryApart
+
+    return RegistryApart(settings.registry_url, home=settings.home, model_name=settings.model_name)
 
 
 def champion(settings: Settings, feature_set: FeatureSet, name: str = CHAMPION) -> Bundle:
@@ -65,15 +73,17 @@ def model_source(
     name: str = CHAMPION,
     on_cache: OnOutcome | None = None,
     shared: SharedRedis | None = None,
+    models: Registry | None = None,
 ) -> ModelSource:
     """Where a scoring process gets its models: those of the rollout document, or the one of another alias or number.
 
-    ``on_cache`` is told how look-ups in the prediction cache ended, which may be in ``shared``."""
+    ``on_cache`` is told how look-ups in the prediction cache ended, which may be in ``shared``. ``models`` is the
+    registry, by default that of the settings, in this process."""
     from fraudml.decisions.cache import ScoreCache
     from fraudml.decisions.model import Model
     from fraudml.decisions.policy import Policy, WhenDegraded
 
-    models = registry(settings)
+    models = models or registry(settings)
     last_known = LastKnown(settings)
     held = prediction_cache(settings, feature_set, shared)
     cache = ScoreCache(held, on_cache) if held is not None else None

@@ -83,7 +83,10 @@ def attend(connection: socket.socket) -> None:
 
 
 def run(arguments: list[str], directory: str, environment: dict[str, str], files: list[int]) -> None:
-    """As ``python -m fraudml`` would."""
+    """As ``python -m fraudml`` would, or ``-m`` of another module that is named so."""
+    module = "fraudml"
+    if arguments[:1] == ["-m"]:
+        _, module, *arguments = arguments
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -95,11 +98,11 @@ def run(arguments: list[str], directory: str, environment: dict[str, str], files
     os.chdir(directory)
     os.environ.clear()
     os.environ |= environment
-    sys.argv = ["fraudml", *arguments]
+    sys.argv = [module, *arguments]
     sys.path[0] = directory
     code = 0
     try:
-        runpy.run_module("fraudml", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

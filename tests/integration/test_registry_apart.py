@@ -1,0 +1,168 @@
+"""The process in which a service asks its registry: what it is, how it ends, and who is not harmed by that."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fraudml import project as projects
+from fraudml import wiring
+from fraudml.adapters.registry import _process
+from fraudml.adapters.registry.apart import RegistryApart
+from fraudml.errors import RegistryError
+from fraudml.models import lifecycle
+from fraudml.settings import Settings
+from tests.integration.test_refresh import DECLARED
+from tests.support.bundles import make_bundle
+from tests.support.commands import well
+from tests.support.serving import serving
+from tests.support.waiting import until
+
+PATIENCE_S = 60
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text(encoding="ascii").split()]
+
+
+def wait_for_end(pid: int) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ready, _, _ = select.select([handle], [], [], PATIENCE_S)
+    os.close(handle)
+    assert ready, "it lives"
+
+
+def apart(home: Path, url: str | None = None, command: Sequence[str] | None = None) -> RegistryApart:
+    class Other(RegistryApart):
+        pass
+
+    if command is not None:
+        Other.command = command
+    return Other(url, home=home, model_name="fraud")
+
+
+def test_it_ends_under_a_question_and_the_next_one_starts_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = set(children(os.getpid()))
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        registry = apart(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}")
+        hanging = pool.submit(registry.rollouts)
+        with server.accept()[0]:  # it has asked, and nobody answers
+            (process,) = set(children(os.getpid())) - before
+            with pytest.raises(RegistryError, match=r"registry at http://127\.0\.0\.1:\d+ failed"):
+                _refused(server, registry)  # a call that hangs holds up no other
+            os.kill(process, signal.SIGKILL)
+            with pytest.raises(RegistryError, match=r"has ended \(exit code -9\)"):
+                hanging.result(PATIENCE_S)
+        with pytest.raises(RegistryError, match=r"registry at http://127\.0\.0\.1:\d+ failed"):
+            _refused(server, registry)
+        (another,) = set(children(os.getpid())) - before
+        assert another != process
+        registry.close()
+        wait_for_end(another)
+
+
+def _refused(server: socket.socket, registry: RegistryApart) -> None:
+    """Ask, while the server hangs up on whoever comes."""
+
+    def hang_up() -> None:
+        server.accept()[0].close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    try:
+        registry.versions()
+    finally:
+        thread.join()
+
+
+def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        registry = apart(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}")
+        hanging = pool.submit(registry.versions)
+        with server.accept()[0]:
+            registry.close()
+            with pytest.raises(RegistryError, match=r"has ended \(exit code 0\)"):
+                hanging.result(PATIENCE_S)
+    registry.close()  # once more is no harm
+
+
+ANSWERS_NONSENSE = "from multiprocessing.connection import Connection as C; c = C(0); c.recv_bytes(); c.recv_bytes(); "
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (("/nowhere/python",), "cannot be started: .*No such file"),
+        ((sys.executable, "-c", "raise SystemExit(3)"), r"has ended \(exit code 3\)"),
+        (
+            (sys.executable, "-c", ANSWERS_NONSENSE + r"c.send_bytes(b'\xc1'); c.recv_bytes()"),
+            r"has ended \(exit code -9\)",
+        ),
+    ],
+)
+def test_a_process_that_is_of_no_use(tmp_path: Path, command: Sequence[str], problem: str) -> None:
+    registry = apart(tmp_path, command=command)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match=problem):
+            registry.versions()
+
+
+def test_what_nobody_has_foreseen_is_told_with_where_it_was(tmp_path: Path) -> None:
+    class Careless(RegistryApart):
+        def ask(self) -> object:
+            return self._started().call(str, "fetch")  # without a version
+
+    registry = Careless(None, home=tmp_path, model_name="fraud")
+    with pytest.raises(RuntimeError, match=r"(?s)in the process that asks the model registry:.*Traceback.*TypeError"):
+        registry.ask()
+    registry.close()
+
+
+def test_a_service_outlives_it_and_it_does_not_outlive_a_service(tmp_path: Path) -> None:
+    (tmp_path / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
+    (tmp_path / "mlflow.py").write_text("raise SystemExit('not the library')", encoding="utf-8")
+    registry = wiring.registry(Settings(_env_file=None, home=tmp_path / ".fraudml"))
+    for number in (1, 2):
+        make_bundle(tmp_path / str(number), projects.parse(DECLARED).feature_set, bias=-float(number))
+        registry.register(tmp_path / str(number))
+    lifecycle.promote(registry, 1, "the first")
+    key = well("keys", "create", "load", "--scope", "score", cwd=tmp_path).out.strip()
+    row = {"time": "2024-05-01T00:00:00Z", "customer_id": "c", "amount": 1}
+    with serving(tmp_path, refresh_s="0.1") as service, service.client(key) as client:
+        pid = service.process.pid
+        (process,) = children(pid)
+        assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, pid) + _process.NICE
+        assert os.getsid(process) == os.getsid(pid), "else its priority would not count against the service's"
+        assert os.getpgid(process) != os.getpgid(pid), "else Ctrl-C would end it first"
+        os.kill(process, signal.SIGKILL)
+        first = client.post("/v1/predict", json={"tx": "a", **row})
+        assert (first.status_code, first.json()["model_version"]) == (200, "1")
+        lifecycle.promote(registry, 2, "better")
+        numbers = iter(range(10_000))
+
+        def serves_the_second() -> bool:
+            answer = client.post("/v1/predict", json={"tx": f"b{next(numbers)}", **row})
+            assert answer.status_code == 200
+            return bool(answer.json()["model_version"] == "2")
+
+        until(serves_the_second)
+        (another,) = children(pid)
+        service.process.kill()
+        wait_for_end(another)
