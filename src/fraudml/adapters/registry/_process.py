@@ -18,7 +18,8 @@ from fraudml.errors import FraudmlError
 from fraudml.models.registry import Registry
 from fraudml.models.rollout import Rollout
 
-# Requests have the core to themselves where there is only one; a tenth of a busy one is enough for a question.
+# Requests go first where there is only one core; a tenth of a busy one is enough for a question. The first, for which
+# everything is imported, is not held up like that: a service that starts waits for it.
 NICE = 10
 
 
@@ -59,8 +60,6 @@ _encode = msgspec.msgpack.Encoder(enc_hook=str).encode  # of what it does not kn
 def main() -> None:
     """Answer until there are no more questions. Standard input is a socket to who asks, both ways."""
     connection = Connection(0)
-    with suppress(OSError):
-        os.nice(NICE)
     opening = msgspec.msgpack.decode(connection.recv_bytes(), type=Opening)
     calls = _calls(MlflowRegistry(opening.url, home=Path(opening.home), model_name=opening.model_name))
     one_at_a_time = threading.Lock()
@@ -74,6 +73,9 @@ def main() -> None:
         while message := connection.recv_bytes():  # an empty one is the last
             question = msgspec.msgpack.decode(message, type=Question)
             threading.Thread(target=answer, args=(question,), daemon=True).start()
+            if question.number == 0:
+                with suppress(OSError):
+                    os.nice(NICE)  # of this thread, and so of those that it starts from now on
     os._exit(0)  # at once: what hangs here would keep the interpreter from ending
 
 
