@@ -21,7 +21,7 @@ from fraudml.settings import Settings
 from tests.support.bundles import make_bundle
 from tests.support.commands import well
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, bundle, transaction
-from tests.support.serving import serving
+from tests.support.serving import children, serving
 
 DECLARED = """
 schema:
@@ -102,6 +102,8 @@ def test_a_service_that_never_looks_takes_no_part_in_an_experiment(
     rows = [{"tx": f"t{i}", "time": "2024-05-01T00:00:00Z", "customer_id": f"c{i}", "amount": 1} for i in range(40)]
     with serving(tmp_path, refresh_s=refresh_s) as service, service.client(key) as client:
         results = client.post("/v1/batch-predict", json={"transactions": rows}).json()["results"]
+        asks = bool(children(service.process.pid))
     assert {each["arm"] for each in results} == arms
+    assert asks is (refresh_s != "0"), "who never looks again keeps no process for that"
     warned = "without the challengers of revision 2" in (tmp_path / "serve.err").read_text(encoding="utf-8")
     assert warned is (refresh_s == "0")

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,19 +24,10 @@ from fraudml.settings import Settings
 from tests.integration.test_refresh import DECLARED
 from tests.support.bundles import make_bundle
 from tests.support.commands import well
-from tests.support.serving import serving
+from tests.support.serving import children, serving
 from tests.support.waiting import until
 
 PATIENCE_S = 60
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that live."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
-            found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
-    return found
 
 
 def wait_for_end(pid: int) -> None:
@@ -50,13 +40,8 @@ def wait_for_end(pid: int) -> None:
     assert ready, "it lives"
 
 
-def apart(home: Path, url: str | None = None, command: Sequence[str] | None = None) -> RegistryApart:
-    class Other(RegistryApart):
-        pass
-
-    if command is not None:
-        Other.command = command
-    return Other(url, home=home, model_name="fraud")
+def apart(home: Path, url: str | None = None) -> RegistryApart:
+    return RegistryApart(url, home=home, model_name="fraud")
 
 
 def test_it_ends_under_a_question_and_the_next_one_starts_it_anew(
@@ -69,6 +54,10 @@ def test_it_ends_under_a_question_and_the_next_one_starts_it_anew(
         hanging = pool.submit(registry.rollouts)
         with server.accept()[0]:  # it has asked, and nobody answers
             (process,) = set(children(os.getpid())) - before
+            ours = os.getpriority(os.PRIO_PROCESS, 0)
+            threads = [int(task.name) for task in Path(f"/proc/{process}/task").iterdir()]
+            priorities = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+            assert priorities == {ours, ours + _process.NICE}, "the first question is asked as fast as we would"
             with pytest.raises(RegistryError, match=r"registry at http://127\.0\.0\.1:\d+ failed"):
                 _refused(server, registry)  # a call that hangs holds up no other
             os.kill(process, signal.SIGKILL)
@@ -121,8 +110,11 @@ ANSWERS_NONSENSE = "from multiprocessing.connection import Connection as C; c = 
         ),
     ],
 )
-def test_a_process_that_is_of_no_use(tmp_path: Path, command: Sequence[str], problem: str) -> None:
-    registry = apart(tmp_path, command=command)
+def test_a_process_that_is_of_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Sequence[str], problem: str
+) -> None:
+    registry = apart(tmp_path)
+    monkeypatch.setattr(RegistryApart, "command", command)
     for _ in range(2):
         with pytest.raises(RegistryError, match=problem):
             registry.versions()

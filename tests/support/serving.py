@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ def serving(directory: Path, **settings: str) -> Iterator[Running]:
             yield Running(process, said, found[1])
         finally:
             process.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    return found
 
 
 def an_example(client: httpx.Client) -> dict[str, Any]:
