@@ -48,6 +48,8 @@ def test_it_ends_under_a_question_and_the_next_one_starts_it_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for library in ("OMP", "OPENBLAS"):  # whose threads would be taken for ours
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     before = set(children(os.getpid()))
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         registry = apart(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -129,6 +131,14 @@ def test_what_nobody_has_foreseen_is_told_with_where_it_was(tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match=r"(?s)in the process that asks the model registry:.*Traceback.*TypeError"):
         registry.ask()
     registry.close()
+
+
+def test_a_library_that_ends_its_thread_leaves_nobody_waiting() -> None:
+    question = _process.Question(7, "versions", [])
+    answer = _process._answer({"versions": sys.exit}, question)
+    assert answer.number == 7
+    assert answer.failure is not None
+    assert "SystemExit" in answer.failure.text
 
 
 def test_a_service_outlives_it_and_it_does_not_outlive_a_service(tmp_path: Path) -> None:

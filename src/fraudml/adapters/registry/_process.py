@@ -101,7 +101,7 @@ def _answer(calls: dict[str, Callable[..., Any]], question: Question) -> Answer:
         return Answer(question.number, msgspec.Raw(_encode(calls[question.call](*question.given))))
     except FraudmlError as error:
         failure = Failure(type(error).__name__, str(error))
-    except Exception:  # of any kind: raised again over there, where it is logged
+    except BaseException:  # of any kind, raised again over there: without an answer who asked would wait for ever
         failure = Failure(None, traceback.format_exc())
     return Answer(question.number, msgspec.Raw(_encode(None)), failure)
 
