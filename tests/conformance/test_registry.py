@@ -316,6 +316,14 @@ def test_a_deleted_version_is_gone_and_its_number_with_it(registry: Registry, ho
     registry.fetch(1)
 
 
+def test_a_closed_registry_can_be_asked_again(registry: Registry, bundles: list[Path]) -> None:
+    registry.close()  # before it was asked at all
+    registry.register(bundles[0])
+    for _ in range(2):
+        registry.close()
+    assert registry.resolve("1").version == 1
+
+
 def test_what_is_no_bundle_is_not_registered(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is no bundle"):
         registry.register(tmp_path)

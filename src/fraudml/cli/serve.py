@@ -42,18 +42,20 @@ def serve(
     Every decision is committed to the log before it is answered. The first start on a loopback address makes an
     API key and prints a curl command to paste.
     """
-    from fraudml.service import logs
-    from fraudml.service.app import create_app
-    from fraudml.service.auth import is_loopback
-    from fraudml.service.server import BACKLOG, bind, server
-    from fraudml.service.start import build_state
-
     if workers > 1:
         raise ConfigError(
             "fraudml serve is one process, which decides thousands a second. For more start it several times, each on "
             "its own --port or machine, with the same FRAUDML_DATABASE_URL=postgresql://... and FRAUDML_REDIS_URL"
         )
     declared, current = read_project(project_file)
+    registry = wiring.registry_apart(current)
+    registry.start()  # its process imports MLflow while this one imports what follows
+    from fraudml.service import logs
+    from fraudml.service.app import create_app
+    from fraudml.service.auth import is_loopback
+    from fraudml.service.server import BACKLOG, bind, server
+    from fraudml.service.start import build_state
+
     changes = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     current = current.model_copy(update=changes)
     logs.configure(current.log_level)
@@ -64,7 +66,7 @@ def serve(
                 raise ConfigError("there is no API key yet; make one first: fraudml keys create NAME --scope score")
         past = wiring.history(current, declared, history, rejects_path(current, "serve"))
         with output.steps() as steps, steps.step("Load the model and rebuild features", unit="events") as progress:
-            state = build_state(current, declared, model, past.read, progress)
+            state = build_state(current, declared, model, registry, past.read, progress)
         tell_rejects(past.rejects())
         bound.listen(BACKLOG)  # from here on a client may come
         address = f"http://{_in_url(current.host)}:{bound.getsockname()[1]}"

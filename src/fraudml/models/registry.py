@@ -71,3 +71,7 @@ class Registry(Protocol):
     def delete(self, version: int) -> None:
         """Delete a version and its files. Its number is not given again."""
         ...
+
+    def close(self) -> None:
+        """Let go of what it holds, and end what is under way. It can be asked again."""
+        ...

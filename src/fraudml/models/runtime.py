@@ -15,13 +15,9 @@ from fraudml.errors import BundleError
 # library is loaded. Whoever wants that may set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime as ort
-
 INPUT = "features"
 PROBABILITY = "probability"
 MARGIN = "margin"
-_ONLY_WHAT_IS_ASKED = ort.RunOptions()
-_ONLY_WHAT_IS_ASKED.only_execute_path_to_fetches = True
 ROWS_AT_ONCE = 1_000  # the runtime keeps the memory of its largest batch for ever; smaller pieces are no slower
 
 
@@ -43,6 +39,10 @@ class Runtime:
     """
 
     def __init__(self, model: bytes) -> None:
+        import onnxruntime as ort  # a fifth of a second, which whoever only reads manifests does not need
+
+        self._only_what_is_asked = ort.RunOptions()
+        self._only_what_is_asked.only_execute_path_to_fetches = True
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1  # a small batch is done before a second thread wakes up
         options.inter_op_num_threads = 1
@@ -73,7 +73,7 @@ class Runtime:
         if not len(vectors):
             return [np.empty(0) for _ in outputs]
         try:
-            results = self._session.run(outputs, {INPUT: vectors}, _ONLY_WHAT_IS_ASKED)
+            results = self._session.run(outputs, {INPUT: vectors}, self._only_what_is_asked)
         except Exception as error:  # as above
             raise BundleError(f"ONNX Runtime cannot score: {str(error).splitlines()[0]}") from error
         return [np.asarray(result, dtype=np.float64).reshape(-1) for result in results]

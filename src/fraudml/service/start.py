@@ -20,6 +20,7 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.errors import FraudmlError, RegistryError
 from fraudml.events.example import example
 from fraudml.events.source import Progress
+from fraudml.models.registry import Registry
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
@@ -39,6 +40,7 @@ def build_state(
     settings: Settings,
     declared: Project,
     model: str,
+    registry: Registry,
     history: ReadHistory,
     progress: Progress | None = None,
 ) -> ServiceState:
@@ -58,7 +60,6 @@ def build_state(
             of_others = Recorder(log, each, keep=store.shared)
             of_others.replay()
             give_replayed(of_others, store, declared.schema)
-    registry = wiring.registry_apart(settings)
     models = wiring.model_source(
         settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared, models=registry
     )

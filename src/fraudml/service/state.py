@@ -15,6 +15,7 @@ from fraudml.events.cards import CardHasher
 from fraudml.events.decoder import TransactionDecoder
 from fraudml.events.schema import Schema
 from fraudml.events.transaction import Transaction
+from fraudml.models.registry import Registry
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.body import BodyReader
 from fraudml.service.fields import FieldReader
@@ -26,20 +27,16 @@ from fraudml.service.shadow import Shadow
 from fraudml.settings import Settings
 
 
-class Closable(Protocol):
-    """What holds something until it is closed."""
-
-    def close(self) -> None:
-        """Let go of it."""
-        ...
-
-
-class Shared(Closable, Protocol):
+class Shared(Protocol):
     """A server that decisions can do without; it holds connections."""
 
     @property
     def up(self) -> bool:
         """Whether it worked when it was last asked."""
+        ...
+
+    def close(self) -> None:
+        """Let go of its connections."""
         ...
 
 
@@ -63,7 +60,7 @@ class ServiceState:
     shadow: Shadow | None = None
     refiller: Refiller | None = None
     shared: Shared | None = None
-    registry: Closable | None = None
+    registry: Registry | None = None
     limit: RateLimiter | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)

@@ -19,7 +19,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 SLOW = (
     "fraudml.cli.main",
-    "fraudml.models.runtime",
+    "fraudml.models.runtime",  # before its library: it says that nothing is sent home
+    "onnxruntime",
     "fraudml.training.families.xgboost",
     "fraudml.training.families.random_forest",
     "fraudml.training.families.logistic_regression",
@@ -37,8 +38,8 @@ SLOW = (
 def prepare() -> None:
     from fraudml.adapters.registry import _client
 
-    os.environ |= _client._SWITCHES
-    for name in (*SLOW, "mlflow"):
+    _client.load_mlflow()
+    for name in SLOW:
         importlib.import_module(name)
 
 

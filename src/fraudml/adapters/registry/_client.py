@@ -32,11 +32,17 @@ _SWITCHES = {
 }
 
 
+def load_mlflow() -> None:
+    """Import it, which takes seconds, with its switches set."""
+    for name, value in _SWITCHES.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
+
+
 def open_client(url: str) -> MlflowClient:
     """A client of the server or store at a URL; raises RegistryError or MissingExtra when there can be none."""
     _check_file(url)
-    for name, value in _SWITCHES.items():
-        os.environ.setdefault(name, value)
+    load_mlflow()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from fraudml.adapters.registry._client import load_mlflow
 from fraudml.adapters.registry.mlflow import MlflowRegistry
 from fraudml.errors import FraudmlError
 from fraudml.models.registry import Registry
@@ -61,6 +62,8 @@ def main() -> None:
     """Answer until there are no more questions. Standard input is a socket to who asks, both ways."""
     connection = Connection(0)
     opening = msgspec.msgpack.decode(connection.recv_bytes(), type=Opening)
+    with suppress(Exception):  # the first question comes to the same and tells
+        load_mlflow()  # while who has started us imports, too
     calls = _calls(MlflowRegistry(opening.url, home=Path(opening.home), model_name=opening.model_name))
     one_at_a_time = threading.Lock()
 

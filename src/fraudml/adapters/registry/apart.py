@@ -32,7 +32,8 @@ _KINDS = {kind.__name__: kind for kind in (BundleError, ConfigError, ConflictErr
 
 
 class RegistryApart:
-    """The registry port over an ``MlflowRegistry`` in another process, which is started when it is first asked.
+    """The registry port over an ``MlflowRegistry`` in another process, which is started when it is first asked
+    or told to.
 
     It ends with this process. When it ends by itself what is under way fails with RegistryError, and the next call
     starts it anew. Several threads may call at once; a call that hangs holds up no other.
@@ -46,6 +47,10 @@ class RegistryApart:
         self._opening = Opening(url, str(home.absolute()), model_name)
         self._process: _Process | None = None
         self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the process now, not when it is first asked: it imports for some seconds, and so does a service."""
+        self._started()
 
     def register(self, directory: Path, *, report: Path | None = None, aliases: tuple[str, ...] = ()) -> ModelVersion:
         """Store a bundle as the next version."""

@@ -157,6 +157,10 @@ class MlflowRegistry:
             return None
         return place if _is_whole(place, expected) else None
 
+    def close(self) -> None:
+        """Let go of MLflow's client."""
+        self._opened = None
+
     def _place(self, version: int) -> Path:
         return self._home / "bundles" / self._name / str(version)
 
