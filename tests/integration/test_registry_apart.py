@@ -44,6 +44,17 @@ def apart(home: Path, url: str | None = None) -> RegistryApart:
     return RegistryApart(url, home=home, model_name="fraud")
 
 
+def test_it_may_be_started_before_it_is_asked(tmp_path: Path) -> None:
+    before = set(children(os.getpid()))
+    registry = apart(tmp_path)
+    registry.start()
+    (process,) = set(children(os.getpid())) - before
+    assert registry.versions() == []
+    assert set(children(os.getpid())) - before == {process}
+    registry.close()
+    wait_for_end(process)
+
+
 def test_it_ends_under_a_question_and_the_next_one_starts_it_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,8 +62,7 @@ def main() -> None:
     """Answer until there are no more questions. Standard input is a socket to who asks, both ways."""
     connection = Connection(0)
     opening = msgspec.msgpack.decode(connection.recv_bytes(), type=Opening)
-    with suppress(Exception):  # the first question comes to the same and tells
-        load_mlflow()  # while who has started us imports, too
+    threading.Thread(target=_prepare, daemon=True).start()  # an end is seen at once, also while it imports
     calls = _calls(MlflowRegistry(opening.url, home=Path(opening.home), model_name=opening.model_name))
     one_at_a_time = threading.Lock()
 
@@ -80,6 +79,11 @@ def main() -> None:
                 with suppress(OSError):
                     os.nice(NICE)  # of this thread, and so of those that it starts from now on
     os._exit(0)  # at once: what hangs here would keep the interpreter from ending
+
+
+def _prepare() -> None:
+    with suppress(Exception):  # the first question comes to the same, and tells
+        load_mlflow()
 
 
 def _calls(registry: Registry) -> dict[str, Callable[..., Any]]:
