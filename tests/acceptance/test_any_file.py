@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support import lookalikes
+from tests.support import lookalikes, prepared
 from tests.support.commands import fraudml
 
 ROWS = 4_000
@@ -60,7 +59,7 @@ def first_request(directory: Path) -> Any:
     errors = directory / "serve.err"
     with errors.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fraudml", "serve", "--port", "0"],
+            [*prepared.command(), "serve", "--port", "0"],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -113,7 +113,7 @@ class Terminal:
         self.close()
         with (self.directory / "serve.log").open("w") as log:
             self._service = subprocess.Popen(
-                [sys.executable, "-m", "fraudml", "serve", "--port", "0"],
+                [*prepared.command(), "serve", "--port", "0"],
                 cwd=self.directory,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

@@ -2,13 +2,16 @@
 
 Half of what these tests took was importing the same libraries hundreds of times. So one process for each worker imports
 them, and each command is a fork of it: a process of its own with its own arguments, directory, environment and files.
-What begins without is tested where it counts: services are started as users do, so is the demo, and the wheel is
-installed and run in a clean environment (``scripts/check-wheel``).
+It gets the signals that ask it to end. What it starts itself begins like that, too, and MLflow's empty file is a copy.
+What begins without is tested where it counts: ``tests.support.serving`` starts services as users do, one demo is all
+real, a registry is made in ``tests/conformance``, and the wheel is installed and run in a clean environment
+(``scripts/check-wheel``).
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,15 +19,19 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
+SHARED = "PREPARED_COMMANDS"  # tells a test's own child processes where the prepared one is
 
 
 @cache
 def command() -> tuple[str, ...]:
-    """What to run instead of ``fraudml``; the process behind it lives as long as this one."""
+    """What to run instead of ``fraudml``; the process behind it lives as long as the first one that asked."""
+    client = (sys.executable, "-I", "-S", str(HERE / "client.py"))
+    if SHARED in os.environ:
+        return *client, os.environ[SHARED]
     folder = tempfile.TemporaryDirectory(prefix="fraudml-prepared-")
-    address = Path(folder.name) / "socket"
+    address = str(Path(folder.name) / "socket")
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.prepared.server", str(address)],
+        [sys.executable, "-m", "tests.support.prepared.server", address, *client, address],
         cwd=HERE.parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -32,10 +39,11 @@ def command() -> tuple[str, ...]:
     assert server.stdin is not None
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
+    os.environ[SHARED] = address
 
     def end() -> None:
         server.communicate()  # it ends with its standard input
         folder.cleanup()
 
     atexit.register(end)
-    return sys.executable, "-I", "-S", str(HERE / "client.py"), str(address)
+    return *client, address

@@ -9,10 +9,13 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
 import traceback
+from functools import partial
+from pathlib import Path
 
 # Libraries with threads of their own must not have started them when a fork comes.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -32,15 +35,32 @@ SLOW = (
     "alembic.command",
     "sqlalchemy.dialects.sqlite",
     "matplotlib.figure",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
 )
 
 
-def prepare() -> None:
-    from fraudml.adapters.registry import _client
+def prepare(address: str, client: tuple[str, ...]) -> None:
+    from fraudml.adapters.registry import _client, mlflow
+    from fraudml.adapters.registry.apart import RegistryApart
+    from fraudml.cli.demo import processes
 
     _client.load_mlflow()
     for name in SLOW:
         importlib.import_module(name)
+    # What these commands start begins with everything imported, too.
+    RegistryApart.command = (*client, "-m", RegistryApart.command[-1])
+    processes.FRAUDML = client
+    # MLflow computes for two seconds to make its file, each time the same one.
+    made = Path(address).with_name("registry.db")
+    _client.create_store(made)
+    mlflow.create_store = partial(copied, made)
+
+
+def copied(made: Path, path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, path)
 
 
 def serve(address: str) -> None:
@@ -73,9 +93,14 @@ def attend(connection: socket.socket) -> None:
         connection.close()
         run(*json.loads(told), files)
     ended = os.pidfd_open(child)
-    ready, _, _ = select.select([ended, connection], [], [])
-    if ended not in ready:
-        os.kill(child, signal.SIGKILL)
+    while True:
+        ready, _, _ = select.select([ended, connection], [], [])
+        if ended in ready:
+            break
+        asked_to_end = connection.recv(1)
+        os.kill(child, asked_to_end[0] if asked_to_end else signal.SIGKILL)
+        if not asked_to_end:
+            break
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if ended in ready:
@@ -116,5 +141,5 @@ def run(arguments: list[str], directory: str, environment: dict[str, str], files
 
 
 if __name__ == "__main__":
-    prepare()
+    prepare(sys.argv[1], tuple(sys.argv[2:]))
     serve(sys.argv[1])

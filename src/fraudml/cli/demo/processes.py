@@ -20,6 +20,7 @@ from fraudml.cli import output
 from fraudml.cli.demo.client import Client
 from fraudml.errors import FraudmlError
 
+FRAUDML: Sequence[str] = (sys.executable, "-m", "fraudml")
 READY_WITHIN_S = 120.0
 STOPS_WITHIN_S = 20.0
 POLL_S = 0.05
@@ -82,7 +83,7 @@ class Commands:
         try:
             with _signals_wait():
                 process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-m", "fraudml", *arguments],
+                    [*FRAUDML, *arguments],
                     cwd=self.directory,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
