@@ -97,7 +97,7 @@ def test_kill_9_under_full_load_loses_nothing_that_was_acknowledged(
     sent: dict[str, dict[str, Any]] = {}
     state: list[Any] = []
     for kill in range(KILLS):
-        with serving(home) as service, service.client(key) as client:
+        with serving(home, as_users_do=True) as service, service.client(key) as client:
             example = an_example(client)
             assert state == [] or probe(client, example, kill) == state  # rebuilt, it is what it was
             hammer = Hammer(service.port, key, rows(example, kill), ENOUGH)
@@ -131,7 +131,7 @@ def test_kill_9_under_full_load_loses_nothing_that_was_acknowledged(
 def test_a_kill_while_the_log_is_gone_loses_nothing_either(home: Path) -> None:
     key = well("keys", "create", "outage", "--scope", "admin", cwd=home).out.strip()
     other = sqlite3.connect(home / ".fraudml" / "fraudml.db", isolation_level=None)
-    with serving(home) as service, service.client(key) as client:
+    with serving(home, as_users_do=True) as service, service.client(key) as client:
         example = an_example(client)
         other.execute("BEGIN IMMEDIATE")  # somebody holds the log's lock
         hammer = Hammer(service.port, key, rows(example, KILLS), ENOUGH)
@@ -161,7 +161,7 @@ def test_kill_9_of_postgresql_and_then_of_the_service_loses_nothing(
         url = server.new_database()
         monkeypatch.setenv("FRAUDML_DATABASE_URL", url)
         key = well("keys", "create", "load", "--scope", "admin", cwd=home).out.strip()
-        with serving(home) as service, service.client(key) as client:
+        with serving(home, as_users_do=True) as service, service.client(key) as client:
             example = an_example(client)
             hammer = Hammer(service.port, key, rows(example, KILLS + 4), ENOUGH // 2)
             with ThreadPoolExecutor(1) as pool:
@@ -174,7 +174,7 @@ def test_kill_9_of_postgresql_and_then_of_the_service_loses_nothing(
                 load.result(60)
         assert hammer.refused == []
         server.process.wait_until_it_answers()  # it may still recover; a service refuses to start meanwhile
-        with serving(home) as service, service.client(key) as client:
+        with serving(home, as_users_do=True) as service, service.client(key) as client:
             assert client.get("/health/ready").json()["degraded"] == []
             again = [client.post("/v1/predict", json=hammer.sent[name]) for name in [*hammer.acknowledged][-50:]]
             assert [answer.content for answer in again] == [*hammer.acknowledged.values()][-50:]
@@ -189,7 +189,7 @@ def test_kill_9_of_postgresql_and_then_of_the_service_loses_nothing(
 
 def test_sigterm_finishes_what_it_was_asked(home: Path) -> None:
     key = well("keys", "create", "term", "--scope", "admin", cwd=home).out.strip()
-    with serving(home) as service, service.client(key) as client:
+    with serving(home, as_users_do=True) as service, service.client(key) as client:
         example = an_example(client)
         batch = [transaction(example, f"term-{number}", SPACE * (KILLS + 2) + number) for number in range(2_000)]
         raw = msgspec.json.encode({"transactions": batch})

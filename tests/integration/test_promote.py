@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_decision_is_of_one_version_and_none_is_lost(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRAUDML_REFRESH_S", "0.2")
     key = well("keys", "create", "load", "--scope", "admin", cwd=home).out.strip()
-    with serving(home) as service, service.client(key) as client:
+    with serving(home, as_users_do=True) as service, service.client(key) as client:
         hammer = Hammer(service.port, key, rows(an_example(client), 0), 10**9)
         with ThreadPoolExecutor(1) as pool:
             load = pool.submit(hammer.run, 4)

@@ -100,7 +100,7 @@ def test_a_service_that_never_looks_takes_no_part_in_an_experiment(
     lifecycle.start(registry, Plan(Mode.canary, {2: 0.5}, "customer"), "try it")
     key = well("keys", "create", "load", "--scope", "score", cwd=tmp_path).out.strip()
     rows = [{"tx": f"t{i}", "time": "2024-05-01T00:00:00Z", "customer_id": f"c{i}", "amount": 1} for i in range(40)]
-    with serving(tmp_path, refresh_s=refresh_s) as service, service.client(key) as client:
+    with serving(tmp_path, as_users_do=True, refresh_s=refresh_s) as service, service.client(key) as client:
         results = client.post("/v1/batch-predict", json={"transactions": rows}).json()["results"]
         asks = bool(children(service.process.pid))
     assert {each["arm"] for each in results} == arms

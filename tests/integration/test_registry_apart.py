@@ -162,7 +162,7 @@ def test_a_service_outlives_it_and_it_does_not_outlive_a_service(tmp_path: Path)
     lifecycle.promote(registry, 1, "the first")
     key = well("keys", "create", "load", "--scope", "score", cwd=tmp_path).out.strip()
     row = {"time": "2024-05-01T00:00:00Z", "customer_id": "c", "amount": 1}
-    with serving(tmp_path, refresh_s="0.1") as service, service.client(key) as client:
+    with serving(tmp_path, as_users_do=True, refresh_s="0.1") as service, service.client(key) as client:
         pid = service.process.pid
         (process,) = children(pid)
         assert os.getpriority(os.PRIO_PROCESS, process) == os.getpriority(os.PRIO_PROCESS, pid) + _process.NICE

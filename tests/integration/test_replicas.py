@@ -80,10 +80,10 @@ def test_two_replicas_decide_once_and_one_may_be_killed(home: Path, key: str) ->
         with ThreadPoolExecutor(2) as pool:
             loads = [pool.submit(hammer.run, 4) for hammer in hammers]
             assert all(hammer.enough.wait(240) for hammer in hammers)
-            services[1].process.send_signal(signal.SIGKILL)
+            services[1].kill()
             loads[1].result(60)
             hammers[0].wait_for(50)
-            services[0].process.send_signal(signal.SIGKILL)
+            services[0].kill()
             loads[0].result(60)
     both = hammers[0].acknowledged.keys() & hammers[1].acknowledged.keys()
     assert len(both) >= ROWS - 8
@@ -195,8 +195,7 @@ def test_a_redis_that_is_loaded_without_what_is_in_journals_gets_that_too(
                 until(lambda: is_loaded(client))
             assert waiting_in_journals(home) == 2
             for service in services if killed else []:
-                service.process.kill()
-                service.process.wait()
+                service.kill()
         if killed:
             clients[:] = [opened.enter_context(opened.enter_context(serving(home)).client(key))]
         until(lambda: waiting_in_journals(home) == 0)

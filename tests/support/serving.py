@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,17 @@ from typing import Any
 
 import httpx
 
+from tests.support import prepared
+
 ADDRESS = re.compile(r"serves on (http://127\.0\.0\.1:\d+)")
 
 
 class Running:
     """A ``fraudml serve`` that answers, and what it said."""
 
-    def __init__(self, process: subprocess.Popen[str], said: list[str], address: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], said: list[str], address: str, killed_by: int) -> None:
         self.process = process
+        self._killed_by = killed_by
         self.said = said
         self.address = address
 
@@ -28,14 +32,24 @@ class Running:
     def port(self) -> int:
         return int(self.address.rsplit(":", 1)[1])
 
+    def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.process.send_signal(self._killed_by)
+        self.process.wait()
+
     def client(self, key: str) -> httpx.Client:
         return httpx.Client(base_url=self.address, headers={"X-API-Key": key}, timeout=30, verify=False)  # noqa: S501
 
 
 @contextmanager
-def serving(directory: Path, **settings: str) -> Iterator[Running]:
-    """The service with these settings (``redis_url=...``), from the moment it says where it listens."""
-    command = [sys.executable, "-m", "fraudml", "serve", "--port", "0"]
+def serving(directory: Path, *, as_users_do: bool = False, **settings: str) -> Iterator[Running]:
+    """The service with these settings (``redis_url=...``), from the moment it says where it listens.
+
+    ``as_users_do``: it begins with nothing imported, and ``process`` is the service itself.
+    """
+    program = (sys.executable, "-m", "fraudml") if as_users_do else prepared.command()
+    killed_by = signal.SIGKILL if as_users_do else signal.SIGQUIT
+    command = [*program, "serve", "--port", "0"]
     environment = os.environ | {f"FRAUDML_{name.upper()}": value for name, value in settings.items()}
     with (
         (directory / "serve.err").open("w", encoding="utf-8") as errors,
@@ -52,9 +66,9 @@ def serving(directory: Path, **settings: str) -> Iterator[Running]:
                 if found := ADDRESS.search(line):
                     break
             assert found, (directory / "serve.err").read_text(encoding="utf-8")
-            yield Running(process, said, found[1])
+            yield Running(process, said, found[1], killed_by)
         finally:
-            process.kill()
+            process.send_signal(killed_by)
 
 
 def children(pid: int) -> list[int]:

@@ -3,8 +3,8 @@
 Half of what these tests took was importing the same libraries hundreds of times. So one process for each worker imports
 them, and each command is a fork of it: a process of its own with its own arguments, directory, environment and files.
 It gets the signals that ask it to end. What it starts itself begins like that, too, and MLflow's empty file is a copy.
-What begins without is tested where it counts: ``tests.support.serving`` starts services as users do, one demo is all
-real, a registry is made in ``tests/conformance``, and the wheel is installed and run in a clean environment
+What begins without is tested where it counts: services that are killed under load begin as users start them, one demo
+is all real, a registry is made in ``tests/conformance``, and the wheel is installed and run in a clean environment
 (``scripts/check-wheel``).
 """
 

@@ -104,7 +104,7 @@ def attend(connection: socket.socket) -> None:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if ended in ready:
-        connection.sendall(bytes([code if code >= 0 else 128 - code]))
+        connection.sendall(bytes([max(code, 0), max(-code, 0)]))
     os._exit(0)
 
 
@@ -125,6 +125,8 @@ def run(arguments: list[str], directory: str, environment: dict[str, str], files
     os.environ.clear()
     os.environ |= environment
     sys.argv = [module, *arguments]
+    if module != "fraudml":
+        sys.modules.pop(module, None)  # it runs as it would in a process where nobody has imported it
     sys.path[0] = directory
     code = 0
     try:
