@@ -45,7 +45,8 @@ format: $(VENV)/.dev-stamp ## let ruff fix and format
 types: $(VENV)/.dev-stamp ## mypy, strict
 	$(BIN)/mypy
 
-wheel: $(VENV)/.base-stamp ## build the wheel into dist/
+wheel: $(BIN)/python ## build the wheel into dist/
+	$(INSTALL_LOCKED) -r requirements/build.txt
 	rm -f dist/fraudml-*.whl
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/fraudml-*.whl

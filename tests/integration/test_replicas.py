@@ -73,7 +73,7 @@ def load(service: Running, key: str, example: dict[str, Any]) -> Hammer:
 def test_two_replicas_decide_once_and_one_may_be_killed(home: Path, key: str) -> None:
     well("features", "materialize", cwd=home)
     with ExitStack() as opened:
-        services = [opened.enter_context(serving(home)) for _ in range(2)]
+        services = [opened.enter_context(serving(home, as_users_do=True)) for _ in range(2)]
         clients = [opened.enter_context(service.client(key)) for service in services]
         example = an_example(clients[0])
         hammers = [load(service, key, example) for service in services]

@@ -73,5 +73,5 @@ class Registry(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what it holds, and end what is under way. It can be asked again."""
+        """Let go of what it holds; what is under way may fail. It can be asked again."""
         ...
