@@ -13,12 +13,12 @@ from fraudml.adapters.offline.spark import FILE_ROWS
 from fraudml.decisions import recent
 from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, REPLAY_AT_ONCE
 from fraudml.decisions.state import MISSED_LIMIT
+from fraudml.scoring.refresh import ANSWER_S, FETCH_S
 from fraudml.service.auth import KEYS_TTL_S
 from fraudml.service.batch import PART, PARTS_WAITING
 from fraudml.service.health import READY_WITHIN_S
 from fraudml.service.pipeline import LEND_S, MOST_TOGETHER
 from fraudml.service.problems import RETRY_AFTER_S
-from fraudml.service.refresh import ANSWER_S, FETCH_S
 from fraudml.service.server import GRACE_S
 from fraudml.settings import Settings
 from fraudml.training.families.xgboost import XGBoostFamily

@@ -18,9 +18,10 @@ import msgspec
 import pytest
 
 from fraudml.adapters.online.memory import MemoryOnlineStore
+from fraudml.decisions.answer import Prediction
 from fraudml.decisions.record import Decision
 from fraudml.errors import DecisionLogError
-from fraudml.service.answers import ItemError, Prediction
+from fraudml.service.answers import ItemError
 from fraudml.service.batch import NDJSON, PART, PARTS_WAITING
 from fraudml.service.pipeline import MOST_TOGETHER
 from tests.support.scoring import FEATURES, row

@@ -16,7 +16,7 @@ from fraudml.errors import NotFoundError
 from fraudml.models import lifecycle
 from fraudml.models.rollout import Mode, Plan
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.refresh import Refresher
+from fraudml.scoring.refresh import Refresher
 from fraudml.settings import Settings
 from tests.support.bundles import make_bundle
 from tests.support.commands import well

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from fraudml.service.answers import encode
+from fraudml.decisions.answer import encode
 from fraudml.service.openapi import document
 from tests.support.scoring import FEATURES, SCHEMA, row
 from tests.support.server import Service

@@ -23,7 +23,7 @@ from fraudml.models import lifecycle
 from fraudml.models.registry import Registry
 from fraudml.models.rollout import Mode, Plan, Rollout
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.refresh import Refresher
+from fraudml.scoring.refresh import Refresher
 from fraudml.settings import Settings
 from tests.support.bundles import make_bundle
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, transaction
@@ -98,7 +98,7 @@ class World:
 
 @pytest.fixture
 def world(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
-    caplog.set_level(logging.INFO, "fraudml.service.refresh")
+    caplog.set_level(logging.INFO, "fraudml.scoring.refresh")
     made = World(home, tmp_path)
     yield made
     for gate in made.gates.values():

@@ -16,10 +16,11 @@ from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
 from fraudml.monitoring.metrics import Metrics
+from fraudml.scoring.process import Shared
 from fraudml.service.app import create_app
 from fraudml.service.limits import RateLimiter
 from fraudml.service.server import bind, server
-from fraudml.service.state import ServiceState, Shared
+from fraudml.service.state import ServiceState
 from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, ReferenceStore, bundle, row
 

@@ -35,12 +35,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters.*": CORE,
     "project": {"decisions", "features", "events"},
     "wiring": {"project", "settings", "adapters.*"} | CORE,
-    # DESIGN's table plus models: a service follows the rollout document, which is theirs.
-    "service": FRONT | {"models"},
-    "worker": FRONT,
+    # What service and worker have in common. DESIGN's table plus features and models: a process that scores follows
+    # the rollout document, and fills online state.
+    "scoring": FRONT | {"features", "models"},
+    "service": FRONT | {"scoring", "models"},
+    "worker": FRONT | {"scoring", "models"},
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
     # `serve` starts.
-    "cli": FRONT | {"service", "training", "operations", "simulation", "inference", "features", "models"},
+    "cli": FRONT
+    | {"service", "worker", "scoring", "training", "operations", "simulation", "inference", "features", "models"},
     "inference": {"events", "features"},
     # one file that is copied to devices: see test_the_edge_needs_nothing_but_numpy_and_onnxruntime
     "edge": set(),
@@ -57,6 +60,7 @@ HOME_OF: dict[str, set[str]] = {
     "rich": {"cli"},
     "duckdb": {"adapters.connections", "adapters.offline", "adapters.source"},
     "psycopg": {"adapters.connections", "adapters.log", "adapters.source", "adapters.offline"},
+    "confluent_kafka": {"adapters.stream"},
     "redis": {"adapters.connections", "adapters.online", "adapters.cache"},
     "pyspark": {"adapters.connections", "adapters.offline", "training"},
     "snowflake": {"adapters.connections", "adapters.offline", "adapters.source", "adapters.warehouse"},
@@ -88,7 +92,13 @@ NOT_WHEN_SCORING = {
     "onnx",
     "scipy",
 }
-SCORING_PATH = ["fraudml.service.app", "fraudml.decisions.scorer", "fraudml.models.runtime", "fraudml.wiring"]
+SCORING_PATH = [
+    "fraudml.service.app",
+    "fraudml.worker.loop",
+    "fraudml.decisions.scorer",
+    "fraudml.models.runtime",
+    "fraudml.wiring",
+]
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

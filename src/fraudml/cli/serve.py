@@ -50,11 +50,11 @@ def serve(
     declared, current = read_project(project_file)
     registry = wiring.registry_apart(current)
     registry.start()  # its process imports MLflow while this one imports what follows
-    from fraudml.service import logs
+    from fraudml.scoring import logs
     from fraudml.service.app import create_app
     from fraudml.service.auth import is_loopback
     from fraudml.service.server import BACKLOG, bind, server
-    from fraudml.service.start import build_state
+    from fraudml.service.state import build_state
 
     changes = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     current = current.model_copy(update=changes)

@@ -13,12 +13,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from fraudml.decisions.answer import Prediction, encode, prediction
 from fraudml.decisions.keys import Scope
 from fraudml.decisions.record import Decision
 from fraudml.errors import ConflictError, FraudmlError, OverloadError, RowError, StoreError
 from fraudml.events.decoder import TooManyItemsError
 from fraudml.events.transaction import Transaction
-from fraudml.service.answers import ItemError, Prediction, encode, prediction
+from fraudml.service.answers import ItemError
 from fraudml.service.auth import guard_of
 from fraudml.service.body import read_body
 from fraudml.service.problems import ProblemError, problem_of

@@ -7,8 +7,9 @@ import math
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from fraudml.decisions.answer import prediction, transaction_fields
 from fraudml.decisions.keys import Scope
-from fraudml.service.answers import DecisionView, json_response, prediction, transaction_fields, verdict
+from fraudml.service.answers import DecisionView, json_response, verdict
 from fraudml.service.auth import guard_of
 from fraudml.service.state import ServiceState, state_of
 

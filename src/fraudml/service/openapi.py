@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fraudml import __version__
+from fraudml.decisions.answer import Prediction
 from fraudml.events.decoder import LONGEST_TEXT
 from fraudml.events.normalise import EARLIEST_ATTRIBUTE_US, LATEST_US, TIME_SCALE
 from fraudml.events.schema import NO_CURRENCY, AttributeType, Schema, TimeColumn, TimeFormat
@@ -20,7 +21,6 @@ from fraudml.service.answers import (
     ItemError,
     LabelOutcome,
     LabelOutcomes,
-    Prediction,
 )
 from fraudml.service.batch import NDJSON
 from fraudml.service.health import Alive, Ready

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fraudml.decisions import keys
+from fraudml.decisions.answer import encode, prediction
 from fraudml.errors import ConflictError, FraudmlError, RowError
-from fraudml.service.answers import encode, prediction
 from fraudml.service.auth import Guard
 from fraudml.service.body import JSON, LARGE, parse
 from fraudml.service.middleware import SECURITY_HEADERS, finish, report, request_id_of

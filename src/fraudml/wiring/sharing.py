@@ -12,7 +12,7 @@ from fraudml.settings import Settings
 from fraudml.wiring.log import names
 
 if TYPE_CHECKING:
-    from fraudml.adapters.connections.shared_redis import SharedRedis
+    from fraudml.adapters.connections.shared_redis import SharedRedis as SharedRedis  # for who hands it on
     from fraudml.adapters.limits.redis import RedisTokenBank
     from fraudml.decisions.cache import OnOutcome
     from fraudml.decisions.recent import RecentDecisions

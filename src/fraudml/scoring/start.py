@@ -6,6 +6,7 @@ import gc
 import logging
 from contextlib import closing
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -18,48 +19,66 @@ from fraudml.decisions.refill import Refiller
 from fraudml.decisions.replayed import give_replayed
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import FraudmlError, RegistryError
-from fraudml.events.example import example
+from fraudml.events.cards import CardHasher
+from fraudml.events.schema import Schema
 from fraudml.events.source import Progress
+from fraudml.features.stores import OnlineStore
 from fraudml.models.registry import Registry
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.project import Project
-from fraudml.service import refresh
-from fraudml.service.judge import Judge
-from fraudml.service.refresh import Refresher
-from fraudml.service.shadow import Shadow
-from fraudml.service.shared_limit import SharedRateLimit
-from fraudml.service.state import ServiceState
+from fraudml.scoring import refresh
+from fraudml.scoring.judge import Judge
+from fraudml.scoring.refresh import Refresher
+from fraudml.scoring.shadow import Shadow
 from fraudml.settings import Settings
+
+if TYPE_CHECKING:
+    from fraudml.decisions.journal import Journal
+    from fraudml.wiring.sharing import SharedRedis
 
 logger = logging.getLogger(__name__)
 
 
-def build_state(
+class Parts(NamedTuple):
+    """What a :class:`fraudml.scoring.process.ScoringProcess` is made of."""
+
+    schema: Schema
+    hasher: CardHasher
+    scorer: Scorer
+    log: DecisionLog
+    settings: Settings
+    metrics: Metrics
+    refresher: Refresher | None
+    judge: Judge | None
+    shadow: Shadow
+    refiller: Refiller | None
+    shared: SharedRedis | None
+    registry: Registry
+
+
+def prepare(
     settings: Settings,
     declared: Project,
     model: str,
     registry: Registry,
     history: ReadHistory,
     progress: Progress | None = None,
-) -> ServiceState:
-    """The state behind the API: the named model, and online state folded from ``history`` and the decision log."""
+    *,
+    waits: bool = False,
+) -> Parts:
+    """The named model, verified, and online state folded from ``history`` and the decision log.
+
+    ``waits``: the input can wait until a decision log that is gone works again, so no journal takes its place.
+    """
     store = wiring.online_store(settings, declared.feature_set)
     log = wiring.decision_log(settings, declared.schema)
     # first: what another process appends would be missing in this one's state, unless they share it
     writer = log.claim(shared=store.shared)
-    journal, left = wiring.journals(settings, declared.schema)
     metrics = Metrics()
     shared = wiring.shared_redis(settings)
-    recent = wiring.recent_decisions(settings, declared.schema, shared, metrics.recent)
-    recorder = Recorder(log, journal, recent, keep=store.shared)
-    recorder.replay()  # before state is rebuilt from the log
-    for each in left:
-        with closing(each):
-            of_others = Recorder(log, each, keep=store.shared)
-            of_others.replay()
-            give_replayed(of_others, store, declared.schema)
+    recorder = _recorder(settings, declared, log, store, shared, metrics, waits=waits)
     models = wiring.model_source(
         settings, declared.feature_set, model, on_cache=metrics.cache, shared=shared, models=registry
     )
@@ -69,8 +88,6 @@ def build_state(
     give = partial(give_replayed, recorder, store, declared.schema)
     give()
     spare_the_collector()
-    bank = wiring.token_bank(settings, shared)
-    deadline_s = settings.deadline_ms / 1_000
     scorer = Scorer(serving, store, log, recorder=recorder, on_stage=metrics.stage, writer=writer)
     scorer.registry_gone = registry_gone
     looking = refresh.refresher(settings, model, scorer, models, metrics)
@@ -78,13 +95,12 @@ def build_state(
         registry.close()  # it is not asked again
     shadow = Shadow(log, metrics)
     scorer.on_shadow = shadow.offer
-    return ServiceState(
+    return Parts(
         schema=declared.schema,
         hasher=wiring.card_hasher(settings),
         scorer=scorer,
         log=log,
         settings=settings,
-        example=example(declared.schema),
         metrics=metrics,
         refresher=looking,
         judge=None if looking is None else _judge(settings, declared, scorer, log, models, looking, metrics),
@@ -92,8 +108,33 @@ def build_state(
         refiller=Refiller(store, log, history, reach_us, scorer.state, give=give) if store.shared else None,
         shared=shared,
         registry=registry,
-        limit=None if bank is None else SharedRateLimit(settings.rate_limit_per_s, bank, wait_s=deadline_s),
     )
+
+
+def _recorder(
+    settings: Settings,
+    declared: Project,
+    log: DecisionLog,
+    store: OnlineStore,
+    shared: SharedRedis | None,
+    metrics: Metrics,
+    *,
+    waits: bool,
+) -> Recorder:
+    """What makes decisions durable, after the journals that ended processes have left are in the log."""
+    own, left = wiring.journals(settings, declared.schema)
+    journal: Journal | None = own
+    if waits:
+        left, journal = [own, *left], None
+    recent = wiring.recent_decisions(settings, declared.schema, shared, metrics.recent)
+    recorder = Recorder(log, journal, recent, keep=store.shared)
+    recorder.replay()  # before state is rebuilt from the log
+    for each in left:
+        with closing(each):
+            of_others = Recorder(log, each, keep=store.shared)
+            of_others.replay()
+            give_replayed(of_others, store, declared.schema)
+    return recorder
 
 
 def _judge(

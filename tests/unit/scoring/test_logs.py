@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from fraudml.service.logs import JsonFormatter
+from fraudml.scoring.logs import JsonFormatter
 
 
 def test_extras_and_exceptions_are_fields_of_one_line() -> None:

@@ -18,8 +18,8 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.errors import DecisionLogError
 from fraudml.models.rollout import Challenger, Change, Experiment, Kind, Mode, Rollout
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service import shadow as shadows
-from fraudml.service.shadow import Shadow
+from fraudml.scoring import shadow as shadows
+from fraudml.scoring.shadow import Shadow
 from tests.support.scoring import SCHEMA, CountingRuntime, ReferenceStore, bundle, scores_of, transaction
 
 

@@ -25,8 +25,8 @@ from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.rollouts import evidence
 from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
-from fraudml.service import judge as judging
-from fraudml.service.judge import Judge
+from fraudml.scoring import judge as judging
+from fraudml.scoring.judge import Judge
 from tests.support.scoring import SCHEMA, CountingRuntime, ReferenceStore, bundle, transaction
 
 DEFAULTS = Guardrails()

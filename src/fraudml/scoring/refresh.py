@@ -16,7 +16,7 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.errors import FraudmlError, NotFoundError, RegistryError
 from fraudml.models.rollout import Experiment, Rollout
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.loads import Call, Loads
+from fraudml.scoring.loads import Call, Loads
 from fraudml.settings import Settings
 
 ANSWER_S = 15.0  # until the registry has to say which version an alias names

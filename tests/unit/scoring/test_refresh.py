@@ -23,7 +23,7 @@ from fraudml.features.spec import AttributeFeature, FeatureSet
 from fraudml.models import bundle, lifecycle
 from fraudml.models.rollout import Challenger, Experiment, Mode, Rollout
 from fraudml.monitoring.metrics import Metrics
-from fraudml.service.refresh import Refresher, refresher
+from fraudml.scoring.refresh import Refresher, refresher
 from fraudml.settings import Settings
 from tests.support.bundles import make_bundle
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, transaction
@@ -94,7 +94,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "fraudml.service.refresh")
+    caplog.set_level(logging.INFO, "fraudml.scoring.refresh")
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -296,7 +296,7 @@ def test_it_looks_again_and_again_until_it_is_stopped(world: World) -> None:
 
 
 def test_a_stop_does_not_wait_for_a_registry_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fraudml.service.refresh.STOP_S", 0.01)
+    monkeypatch.setattr("fraudml.scoring.refresh.STOP_S", 0.01)
     world.registry.hang, world.registry.champion = threading.Event(), "2"
     running = Refresher(world.scorer, world.registry.named, world.registry.load, world.metrics, every_s=0.001)
     running.start()
