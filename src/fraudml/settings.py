@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fraudml.errors import ConfigError
@@ -25,7 +26,9 @@ class Settings(BaseSettings):
     0
     """
 
-    model_config = SettingsConfigDict(env_prefix="FRAUDML_", env_file=".env", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="FRAUDML_", env_file=".env", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     project: Path = Field(Path("fraudml.yaml"), description="The project file: schema, features, costs.")
     home: Path = Field(Path(".fraudml"), description="Where state lives: database, registry, bundles, reports, keys.")
@@ -64,6 +67,48 @@ class Settings(BaseSettings):
     )
     source_timeout_s: float = Field(
         600.0, gt=0, description="How long a database that history is read from may send nothing; seconds."
+    )
+    kafka_bootstrap_servers: str | None = Field(
+        None,
+        validation_alias=AliasChoices("FRAUDML_KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
+        description="Kafka that transactions come from: host:port, several with commas. Default: no stream.",
+    )
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="How Kafka is talked to: TLS or not, with a login (SASL) or not."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the login at Kafka is proved."
+    )
+    kafka_sasl_username: str | None = Field(None, description="User of the login at Kafka.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password of the login at Kafka.")
+    kafka_ssl_ca_location: Path | None = Field(
+        None, description="File with the certificates that Kafka's is checked with. Default: the system's."
+    )
+    kafka_ssl_certificate_location: Path | None = Field(
+        None, description="File with the certificate that Kafka knows this process by."
+    )
+    kafka_ssl_key_location: Path | None = Field(None, description="File with the key of that certificate.")
+    kafka_group: str = Field("fraudml", min_length=1, description="Consumer group that workers share.")
+    kafka_session_timeout_ms: int = Field(
+        10_000,
+        ge=1_000,
+        description="How long a worker may be silent before its partitions go to others; milliseconds.",
+    )
+    kafka_static_membership: bool = Field(
+        False, description="Whether a worker that is back in time with the same worker_id keeps its partitions."
+    )
+    topic_transactions: str = Field("transactions", description="Topic of transactions to decide on.")
+    topic_labels: str = Field("labels", description="Topic of label reports.")
+    topic_decisions: str = Field("decisions", description="Topic that decisions are published to.")
+    topic_alerts: str = Field("alerts", description="Topic of reviews and declines, with their transactions.")
+    worker_id: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of a worker, unlike all others' of its group.",
+    )
+    worker_batch: int = Field(500, gt=0, le=10_000, description="Most messages that a worker handles together.")
+    worker_port: int = Field(
+        9_100, ge=0, le=65535, description="Port of a worker's metrics and health; 0 lets the system choose."
     )
     warehouse_url: SecretStr | None = Field(None, description="Warehouse that decisions are exported to.")
     durability: Literal["process", "power"] = Field(
@@ -141,6 +186,7 @@ class Settings(BaseSettings):
             "registry_url",
             "model_server_url",
             "retain_days",
+            "kafka_bootstrap_servers",
         ),
         mode="before",
     )
@@ -187,7 +233,7 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "FRAUDML_" + "_".join(str(part) for part in first["loc"]).upper()
+        name = "FRAUDML_" + "_".join(str(part) for part in first["loc"]).upper().removeprefix("FRAUDML_")
         raise ConfigError(f"setting {name} is wrong: {first['msg']}") from None
     except UnicodeDecodeError:
         raise ConfigError("the file .env is not UTF-8 text") from None

@@ -50,6 +50,7 @@ def test_a_decision_comes_back_as_it_was_also_after_a_restart(reopen: Open) -> N
             action=Action.decline,
             degraded=(Degradation.online_store, Degradation.model),
             trial=Trial(revision=7, share=0.05),
+            source="transactions/3/1182",
         ),
         decision(transaction(4), 10, trial=Trial(8, 1 / 3, explore=0.02, let_through=True)),
     ]

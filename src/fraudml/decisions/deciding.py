@@ -14,18 +14,19 @@ from fraudml.features.stores import StateRead
 
 
 class Read(NamedTuple):
-    """A batch with what the online store said of it, and how long that took."""
+    """A batch with what the online store said of it, how long that took, and which messages brought it, if any did."""
 
     batch: Sequence[Transaction]
     state: StateRead | None
     state_us: int
+    sources: Sequence[str | None] | None = None
 
 
 def decide(
     lineup: Lineup, parts: Sequence[Part], read: Read, arrivals: Sequence[int], stale: tuple[Degradation, ...]
 ) -> list[Decision]:
     """One decision for each transaction of the batch, in its order; ``stale``: what is degraded for all of them."""
-    batch, state, state_us = read
+    batch, state, state_us, sources = read
     late = [False] * len(batch) if state is None else state.late.tolist()
     decided_at_us = time.time_ns() // 1_000
     made: dict[int, Decision] = {}
@@ -56,6 +57,7 @@ def decide(
                 late=late[row],
                 degraded=degraded + always,
                 trial=trial,
+                source=None if sources is None else sources[row],
             )
     return list(made.values()) if len(parts) == 1 else [made[row] for row in range(len(batch))]
 

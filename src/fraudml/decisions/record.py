@@ -68,7 +68,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``vector``: the features before the model's float32, little-endian float64 ``[k]`` in ``FeatureSet.input_names``
     order, NaN for missing. ``score``: calibrated probability; ``None`` when the model gave none. ``arrival``: the
-    place among all decisions and label reports (see :class:`fraudml.decisions.log.Arrivals`).
+    place among all decisions and label reports (see :class:`fraudml.decisions.log.Arrivals`). ``source``: which message
+    of a stream it answers, ``topic/partition/offset``.
     """
 
     transaction: Transaction
@@ -84,6 +85,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     late: bool = False
     degraded: tuple[Degradation, ...] = ()
     trial: Trial | None = None
+    source: str | None = None
 
     def features(self) -> NDArray[np.float64]:
         """The logged vector: float64 ``[k]``, read-only."""

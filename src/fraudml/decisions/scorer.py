@@ -139,12 +139,17 @@ class Scorer:
                 raise outcome
         return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
 
-    def try_score(self, batch: Sequence[Transaction]) -> list[Decision | ConflictError]:
-        """The same with conflicts in the place of decisions, for batches whose items fail one by one."""
-        with self._lock:
-            return self.commit(self.decide(batch))
+    def try_score(
+        self, batch: Sequence[Transaction], sources: Sequence[str] | None = None
+    ) -> list[Decision | ConflictError]:
+        """The same with conflicts in the place of decisions, for batches whose items fail one by one.
 
-    def decide(self, batch: Sequence[Transaction]) -> Decided:
+        ``sources``: which message of a stream brought each; new decisions keep theirs.
+        """
+        with self._lock:
+            return self.commit(self.decide(batch, sources))
+
+    def decide(self, batch: Sequence[Transaction], sources: Sequence[str] | None = None) -> Decided:
         """The first half: decide, and take the transactions into state. :meth:`commit` has to follow, in order."""
         with self._lock:
             self._clear_doubts()
@@ -153,12 +158,14 @@ class Scorer:
             decided = Decided(batch, self.recorder.known(names))
             self._time(decided, "find", started)
             known = decided.known
-            fresh: dict[str, Transaction] = {}
-            for name, transaction in zip(names, batch, strict=True):
+            fresh: dict[str, int] = {}  # ids and where they are first
+            for place, name in enumerate(names):
                 if name not in known:
-                    fresh.setdefault(name, transaction)
+                    fresh.setdefault(name, place)
             if fresh:
-                decided.fresh = self._decide(list(fresh.values()), decided)
+                some = [batch[place] for place in fresh.values()]
+                brought = None if sources is None else [sources[place] for place in fresh.values()]
+                decided.fresh = self._decide(some, brought, decided)
                 self.recorder.take(decided.fresh)
             return decided
 
@@ -232,7 +239,7 @@ class Scorer:
         self._on_stage(stage, now - started)
         return now
 
-    def _decide(self, batch: list[Transaction], decided: Decided) -> list[Decision]:
+    def _decide(self, batch: list[Transaction], sources: list[str] | None, decided: Decided) -> list[Decision]:
         lineup = self._lineup
         started = time.perf_counter()
         state = self._state.read_then_update(batch)
@@ -240,7 +247,7 @@ class Scorer:
         parts = lineup.score(batch, state)
         self._time(decided, "model", read)
         stale = (Degradation.registry,) if self.registry_gone else ()
-        facts = Read(batch, state, int((read - started) * 1e6))
+        facts = Read(batch, state, int((read - started) * 1e6), sources)
         decisions = decide(lineup, parts, facts, self._arrivals.take(len(batch)), stale)
         if lineup.shadows:
             self.on_shadow(lineup, facts, decisions)

@@ -11,8 +11,10 @@ from fraudml.events.schema import Schema
 from fraudml.settings import Settings
 from fraudml.wiring.log import names
 
+__all__ = ["SharedRedis", "recent_decisions", "shared_redis", "token_bank"]
+
 if TYPE_CHECKING:
-    from fraudml.adapters.connections.shared_redis import SharedRedis as SharedRedis  # for who hands it on
+    from fraudml.adapters.connections.shared_redis import SharedRedis
     from fraudml.adapters.limits.redis import RedisTokenBank
     from fraudml.decisions.cache import OnOutcome
     from fraudml.decisions.recent import RecentDecisions

@@ -22,8 +22,12 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.keys import Scope, new_key
 from fraudml.decisions.log import Durability
 from fraudml.errors import ConfigError, DecisionLogError
+from fraudml.operations.verify import verify
 from fraudml.settings import Settings
 from tests.support.scoring import SCHEMA, decision, transaction
+
+# The first link's members as fraudml wrote them before decisions had a source.
+LINKED_BEFORE = "010000000000000040c2fc2a59170600ba3896bc55d0c00a52daf6993b395978"
 
 
 def url(path: Path) -> str:
@@ -46,7 +50,7 @@ def test_the_migrations_make_the_declared_tables(tmp_path: Path) -> None:
             connection, opts={"version_table": _migrate.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, metadata) == []
-        assert _migrate.revision(connection) == "0004"
+        assert _migrate.revision(connection) == "0005"
     engine.dispose()
 
 
@@ -205,6 +209,7 @@ def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path:
     with sqlite3.connect(tmp_path / "fraudml.db") as connection:
         connection.execute("CREATE INDEX ix_transactions_event_time_us ON transactions (event_time_us)")
         connection.execute("ALTER TABLE decisions DROP COLUMN trial")
+        connection.execute("ALTER TABLE decisions DROP COLUMN source")
         connection.execute("DROP TABLE shadow_scores")
         connection.execute("DROP TABLE chain")
         connection.execute("UPDATE fraudml_schema_version SET version_num = '0001'")
@@ -213,6 +218,23 @@ def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path:
     assert log.find(["t1"]) == {"t1": decision(transaction(1), 1)}
     log.close()
     assert not any("ix_transactions" in line for line in _dump(tmp_path))
+
+
+def test_a_chain_that_is_older_than_the_source_of_decisions_fits(tmp_path: Path) -> None:
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    log.append([decision(transaction(1), 1)])
+    log.close()
+    with sqlite3.connect(tmp_path / "fraudml.db") as connection:
+        connection.execute("ALTER TABLE decisions DROP COLUMN source")
+        connection.execute("UPDATE fraudml_schema_version SET version_num = '0004'")
+        (members,) = connection.execute("SELECT members FROM chain").fetchone()
+    connection.close()
+    # what a fraudml without that column had linked
+    assert members.hex() == LINKED_BEFORE
+    log = SqliteDecisionLog(url(tmp_path), SCHEMA)
+    found = verify(log)
+    assert (found.decisions, found.wrong) == (1, 0)
+    log.close()
 
 
 def test_logged_values_of_another_type_than_declared_are_named(tmp_path: Path) -> None:

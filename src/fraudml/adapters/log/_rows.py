@@ -75,6 +75,7 @@ class RowCodec:
                 decision.decided_at_us,
                 timed,
                 None if decision.trial is None else _encode(decision.trial).decode(),
+                decision.source,
             )
             rows.append((first, second))
         return rows
@@ -82,7 +83,8 @@ class RowCodec:
     def decision(self, row: Row) -> Decision:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
         arrival, transaction_id, event_time_us, amount_minor, entities, attributes = row[:6]
-        vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, timings, trial = row[6:]
+        vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, *rest = row[6:]
+        timings, trial, source = rest
         keys = _object.decode(entities)
         values = _object.decode(attributes)
         event = Transaction(
@@ -106,6 +108,7 @@ class RowCodec:
             late=bool(late),
             degraded=_degraded.decode(degraded),
             trial=None if trial is None else _trial.decode(trial),
+            source=source,
         )
 
     def label(self, row: Row) -> Label:
@@ -149,7 +152,14 @@ class RowCodec:
 
 def members(rows: Sequence[tuple[Row, Row]]) -> list[Member]:
     """What a link has of rows as :meth:`RowCodec.rows` makes them."""
-    return [(first[0], first[2], seal) for (first, _), seal in zip(rows, seals(rows), strict=True)]
+    sealed = seals([linked_decision(*both) for both in rows])
+    return [(first[0], first[2], seal) for (first, _), seal in zip(rows, sealed, strict=True)]
+
+
+def linked_decision(first: Row, second: Row) -> tuple[Row, Row]:
+    """What a link has of the rows of a decision. ``source`` is younger than the chain: it counts where it is set, so
+    that older links fit."""
+    return first, second if second[-1] is not None else second[:-1]
 
 
 def label_row(item: LabelReport, nth: int) -> Row:

@@ -39,6 +39,7 @@ decisions = sa.Table(
     sa.Column("decided_at_us", sa.BigInteger, nullable=False),
     sa.Column("timings", sa.Text, nullable=False),
     sa.Column("trial", sa.Text),  # JSON; null for most
+    sa.Column("source", sa.Text),  # the message that it answers: topic/partition/offset; null for those of the API
 )
 
 # What models that decide nothing said about decisions. They need not be there: theirs may wait in a journal.

@@ -19,7 +19,15 @@ from fraudml.adapters.log._connection import connect, failures
 from fraudml.adapters.log._hot import HotPath, sql
 from fraudml.adapters.log._keys import SqlKeyStore
 from fraudml.adapters.log._lock import FileLock
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, linked_label, outcomes, shadow_scores
+from fraudml.adapters.log._rows import (
+    Row,
+    RowCodec,
+    audit_labels,
+    linked_decision,
+    linked_label,
+    outcomes,
+    shadow_scores,
+)
 from fraudml.adapters.log._tables import chain as links
 from fraudml.adapters.log._tables import decisions, transactions
 from fraudml.adapters.log._tables import labels as reports
@@ -237,7 +245,7 @@ class SqliteDecisionLog:
         yield from self._stream(
             query,
             5_000,
-            lambda rows: [StoredRow(row[0], row[1], (row[:width], row[width:])) for row in rows],
+            lambda rows: [StoredRow(row[0], row[1], linked_decision(row[:width], row[width:])) for row in rows],
             _any_text,
         )
         strays = sa.select(decisions.c.arrival).where(decisions.c.arrival.not_in(sa.select(transactions.c.arrival)))

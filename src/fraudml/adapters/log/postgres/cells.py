@@ -69,6 +69,7 @@ class Rows(NamedTuple):
     decided_at_us: Column
     timings: Column
     trial: Column
+    source: Column
 
 
 def rows(decisions: Sequence[Decision], stored: Sequence[tuple[Row, Row]]) -> Rows:
@@ -95,6 +96,7 @@ def rows(decisions: Sequence[Decision], stored: Sequence[tuple[Row, Row]]) -> Ro
         decided_at_us=[_int8(8, decision.decided_at_us) for decision in decisions],
         timings=_alike([second[10] for _, second in stored], str.encode),
         trial=[NULL if second[11] is None else _bytes(second[11].encode()) for _, second in stored],
+        source=[NULL if decision.source is None else _bytes(decision.source.encode()) for decision in decisions],
     )
 
 

@@ -10,7 +10,15 @@ import sqlalchemy as sa
 
 from fraudml.adapters.log._chain import link, values
 from fraudml.adapters.log._keys import SqlKeyStore
-from fraudml.adapters.log._rows import Row, RowCodec, audit_labels, linked_label, outcomes, shadow_scores
+from fraudml.adapters.log._rows import (
+    Row,
+    RowCodec,
+    audit_labels,
+    linked_decision,
+    linked_label,
+    outcomes,
+    shadow_scores,
+)
 from fraudml.adapters.log.postgres import reading, statements, upgrade
 from fraudml.adapters.log.postgres.failures import failures
 from fraudml.adapters.log.postgres.hot import HotPath
@@ -225,7 +233,8 @@ def _stored_decision(row: Row) -> StoredRow:
     first = (columns[0], transaction_id, *columns[1:5])
     second = [*columns[5:]]
     second[7] = _number(second[7])
-    return StoredRow(arrival, transaction_id, (first, second) if _is_key(key, transaction_id) and not differs else None)
+    found = linked_decision(first, second)
+    return StoredRow(arrival, transaction_id, found if _is_key(key, transaction_id) and not differs else None)
 
 
 def _stored_label(row: Row) -> StoredRow:

@@ -58,6 +58,7 @@ GIVEN = {
     "decided_at_us": BIGINT,
     "timings": TEXT,
     "trial": TEXT,
+    "source": TEXT,
 }
 # The columns of each table that are written, in the order in which the tables are.
 INTO = {
@@ -69,7 +70,7 @@ INTO = {
     "decisions": (
         *("transaction_id", "event_time_us", "arrival"),
         *("vector", "score", "action", "model_version", "fingerprint", "arm"),
-        *("late", "degraded", "decided_at_us", "timings", "trial", "amount_minor"),
+        *("late", "degraded", "decided_at_us", "timings", "trial", "source", "amount_minor"),
     ),
 }
 _JSON = {"entities", "attributes", "timings"}
@@ -127,7 +128,7 @@ CARRY = f"INSERT INTO chain ({', '.join(LINK)}) VALUES ({', '.join(['%s'] * len(
 ID = "coalesce(t.original_id, convert_to(t.transaction_id, 'UTF8'))"
 _OF_DECISION = (
     *("d.vector", "d.score", "d.action", "d.model_version", "d.fingerprint", "d.arm"),
-    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text", "d.trial"),
+    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text", "d.trial", "d.source"),
 )
 _PLACE = "USING (transaction_id, event_time_us)"
 
@@ -154,7 +155,7 @@ FIND = Statement(
 )
 FOUND = (
     *(BIGINT, BYTEA, BIGINT, BIGINT, TEXT, TEXT),
-    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT, TEXT),
+    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT, TEXT, TEXT),
 )
 
 # In no order: without sorting, which BY_INDEX switches off, the server would read all labels in the one asked for.

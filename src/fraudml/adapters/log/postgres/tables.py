@@ -67,6 +67,7 @@ decisions = sa.Table(
     # of the transaction, for aggregates over this table alone; null in rows of a fraudml before revision 0005
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("trial", sa.Text),  # JSON; null for most
+    sa.Column("source", sa.Text),  # the message that it answers: topic/partition/offset; null for those of the API
     sa.Index("decisions_blind", "arrival", postgresql_where=sa.text(f"degraded LIKE '{BLIND}'")),
 )
 
