@@ -21,6 +21,9 @@
     │   ├── DecisionLogError
     │   ├── SourceError
     │   ├── WarehouseError
+    │   ├── StreamError
+    │   │   ├── TooLargeError   a message is larger than the broker takes
+    │   │   └── FencedError     another process has the same name: it goes on in this one's place
     │   ├── CacheError
     │   └── ModelServerError
     ├── OverloadError               the service turned a request away; its text is for the client
@@ -127,6 +130,18 @@ class SourceError(StoreError):
 
 class WarehouseError(StoreError):
     """The warehouse that decisions are exported to failed."""
+
+
+class StreamError(StoreError):
+    """The stream of messages failed."""
+
+
+class TooLargeError(StreamError):
+    """A message is larger than the broker takes; nothing of its batch was published."""
+
+
+class FencedError(StreamError):
+    """Another process has taken this one's name and goes on in its place."""
 
 
 class CacheError(StoreError):

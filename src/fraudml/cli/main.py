@@ -18,6 +18,7 @@ COMMANDS = (
     "train",
     "score",
     "serve",
+    "worker",
     "features",
     "models",
     "rollout",

@@ -76,7 +76,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
-        self._registry = registry
+        self.collector = registry
         self._children: dict[tuple[Any, ...], Any] = {}
         self._predictions = Counter(
             "fraud_predictions",
@@ -279,7 +279,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""
-        return generate_latest(self._registry)
+        return generate_latest(self.collector)
 
     def _child(self, metric: Any, *labels: str) -> Any:
         """The metric with these labels, kept at hand: looking it up takes longer than counting."""

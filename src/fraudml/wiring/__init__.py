@@ -19,6 +19,7 @@ from fraudml.wiring.online import kept_at_least_us, lateness_us, online_store, r
 from fraudml.wiring.pinned import pinned
 from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
 from fraudml.wiring.sources import History, card_hasher, history, label_purity, profile, source
+from fraudml.wiring.stream import kafka, stream
 
 __all__ = [
     "MOST_CODES",
@@ -31,6 +32,7 @@ __all__ = [
     "decision_log",
     "history",
     "journals",
+    "kafka",
     "kept_at_least_us",
     "keys",
     "label_purity",
@@ -49,6 +51,7 @@ __all__ = [
     "removed_before_us",
     "shared_redis",
     "source",
+    "stream",
     "threads",
     "token_bank",
     "upgrade_database",

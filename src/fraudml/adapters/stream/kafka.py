@@ -1,0 +1,273 @@
+"""A member of a consumer group whose reading, publishing and moving on are transactions of Kafka.
+
+A transaction covers the messages published and the offsets of what was read (KIP-98); the group's generation goes with
+the offsets (KIP-447), so one who has lost its partitions without noticing cannot commit. The transactional id is the
+worker's name: who starts under it again ends what its predecessor had begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from fraudml.adapters.stream.connection import MOST_BYTES, Config, stream_error
+from fraudml.decisions.stream import Message, OnRebalance, Outgoing, Partition
+from fraudml.errors import StreamError
+
+CALL_S = 1.0  # at most without a sign of life to the one who watches
+BUFFERED_KIB = 16_384  # of messages read ahead, for all partitions together
+TRANSACTION_S = 30.0  # a transaction that takes longer is aborted by the broker
+STOP_S = 10.0
+TOLD_S = 3.0  # a wait that the log is told of
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class KafkaStream:
+    """See :class:`fraudml.decisions.stream.Stream`.
+
+    ``config``: of every client (:func:`fraudml.adapters.stream.connection.connection`); ``name``: of this worker;
+    ``static``: its membership outlives its process for the session's time. ``alive`` is called while a broker that is
+    gone is waited for; it raises to end that.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        topics: Sequence[str],
+        *,
+        group: str,
+        name: str,
+        session_ms: int,
+        static: bool = False,
+        on_rebalance: OnRebalance = lambda what, partitions: None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._alive = alive
+        self._on_rebalance = on_rebalance
+        self._refusals: list[KafkaError] = []  # of messages of the transaction under way
+        self._next: dict[Partition, int] = {}  # where each partition goes on when all that was read is committed
+        self._ours: set[Partition] = set()
+        self._held: set[Partition] = set()  # not to be read until resume()
+        self._gone: set[Partition] = set()  # no longer ours since the last read began
+        self._polled_s = time.monotonic()
+        self._session_s = session_ms / 1_000
+        self._producer = Producer(
+            config
+            | {
+                "transactional.id": f"{group}-{name}",
+                "transaction.timeout.ms": int(TRANSACTION_S * 1_000),
+                "message.max.bytes": MOST_BYTES,
+                "linger.ms": 1,  # a transaction's end sends what waits; until then more may come along
+                "compression.type": "lz4",
+            }
+        )
+        self._patiently("starting", self._producer.init_transactions)
+        self._consumer = Consumer(
+            config
+            | ({"group.instance.id": name} if static else {})
+            | {
+                "group.id": group,
+                "session.timeout.ms": session_ms,
+                "heartbeat.interval.ms": min(3_000, session_ms // 3),
+                "partition.assignment.strategy": "cooperative-sticky",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",  # whatever happened to the offsets: nothing is left out
+                "queued.max.messages.kbytes": BUFFERED_KIB,
+                "fetch.max.bytes": MOST_BYTES,
+                "max.partition.fetch.bytes": 1_048_576,
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def read(self, most: int, wait_s: float) -> Sequence[Message]:
+        """The next messages. While the group has a new member, or a broker is gone, there are none."""
+        self._gone.clear()
+        first = self._consumer.poll(wait_s)
+        self._polled_s = time.monotonic()
+        if first is None:
+            return ()
+        found = [first]
+        if most > 1:
+            found += self._consumer.consume(most - 1, 0)
+        messages = []
+        for each in found:
+            if (error := each.error()) is None:
+                messages.append(_message(each))
+            elif error.fatal() or error.name() == "FENCED_INSTANCE_ID":
+                raise stream_error(KafkaException(error), "reading")
+            else:  # a topic that is not there, a broker that cannot be asked: the driver goes on trying
+                logger.warning("Kafka failed while reading: %s", error.str())
+        if self._gone:  # in the middle: these are read by somebody else
+            messages = [each for each in messages if (each.topic, each.partition) not in self._gone]
+        for message in messages:
+            self._next.setdefault((message.topic, message.partition), message.offset)
+        return messages
+
+    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
+        """One transaction."""
+        self._refusals.clear()
+        if time.monotonic() - self._polled_s > self._session_s:
+            # The broker checks this, too, but for brokers that do not: others may have our partitions by now
+            raise StreamError("the worker was held up for longer than the session; its messages are read again")
+        try:
+            self._producer.begin_transaction()
+            for each in outgoing:
+                self._publish(each)
+            offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
+            group = self._consumer.consumer_group_metadata()
+            send = self._producer.send_offsets_to_transaction
+            self._patiently("committing offsets", lambda wait_s: send(offsets, group, wait_s))
+            self._patiently("committing", self._producer.commit_transaction)
+        except (KafkaException, StreamError) as error:
+            self._abort()
+            if self._refusals:  # the reason; the transaction only says that it failed
+                raise stream_error(KafkaException(self._refusals[0]), "publishing") from error
+            if isinstance(error, StreamError):
+                raise
+            raise stream_error(error, "publishing") from error
+        self._next.update(done)
+
+    def rewind(self) -> None:
+        """Read on from the offsets that the broker has for the group."""
+        ours = [TopicPartition(*place) for place in self._ours]
+        known = self._patiently("asking for offsets", lambda wait_s: self._consumer.committed(ours, wait_s))
+        for each in known:
+            place = (each.topic, each.partition)
+            offset = each.offset if each.offset >= 0 else self._next.get(place)
+            if offset is not None:
+                self._next[place] = offset
+                self._seek(place, offset)
+
+    def go_back(self, message: Message) -> None:
+        """Seek, and hold the partition."""
+        place = (message.topic, message.partition)
+        self._held.add(place)
+        self._consumer.pause([TopicPartition(*place)])
+        self._seek(place, message.offset)
+
+    def pause(self, wait_s: float) -> None:
+        """Stay a member with all partitions held."""
+        self._held.update(self._ours)
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._hold()
+            self._alive()
+            found = self._consumer.poll(min(left_s, CALL_S))
+            self._polled_s = time.monotonic()
+            if found is not None and found.error() is None:  # of a partition that has just come
+                early = _message(found)
+                self._held.add((early.topic, early.partition))
+                self._seek((early.topic, early.partition), early.offset)
+
+    def resume(self) -> None:
+        """Read from all partitions that are still ours."""
+        again = [TopicPartition(*place) for place in self._held & self._ours]
+        self._held.clear()
+        if again:
+            self._consumer.resume(again)
+
+    def lag(self) -> dict[Partition, int]:
+        """From the ends of partitions as the last fetches told them."""
+        found = {}
+        for each in self._consumer.position([TopicPartition(*place) for place in self._ours]):
+            low, high = self._consumer.get_watermark_offsets(each, cached=True)
+            place = (each.topic, each.partition)
+            at = each.offset if each.offset >= 0 else self._next.get(place, max(low, 0))
+            found[place] = max(0, high - at)
+        return found
+
+    def close(self) -> None:
+        """Leave the group; what is not committed is read by others."""
+        self._consumer.close()
+        self._producer.flush(STOP_S)
+
+    def _publish(self, message: Outgoing) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    message.topic,
+                    message.value,
+                    message.key,
+                    headers=list(message.headers) or None,
+                    on_delivery=self._delivered,
+                )
+                break
+            except BufferError:  # the queue to the broker is full: the pace is the broker's
+                self._alive()
+                self._producer.poll(CALL_S)
+        self._producer.poll(0)
+
+    def _delivered(self, error: KafkaError | None, message: object) -> None:
+        if error is not None and error.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
+            self._refusals.append(error)
+
+    def _abort(self) -> None:
+        """Undo a transaction. One that cannot be undone by us is undone by the broker, or by who comes after us."""
+        try:
+            self._patiently("aborting", self._producer.abort_transaction)
+        except StreamError as error:
+            logger.warning("%s", error)
+
+    def _patiently(self, doing: str, call: Callable[[float], T]) -> T:
+        """Call until the broker answers: such calls may be made again, and go on where they were."""
+        since_s, told = time.monotonic(), False
+        while True:
+            self._alive()
+            try:
+                return call(CALL_S)
+            except KafkaException as error:
+                if not error.args[0].retriable() and error.args[0].name() != "_TIMED_OUT":
+                    raise stream_error(error, doing) from error
+                if not told and time.monotonic() - since_s > TOLD_S:
+                    logger.warning("Kafka does not answer while %s; it is waited for", doing)
+                    told = True
+
+    def _seek(self, place: Partition, offset: int) -> None:
+        try:
+            self._consumer.seek(TopicPartition(*place, offset))
+        except KafkaException as error:  # not ours any more: whoever has it starts at the group's offset
+            logger.debug("cannot go to %s of %s/%s: %s", offset, *place, error)
+
+    def _hold(self) -> None:
+        if ours := self._held & self._ours:
+            self._consumer.pause([TopicPartition(*place) for place in ours])
+
+    def _assigned(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        places = [(each.topic, each.partition) for each in partitions]
+        self._ours.update(places)
+        for place in places:
+            self._next.pop(place, None)
+        if self._held:  # we are waiting: these wait along
+            self._held.update(places)
+        self._on_rebalance("assigned", places)
+
+    def _revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        self._forget("revoked", partitions)
+
+    def _lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        self._forget("lost", partitions)
+
+    def _forget(self, what: str, partitions: Sequence[Any]) -> None:
+        places = [(each.topic, each.partition) for each in partitions]
+        for place in places:
+            self._next.pop(place, None)
+            self._held.discard(place)
+        self._gone.update(places)
+        self._ours.difference_update(places)
+        self._on_rebalance(what, places)
+
+
+def _message(found: Any) -> Message:
+    _, time_ms = found.timestamp()
+    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in found.headers() or ()]
+    return Message(
+        found.topic(), found.partition(), found.offset(), found.key(), found.value(), headers, max(0, time_ms) * 1_000
+    )

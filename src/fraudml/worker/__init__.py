@@ -1,0 +1,1 @@
+"""Kafka in, decisions out: read, decide, commit to the log, publish and move on as one."""
