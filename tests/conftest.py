@@ -120,6 +120,15 @@ def redis_url(redis_server: str) -> str:
     return redis_server
 
 
+@pytest.fixture(scope="session")
+def kafka_servers() -> Iterator[str]:
+    """The address of a Kafka broker that lives as long as this process's tests."""
+    from tests.support.servers import kafka
+
+    with kafka.server() as servers:
+        yield servers
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip whose reason is not on the written list into a failure.
 

@@ -1,0 +1,218 @@
+"""Topics of a test: what is published to them, and what a reader of committed messages sees there."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.adapters.stream.connection import Security, connection
+from fraudml.adapters.stream.kafka import KafkaStream
+from fraudml.decisions.model import Model
+from fraudml.decisions.recorder import Recorder
+from fraudml.decisions.scorer import Scorer
+from fraudml.errors import StreamError
+from fraudml.events.cards import CardHasher
+from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.stream_metrics import StreamMetrics
+from fraudml.scoring.process import ScoringProcess
+from fraudml.settings import Settings
+from fraudml.worker.loop import Worker
+from fraudml.worker.outbox import Outbox
+from tests.support.scoring import SCHEMA, ReferenceStore, bundle
+from tests.support.servers.kafka import QUIET, make_topics, unique
+from tests.support.servers.kafka_log import uncommitted
+from tests.support.waiting import until
+
+SESSION_MS = 6_000  # the least that brokers allow by default
+
+
+class Published(NamedTuple):
+    """A message on a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.value or b"")
+
+
+class Topics:
+    """Fresh topics on a broker, named after the settings (``transactions``, ``labels``, ``decisions``, ``alerts``)."""
+
+    def __init__(self, servers: str, partitions: int = 1) -> None:
+        self.servers = servers
+        self.partitions = partitions
+        self.names = {name: unique(name) for name in ("transactions", "labels", "decisions", "alerts")}
+        self.group = unique("workers")
+        self.make()
+        self._producer = Producer({"bootstrap.servers": servers, "message.max.bytes": 20_000_000, **QUIET})
+
+    def make(self) -> None:
+        """Make them; again where the broker has lost them."""
+        dead = [f"{self.names[name]}.dlq" for name in ("transactions", "labels")]
+        make_topics(self.servers, [*self.names.values(), *dead], self.partitions)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a worker on these."""
+        topics = {f"topic_{name}": topic for name, topic in self.names.items()}
+        stream = {"kafka_bootstrap_servers": self.servers, "kafka_group": self.group}
+        return topics | stream | {"kafka_session_timeout_ms": SESSION_MS, "worker_port": 0}
+
+    def publish(self, name: str, values: Sequence[Any], key: str | None = "c1", **headers: bytes) -> None:
+        """Publish values, bytes as they are and others as JSON; returns when the broker has them."""
+        for value in values:
+            raw = value if isinstance(value, bytes) else msgspec.json.encode(value)
+            self._producer.produce(self.names[name], raw, key, headers=list(headers.items()))
+        assert self._producer.flush(30) == 0
+
+    def committed(self, name: str) -> list[Published]:
+        """What is there for readers of committed messages, by partition."""
+        topic = self.names.get(name, name)
+        if name.endswith(".dlq"):
+            topic = self.names[name.removesuffix(".dlq")] + ".dlq"
+        found = _all(self.servers, topic, self.partitions)
+        if "FRAUDML_TEST_KAFKA" in os.environ:
+            return found
+        port = int(self.servers.rpartition(":")[2])
+        hidden = {number: uncommitted(port, topic, number) for number in range(self.partitions)}
+        return [each for each in found if each.offset not in hidden[each.partition]]
+
+    def offsets(self) -> dict[int, int]:
+        """Where the group is in the transactions, by partition; 0 where nothing was committed."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group, **QUIET})
+        topic = self.names["transactions"]
+        try:
+            known = consumer.committed([TopicPartition(topic, number) for number in range(self.partitions)], 30)
+        finally:
+            consumer.close()
+        return {each.partition: max(each.offset, 0) for each in known}
+
+
+def _all(servers: str, topic: str, partitions: int) -> list[Published]:
+    config = {"bootstrap.servers": servers, "group.id": unique("reader"), "enable.partition.eof": True, **QUIET}
+    isolated = {"isolation.level": "read_committed" if "FRAUDML_TEST_KAFKA" in os.environ else "read_uncommitted"}
+    consumer = Consumer(config | isolated | {"fetch.message.max.bytes": 20_000_000})
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+    found: list[Published] = []
+    ended: set[int] = set()
+    end = time.monotonic() + 60
+    while len(ended) < partitions:
+        assert time.monotonic() < end, f"{topic} cannot be read to its end"
+        for each in consumer.consume(1_000, 1.0):
+            if each.error() is None:
+                headers = {name: value or b"" for name, value in each.headers() or ()}
+                found.append(Published(each.partition(), each.offset(), each.key(), each.value(), headers))
+            elif each.error().name() == "_PARTITION_EOF":
+                ended.add(each.partition())
+    consumer.close()
+    return found
+
+
+class InProcess:
+    """A worker in a thread of this process, over a SQLite log and the reference store."""
+
+    def __init__(self, log: SqliteDecisionLog, topics: Topics, **settings: Any) -> None:
+        self.topics = topics
+        self.settings = Settings(_env_file=None, **{**topics.settings, "worker_id": "in-process", **settings})
+        self.log = log
+        self.store = ReferenceStore()
+        for batch in log.replay():
+            self.store.load(batch)
+        self.store.add_labels(list(log.later_labels()))
+        metrics = Metrics()
+        scorer = Scorer(Model(bundle()), self.store, log, recorder=Recorder(log), on_stage=metrics.stage)
+        self.process = ScoringProcess(
+            schema=SCHEMA,
+            hasher=CardHasher(b"key"),
+            scorer=scorer,
+            log=log,
+            settings=self.settings,
+            metrics=metrics,
+        )
+        self.metrics = StreamMetrics(metrics.collector)
+        self.ending = threading.Event()
+        self.error: BaseException | None = None
+        self.rebalances: list[str] = []
+        self._thread = threading.Thread(target=self._run, name="worker")
+        self._thread.start()
+
+    def value(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 while it has none."""
+        return self.process.metrics.collector.get_sample_value(name, labels) or 0.0
+
+    def handled(self, outcome: str, topic: str = "transactions") -> int:
+        """How many messages ended so."""
+        return round(self.value("fraud_stream_messages_total", topic=self.topics.names[topic], outcome=outcome))
+
+    def until_handled(self, count: int, outcome: str = "decided", topic: str = "transactions") -> None:
+        """Wait for so many."""
+
+        def so() -> bool:
+            if self.error is not None:
+                raise self.error
+            return self.handled(outcome, topic) >= count
+
+        until(so, f"{outcome}: {self.handled(outcome, topic)} of {count}")
+
+    def stop(self) -> None:
+        """Ask it to end, and wait."""
+        self.ending.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def _alive(self) -> None:
+        if self.ending.is_set():
+            raise StreamError("the test ends")
+
+    def _run(self) -> None:
+        settings = self.settings
+        try:
+            stream = KafkaStream(
+                connection(str(settings.kafka_bootstrap_servers), Security()),
+                [settings.topic_transactions, settings.topic_labels],
+                group=settings.kafka_group,
+                name=settings.worker_id,
+                session_ms=settings.kafka_session_timeout_ms,
+                on_rebalance=lambda what, places: self.rebalances.append(what),
+                alive=self._alive,
+            )
+            outbox = Outbox(SCHEMA, settings.topic_decisions, settings.topic_alerts)
+            try:
+                Worker(self.process, stream, outbox, self.metrics, self.ending).run()
+            finally:
+                stream.close()
+        except BaseException as error:  # the test raises it
+            self.error = None if self.ending.is_set() else error
+
+
+@contextmanager
+def working(log: SqliteDecisionLog, topics: Topics, **settings: Any) -> Iterator[InProcess]:
+    """A worker that is ended afterwards."""
+    worker = InProcess(log, topics, **settings)
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def by_id(published: Sequence[Published]) -> Mapping[str, Any]:
+    """Decisions by transaction; fails where one is there twice."""
+    found: dict[str, Any] = {}
+    for each in published:
+        told = each.json
+        assert told["transaction_id"] not in found, f"{told['transaction_id']} was decided twice"
+        found[told["transaction_id"]] = told
+    return found
