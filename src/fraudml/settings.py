@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         description="Name of a worker, unlike all others' of its group.",
     )
     worker_batch: int = Field(500, gt=0, le=10_000, description="Most messages that a worker handles together.")
+    worker_stuck_s: float = Field(
+        60.0, gt=0, description="How long a worker may show no sign of life before it ends itself; seconds."
+    )
     worker_port: int = Field(
         9_100, ge=0, le=65535, description="Port of a worker's metrics and health; 0 lets the system choose."
     )

@@ -72,7 +72,7 @@ def test_a_transaction_that_was_published_twice_is_decided_and_published_once(
 
 def test_what_is_no_transaction_is_a_dead_letter_and_holds_up_nobody(topics: Topics, log: SqliteDecisionLog) -> None:
     poison = [b"", b"{", b"\xff\xfe{\x00}\x00", b"[" * 100_000]
-    wrong = [row(2, amount="much"), row(3, time="2999-01-01T00:00:00Z")]
+    wrong = [row(2, amount="much"), row(3, time="2150-01-01T00:00:00Z")]
     topics.publish("transactions", [row(1), *poison, *wrong, row(4), row(1, amount=99.0), row(5)], trace=b"abc")
     with working(log, topics) as worker:
         worker.until_handled(3)
@@ -84,9 +84,8 @@ def test_what_is_no_transaction_is_a_dead_letter_and_holds_up_nobody(topics: Top
         f"{topics.names['transactions']}/0/{offset}" for offset in (1, 2, 3, 4, 5, 6, 8)
     ]
     said = [each.headers["fraudml-error"].decode() for each in dead]
-    assert ["UTF-8" in said[2], "nested" in said[3], "amount" in said[4], "ahead" in said[5], "t1" in said[6]] == [
-        True
-    ] * 5
+    for word, error in zip(("malformed", "nested", "amount", "ahead", "t1"), said[2:], strict=True):
+        assert word in error
     assert {each.headers["trace"] for each in dead} == {b"abc"}
     assert {each.key for each in dead} == {b"c1"}
 

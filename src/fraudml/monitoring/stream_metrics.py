@@ -12,7 +12,7 @@ metric                                   labels    meaning
 ``fraud_stream_failures_total``          kind      batches that could not be committed and were read again:
                                                    stream (Kafka failed), store (the decision log failed)
 ``fraud_stream_rebalances_total``        what      partitions that came or went: assigned, revoked, lost
-``fraud_stream_waiting``                           1 while the worker waits for a dependency and reads nothing
+``fraud_stream_waiting``                 topic     1 while the worker waits for a dependency and reads nothing
 ======================================== ========= ============================================================
 """
 
@@ -31,7 +31,7 @@ class StreamMetrics:
     """The metrics of one worker, in the registry of its other ones.
 
     >>> registry = CollectorRegistry()
-    >>> StreamMetrics(registry).lag({("transactions", 0): 7})
+    >>> StreamMetrics(registry).lag("transactions", {("transactions", 0): 7})
     >>> registry.get_sample_value("fraud_stream_lag_messages", {"topic": "transactions", "partition": "0"})
     7
     """
@@ -58,7 +58,9 @@ class StreamMetrics:
         self._rebalances = Counter(
             "fraud_stream_rebalances", "Partitions: assigned, revoked, lost.", ["what"], registry=registry
         )
-        self._waiting = Gauge("fraud_stream_waiting", "1 while the worker waits for a dependency.", registry=registry)
+        self._waiting = Gauge(
+            "fraud_stream_waiting", "1 while the worker waits for a dependency.", ["topic"], registry=registry
+        )
         self._lag = _Lag()
         registry.register(self._lag)
 
@@ -80,23 +82,25 @@ class StreamMetrics:
         """Partitions came or went."""
         self._rebalances.labels(what).inc(count)
 
-    def lag(self, waiting: Mapping[tuple[str, int], int]) -> None:
-        """So many messages of our partitions wait."""
-        self._lag.waiting = waiting
+    def lag(self, topic: str, waiting: Mapping[tuple[str, int], int]) -> None:
+        """So many messages of our partitions of a topic wait."""
+        self._lag.waiting[topic] = waiting
 
-    def waiting(self, is_so: bool) -> None:
-        """Whether the worker waits for a dependency."""
-        self._waiting.set(is_so)
+    def waiting(self, topic: str, is_so: bool) -> None:
+        """Whether messages of a topic wait for a dependency."""
+        self._waiting.labels(topic).set(is_so)
 
 
 class _Lag(Collector):
-    waiting: Mapping[tuple[str, int], int] = {}
+    def __init__(self) -> None:
+        self.waiting: dict[str, Mapping[tuple[str, int], int]] = {}
 
     def collect(self) -> list[GaugeMetricFamily]:
         """Of the partitions that are ours now, and of no others."""
         family = GaugeMetricFamily(
             "fraud_stream_lag_messages", "Messages that wait to be read.", labels=["topic", "partition"]
         )
-        for (topic, partition), waiting in sorted(self.waiting.items()):
-            family.add_metric([topic, str(partition)], waiting)
+        for lags in list(self.waiting.values()):
+            for (topic, partition), waiting in sorted(lags.items()):
+                family.add_metric([topic, str(partition)], waiting)
         return [family]

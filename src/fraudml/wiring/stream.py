@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fraudml.decisions.stream import OnRebalance
@@ -35,16 +35,16 @@ def kafka(settings: Settings) -> dict[str, Any]:
 
 
 def stream(
-    settings: Settings, topics: Sequence[str], on_rebalance: OnRebalance, alive: Callable[[], None]
+    settings: Settings, topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]
 ) -> KafkaStream:
-    """A member of the workers' group."""
+    """A member of the workers' group for a topic; ``suffix``: what the names of group and worker end in."""
     config = kafka(settings)  # first: it tells when the driver is missing
     from fraudml.adapters.stream.kafka import KafkaStream
 
     return KafkaStream(
         config,
-        topics,
-        group=settings.kafka_group,
+        [topic],
+        group=settings.kafka_group + suffix,
         name=settings.worker_id,
         session_ms=settings.kafka_session_timeout_ms,
         static=settings.kafka_static_membership,

@@ -1,8 +1,6 @@
-"""The worker's loop: read messages, decide, and publish the decisions together with the move past the messages.
+"""The loop of a worker: read messages, handle them, and publish what came of them together with the move past them.
 
-A decision is in the log before it is published, and says which message it answers (``Decision.source``). So whatever
-happens between, the message is read again and its decision found: one that answers this very message was not published
-yet, because publishing moves the group past it; one that answers another message was, or will be, and is not again.
+What cannot be handled now, because a dependency is gone, is read again: nothing is kept here that the stream has not.
 """
 
 from __future__ import annotations
@@ -10,53 +8,69 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fraudml.decisions.record import Decision
 from fraudml.decisions.stream import Message, Outgoing, Partition, Stream
-from fraudml.errors import FencedError, FraudmlError, NotFoundError, RowError, StoreError, StreamError, TooLargeError
-from fraudml.events.label import Label
-from fraudml.events.strict_json import decode_object
-from fraudml.events.transaction import Transaction
+from fraudml.errors import FencedError, StoreError, StreamError, TooLargeError
 from fraudml.monitoring.stream_metrics import StreamMetrics
-from fraudml.scoring.process import ScoringProcess
 from fraudml.worker.dead_letters import dead_letter
-from fraudml.worker.outbox import Outbox
 
-READ_S = 0.5  # an idle worker looks up so often
+READ_S = 0.5  # an idle loop looks up so often
 FIRST_WAIT_S, MOST_WAIT_S = 0.1, 5.0  # between attempts while a dependency is gone; doubled each time
-# Labels and transactions are different topics: for so long a label may be here before its transaction is.
-LABEL_PATIENCE_US = 30_000_000
-LABEL_WAIT_S = 0.5
 LAG_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-class Worker:
-    """One member of the group, until ``ending``. ``beat`` is called at each turn: one that does not turn is stuck."""
+class Handled:
+    """What came of some messages."""
+
+    def __init__(self) -> None:
+        self.outgoing: list[Outgoing] = []
+        self.dead: list[tuple[Message, str]] = []
+        self.early: dict[Partition, Message] = {}  # the first of each partition that has to be read again later
+        self.counts: dict[str, int] = {}
+
+    def count(self, outcome: str) -> None:
+        """One more message ended so."""
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+
+# Handles messages; what it raises has them all read again.
+Handle = Callable[[Sequence[Message]], Handled]
+# Told of what is published now.
+OnPublished = Callable[[Handled], None]
+
+
+class Loop:
+    """One member of a group that reads a topic, until ``ending``. ``beat`` is called at each turn: one that does not
+    turn is stuck."""
 
     def __init__(
         self,
-        process: ScoringProcess,
+        topic: str,
         stream: Stream,
-        outbox: Outbox,
+        handle: Handle,
         metrics: StreamMetrics,
         ending: threading.Event,
+        *,
+        most: int,
         beat: Callable[[], None] = lambda: None,
+        on_published: OnPublished = lambda handled: None,
     ) -> None:
-        self._process = process
+        self._topic = topic
         self._stream = stream
-        self._outbox = outbox
+        self._handle = handle
         self._metrics = metrics
         self._ending = ending
+        self._most = most
         self._beat = beat
-        self.working = False  # messages are handled, or none wait
-        self._most = process.settings.worker_batch
-        self._labels = process.settings.topic_labels
+        self._on_published = on_published
         self._wait_s = FIRST_WAIT_S
-        self._labels_wait_until = 0.0
-        self._lag_told_s = 0.0
+        self._resume_at_s = 0.0
+        self._lag_at_s = 0.0
+        self.lag: Mapping[Partition, int] = {}
+        self.working = False  # messages are handled, or none wait
 
     def run(self) -> None:
         """Handle messages until ``ending`` is set; raises ``FencedError`` when another process has this one's name."""
@@ -64,33 +78,50 @@ class Worker:
             self.turn()
 
     def turn(self) -> None:
-        """Read and handle once. What cannot be handled now is read again later."""
+        """Read and handle once."""
         self._beat()
         try:
-            if self._labels_wait_until and time.monotonic() >= self._labels_wait_until:
-                self._labels_wait_until = 0.0
+            if self._resume_at_s and time.monotonic() >= self._resume_at_s:
+                self._resume_at_s = 0.0
                 self._stream.resume()
             messages = self._stream.read(self._most, READ_S)
-            if time.monotonic() >= self._lag_told_s + LAG_EVERY_S:
-                self._lag_told_s = time.monotonic()
-                self._metrics.lag(self._stream.lag())
+            self._look_at_lag()
             if messages:
-                self._handle(messages)
+                self._publish(messages, self._handle(messages))
         except FencedError:
             raise
-        except StreamError as error:
-            self._again(error, "stream")
         except StoreError as error:
-            self._again(error, "store")
+            self._again(error)
         else:
             self._wait_s = FIRST_WAIT_S
             self._works(True)
 
-    def _again(self, error: StoreError, kind: str) -> None:
+    def _publish(self, messages: Sequence[Message], handled: Handled) -> None:
+        done: dict[Partition, int] = {(each.topic, each.partition): each.offset + 1 for each in messages}
+        for place, message in handled.early.items():
+            done[place] = message.offset
+        outgoing = handled.outgoing
+        try:
+            self._stream.commit([*outgoing, *_letters(handled.dead)], done)
+        except TooLargeError:
+            if not handled.dead:
+                raise
+            self._stream.commit([*outgoing, *_letters(handled.dead, cut=True)], done)
+        for message in handled.early.values():
+            self._stream.go_back(message)
+            self._resume_at_s = time.monotonic() + READ_S
+        for outcome, count in handled.counts.items():
+            self._metrics.handled(self._topic, outcome, count)
+        for message, error in handled.dead:
+            self._metrics.handled(self._topic, "dead")
+            logger.warning("message %s is in %s.dlq: %s", message.source, self._topic, error)
+        self._on_published(handled)
+
+    def _again(self, error: StoreError) -> None:
         """Wait a little, longer each time, and read what was not committed again."""
         if self._wait_s == FIRST_WAIT_S:
             logger.warning("the worker waits and reads the same messages again: %s", error)
-        self._metrics.failed(kind)
+        self._metrics.failed("stream" if isinstance(error, StreamError) else "store")
         self._works(False)
         wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, MOST_WAIT_S)
         try:
@@ -104,101 +135,14 @@ class Worker:
 
     def _works(self, so: bool) -> None:
         self.working = so
-        self._metrics.waiting(not so)
+        self._metrics.waiting(self._topic, not so)
 
-    def _handle(self, messages: Sequence[Message]) -> None:
-        done: dict[Partition, int] = {(each.topic, each.partition): each.offset + 1 for each in messages}
-        batch = Batch()
-        self._decide([each for each in messages if each.topic != self._labels], batch)
-        if reports := [each for each in messages if each.topic == self._labels]:
-            self._record(reports, batch, done)
-        try:
-            self._stream.commit([*batch.outgoing, *(dead_letter(*each) for each in batch.dead)], done)
-        except TooLargeError:
-            if not batch.dead:
-                raise
-            self._stream.commit([*batch.outgoing, *(dead_letter(*each, cut=True) for each in batch.dead)], done)
-        self._tell(batch)
-
-    def _decide(self, messages: Sequence[Message], batch: Batch) -> None:
-        """Decisions of transactions, in the log afterwards."""
-        events: list[Transaction] = []
-        good: list[Message] = []
-        decode = self._process.decoder.decode
-        for message in messages:
-            try:
-                events.append(decode(message.value or b""))
-                good.append(message)
-            except RowError as error:
-                batch.dead.append((message, str(error)))
-        if not events:
-            return
-        sources = [message.source for message in good]
-        outcomes = self._process.scorer.try_score(events, sources)
-        for message, source, outcome in zip(good, sources, outcomes, strict=True):
-            if not isinstance(outcome, Decision):
-                batch.dead.append((message, str(outcome)))
-            elif outcome.source is not None and outcome.source != source:
-                batch.count(message.topic, "repeated")
-            else:
-                batch.outgoing += self._outbox.messages(message, outcome)
-                batch.decided.append((message, outcome))
-                batch.count(message.topic, "decided")
-
-    def _record(self, messages: Sequence[Message], batch: Batch, done: dict[Partition, int]) -> None:
-        """Labels into the log. One whose transaction is not decided yet waits a while, with those behind it."""
-        read: list[tuple[Message, Label | RowError]] = []
-        for message in messages:
-            try:
-                read.append((message, self._process.fields.label(decode_object(message.value or b""))))
-            except RowError as error:
-                read.append((message, error))
-        told = iter(self._process.scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
-        early: set[Partition] = set()
-        for message, label in read:
-            outcome = next(told) if isinstance(label, Label) else label
-            place = (message.topic, message.partition)
-            if place in early:  # what was recorded is read again as a repeat
-                continue
-            if isinstance(outcome, NotFoundError) and self._may_come(message):
-                early.add(place)
-                done[place] = message.offset
-                self._stream.go_back(message)
-                self._labels_wait_until = time.monotonic() + LABEL_WAIT_S
-            elif isinstance(outcome, FraudmlError):
-                batch.dead.append((message, str(outcome)))
-            else:
-                batch.count(message.topic, "recorded" if outcome else "unchanged")
-
-    def _may_come(self, message: Message) -> bool:
-        """Whether the transaction of a label may still be on its way: the label is young, or we are behind."""
-        if time.time_ns() // 1_000 < message.time_us + LABEL_PATIENCE_US:
-            return True
-        return any(waiting for (topic, _), waiting in self._stream.lag().items() if topic != self._labels)
-
-    def _tell(self, batch: Batch) -> None:
-        now_us = time.time_ns() // 1_000
-        for (topic, outcome), count in batch.counts.items():
-            self._metrics.handled(topic, outcome, count)
-        for message, error in batch.dead:
-            self._metrics.handled(message.topic, "dead")
-            logger.warning("message %s is in %s.dlq: %s", message.source, message.topic, error)
-        if batch.decided:
-            delays = [max(0.0, (now_us - message.time_us) / 1e6) for message, _ in batch.decided]
-            newest = batch.decided[-1][1].transaction.event_time_us
-            self._metrics.published(delays, max(0.0, (now_us - newest) / 1e6))
-            self._process.metrics.batch([decision for _, decision in batch.decided], {})
+    def _look_at_lag(self) -> None:
+        if time.monotonic() >= self._lag_at_s:
+            self._lag_at_s = time.monotonic() + LAG_EVERY_S
+            self.lag = self._stream.lag()
+            self._metrics.lag(self._topic, self.lag)
 
 
-class Batch:
-    """What came of some messages."""
-
-    def __init__(self) -> None:
-        self.outgoing: list[Outgoing] = []
-        self.decided: list[tuple[Message, Decision]] = []
-        self.dead: list[tuple[Message, str]] = []
-        self.counts: dict[tuple[str, str], int] = {}
-
-    def count(self, topic: str, outcome: str) -> None:
-        """One more message ended so."""
-        self.counts[topic, outcome] = self.counts.get((topic, outcome), 0) + 1
+def _letters(dead: Iterable[tuple[Message, str]], *, cut: bool = False) -> list[Outgoing]:
+    return [dead_letter(message, error, cut=cut) for message, error in dead]

@@ -1,54 +1,148 @@
-"""Puts a worker together and runs it to its end."""
+"""Puts a worker together and runs it to its end.
+
+Transactions and labels are read by two members of two groups: a group balances the number of partitions, whatever their
+topic, so in one group a worker could get all labels and no transaction.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import FrameType
 
 from fraudml import wiring
+from fraudml.decisions.stream import OnRebalance, Partition, Stream
 from fraudml.errors import StreamError
 from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.scoring.process import ScoringProcess
-from fraudml.worker.loop import Worker
+from fraudml.worker.labels import Labels
+from fraudml.worker.loop import Loop
 from fraudml.worker.outbox import Outbox
 from fraudml.worker.status import Facts, Heart, StatusServer
+from fraudml.worker.transactions import Transactions
+
+LOOK_S = 1.0
+STUCK = 75  # exit code: a temporary failure, try again (sysexits.h)
+LABELS_AT_ONCE = 250  # transactions do not wait for more of them
+
+logger = logging.getLogger(__name__)
+
+# Opens a stream of one topic: the topic, what the group's name ends in, what to call meanwhile.
+Open = Callable[[str, str, OnRebalance, Callable[[], None]], Stream]
+
+
+class Worker:
+    """The two loops of a worker over a scoring process, in two threads; ``error`` is what ended one of them."""
+
+    def __init__(self, process: ScoringProcess, open_stream: Open) -> None:
+        settings = process.settings
+        self._process = process
+        self._open = open_stream
+        self.ending = threading.Event()
+        self.error: BaseException | None = None
+        self.metrics = StreamMetrics(process.metrics.collector)
+        self.hearts = {settings.topic_transactions: Heart(), settings.topic_labels: Heart()}
+        self._loops: dict[str, Loop] = {}
+        self._threads = [
+            threading.Thread(target=self._run, args=[topic], name=f"worker-{topic}", daemon=True)
+            for topic in self.hearts
+        ]
+
+    def start(self) -> None:
+        """Join the groups and handle messages, until ``ending`` is set."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """Wait for the end of the batches under way; raises what ended a loop."""
+        for thread in self._threads:
+            thread.join()
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a loop hangs. Nothing in one waits for so long without a sign of life."""
+        return any(heart.still_s > self._process.settings.worker_stuck_s for heart in self.hearts.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages are handled now."""
+        return len(self._loops) == len(self._threads) and all(loop.working for loop in self._loops.values())
+
+    def _run(self, topic: str) -> None:
+        try:
+            with ExitStack() as stack:
+                stream = self._open(topic, self._suffix(topic), self._rebalanced, lambda: self._alive(topic))
+                stack.callback(stream.close)
+                self._loops[topic] = self._loop(topic, stream)
+                self._loops[topic].run()
+        except BaseException as error:  # raised where the worker is waited for
+            if not (self.ending.is_set() and isinstance(error, StreamError)):
+                self.error = self.error or error
+        finally:
+            self.ending.set()
+
+    def _loop(self, topic: str, stream: Stream) -> Loop:
+        process, settings, beat = self._process, self._process.settings, self.hearts[topic].beat
+        if topic == settings.topic_labels:
+            labels = Labels(process, self._behind)
+            return Loop(topic, stream, labels, self.metrics, self.ending, most=LABELS_AT_ONCE, beat=beat)
+        outbox = Outbox(process.schema, settings.topic_decisions, settings.topic_alerts)
+        decide = Transactions(process, outbox, self.metrics)
+        most = settings.worker_batch
+        return Loop(
+            topic, stream, decide, self.metrics, self.ending, most=most, beat=beat, on_published=decide.published
+        )
+
+    def _suffix(self, topic: str) -> str:
+        return "-labels" if topic == self._process.settings.topic_labels else ""
+
+    def _behind(self) -> bool:
+        decides = self._loops.get(self._process.settings.topic_transactions)
+        return decides is None or not decides.working or any(decides.lag.values())
+
+    def _rebalanced(self, what: str, places: Sequence[Partition]) -> None:
+        self.metrics.rebalanced(what, len(places))
+
+    def _alive(self, topic: str) -> None:
+        """A broker is waited for."""
+        self.hearts[topic].beat()
+        if self.ending.is_set():
+            raise StreamError("the worker ends while it waits for Kafka; its batch is read again by another one")
 
 
 def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
-    """Decide on what comes until SIGTERM or Ctrl-C; then finish the batch under way and leave the group.
+    """Decide on what comes until SIGTERM or Ctrl-C; then finish the batch under way and leave the groups.
 
-    ``tell`` gets the address of health and metrics, once the worker has joined the group. Closes ``process``.
+    ``tell`` gets the address of health and metrics. Closes ``process``.
     """
-    settings, heart, ending = process.settings, Heart(), threading.Event()
+    settings = process.settings
 
-    def alive() -> None:
-        heart.beat()
-        if ending.is_set():
-            raise StreamError("the worker ends while it waits for Kafka; its batch is read again by another one")
+    def open_stream(topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
+        return wiring.stream(settings, topic, suffix, on_rebalance, alive)
+
+    worker = Worker(process, open_stream)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        ending.set()
+        worker.ending.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    status = stream = None
-    try:
-        topics = [settings.topic_transactions, settings.topic_labels]
-        stream = wiring.stream(settings, topics, lambda what, places: metrics.rebalanced(what, len(places)), alive)
-        metrics = StreamMetrics(process.metrics.collector)
-        outbox = Outbox(process.schema, settings.topic_decisions, settings.topic_alerts)
-        worker = Worker(process, stream, outbox, metrics, ending, heart.beat)
-        facts = Facts(heart, lambda: worker.working, process.metrics.text)
+    with ExitStack() as stack:
+        stack.callback(process.close)
+        facts = Facts(lambda: worker.stuck, lambda: worker.ready, process.metrics.text)
         status = StatusServer(settings.host, settings.worker_port, facts)
+        stack.callback(status.close)
         process.start()
+        worker.start()
         tell(status.address)
-        worker.run()
-    except StreamError:
-        if not ending.is_set():
-            raise
-    finally:
-        for each in (stream, status, process):
-            if each is not None:
-                each.close()
+        while not worker.ending.wait(LOOK_S):
+            if worker.stuck:
+                logger.critical("a call of the Kafka client hangs; the worker ends at once, to be started again")
+                os._exit(STUCK)  # what hangs cannot be waited for, and kill -9 loses nothing either
+        worker.join()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.servers.process import LOOPBACK, ServerProcess, free_port, own_folder
@@ -75,10 +76,14 @@ def server() -> Iterator[str]:
 
 
 def make_topics(servers: str, names: Sequence[str], partitions: int = 1) -> None:
-    """Make topics, and wait until they are there."""
+    """Make topics, and wait until they are there. A client that asks for a topic may have made it before."""
     client = AdminClient({"bootstrap.servers": servers, **QUIET})
     for future in client.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
-        future.result(30)
+        try:
+            future.result(30)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
 
 
 def unique(name: str) -> str:

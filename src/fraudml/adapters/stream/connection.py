@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,28 @@ Config = dict[str, Any]
 
 MOST_BYTES = 16_000_000  # of a message that we publish; the broker's own limit may be less
 _TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
-_FENCED = ("_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "FENCED_INSTANCE_ID")
+_FENCED = ("_FENCED", "PRODUCER_FENCED", "FENCED_INSTANCE_ID")
+_SAY_AGAIN_S = 30.0
+
+
+class _Calm(logging.Filter):
+    """Lets the driver say each thing once in a while: of a broker that is gone it tells ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this kind of message, of this client, was not said of late."""
+        kind, now_s = record.getMessage().partition("]")[0], time.monotonic()
+        if now_s < self._said_s.get(kind, -_SAY_AGAIN_S) + _SAY_AGAIN_S:
+            return False
+        self._said_s[kind] = now_s
+        return True
+
+
 _log = logging.getLogger("fraudml.kafka")
+_log.addFilter(_Calm())
 
 
 class Security(NamedTuple):
@@ -69,8 +90,10 @@ def connection(servers: str, security: Security) -> Config:
     return config
 
 
-def stream_error(error: Exception, doing: str) -> StreamError:
+def stream_error(error: BaseException, doing: str) -> StreamError:
     """The error of ours for one of the driver's."""
+    if isinstance(error, SystemError) and error.__cause__ is not None:  # what the driver raised in a callback
+        error = error.__cause__
     found = error.args[0] if error.args else error
     if not isinstance(found, KafkaError):
         return StreamError(f"Kafka failed while {doing}: {error}")

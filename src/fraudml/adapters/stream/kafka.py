@@ -8,6 +8,8 @@ worker's name: who starts under it again ends what its predecessor had begun.
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,12 +18,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from fraudml.adapters.stream.connection import MOST_BYTES, Config, stream_error
 from fraudml.decisions.stream import Message, OnRebalance, Outgoing, Partition
-from fraudml.errors import StreamError
+from fraudml.errors import FencedError, StreamError
 
+ABORT_S = 5.0
 CALL_S = 1.0  # at most without a sign of life to the one who watches
 BUFFERED_KIB = 16_384  # of messages read ahead, for all partitions together
-TRANSACTION_S = 30.0  # a transaction that takes longer is aborted by the broker
-STOP_S = 10.0
+TRANSACTION_S = 10.0  # a transaction that takes longer is aborted by the broker
+REJOIN_S, MOST_REJOIN_S = 5.0, 300.0
 TOLD_S = 3.0  # a wait that the log is told of
 
 logger = logging.getLogger(__name__)
@@ -57,17 +60,14 @@ class KafkaStream:
         self._gone: set[Partition] = set()  # no longer ours since the last read began
         self._polled_s = time.monotonic()
         self._session_s = session_ms / 1_000
-        self._producer = Producer(
-            config
-            | {
-                "transactional.id": f"{group}-{name}",
-                "transaction.timeout.ms": int(TRANSACTION_S * 1_000),
-                "message.max.bytes": MOST_BYTES,
-                "linger.ms": 1,  # a transaction's end sends what waits; until then more may come along
-                "compression.type": "lz4",
-            }
-        )
-        self._patiently("starting", self._producer.init_transactions)
+        self._producing = config | {
+            "transactional.id": f"{group}-{name}",
+            "transaction.timeout.ms": int(TRANSACTION_S * 1_000),
+            "message.max.bytes": MOST_BYTES,
+            "linger.ms": 1,  # a transaction's end sends what waits; until then more may come along
+            "compression.type": "lz4",
+        }
+        self._producer = self._new_producer()
         self._consumer = Consumer(
             config
             | ({"group.instance.id": name} if static else {})
@@ -85,11 +85,16 @@ class KafkaStream:
                 "fetch.wait.max.ms": 100,
             }
         )
-        self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._topics = list(topics)
+        self._rejoin_s = REJOIN_S
+        self._rejoin_at_s = math.inf
+        self._subscribe()
 
     def read(self, most: int, wait_s: float) -> Sequence[Message]:
         """The next messages. While the group has a new member, or a broker is gone, there are none."""
         self._gone.clear()
+        if not self._ours and time.monotonic() >= self._rejoin_at_s:
+            self._rejoin()
         first = self._consumer.poll(wait_s)
         self._polled_s = time.monotonic()
         if first is None:
@@ -105,6 +110,8 @@ class KafkaStream:
                 raise stream_error(KafkaException(error), "reading")
             else:  # a topic that is not there, a broker that cannot be asked: the driver goes on trying
                 logger.warning("Kafka failed while reading: %s", error.str())
+                if error.name() == "UNKNOWN_TOPIC_OR_PART":
+                    self._rejoin_at_s = time.monotonic() + self._rejoin_s
         if self._gone:  # in the middle: these are read by somebody else
             messages = [each for each in messages if (each.topic, each.partition) not in self._gone]
         for message in messages:
@@ -124,15 +131,16 @@ class KafkaStream:
             offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
             group = self._consumer.consumer_group_metadata()
             send = self._producer.send_offsets_to_transaction
-            self._patiently("committing offsets", lambda wait_s: send(offsets, group, wait_s))
-            self._patiently("committing", self._producer.commit_transaction)
-        except (KafkaException, StreamError) as error:
+            self._patiently("committing offsets", lambda wait_s: send(offsets, group, wait_s), TRANSACTION_S)
+            self._patiently("committing", self._producer.commit_transaction, TRANSACTION_S)
+        except (KafkaException, SystemError, StreamError) as error:  # SystemError: see _delivered
+            failure = error if isinstance(error, StreamError) else stream_error(error, "publishing")
+            if isinstance(failure, FencedError):
+                raise failure from error  # whoever has our name has ended our transaction
             self._abort()
             if self._refusals:  # the reason; the transaction only says that it failed
                 raise stream_error(KafkaException(self._refusals[0]), "publishing") from error
-            if isinstance(error, StreamError):
-                raise
-            raise stream_error(error, "publishing") from error
+            raise failure from error
         self._next.update(done)
 
     def rewind(self) -> None:
@@ -187,7 +195,6 @@ class KafkaStream:
     def close(self) -> None:
         """Leave the group; what is not committed is read by others."""
         self._consumer.close()
-        self._producer.flush(STOP_S)
 
     def _publish(self, message: Outgoing) -> None:
         while True:
@@ -206,17 +213,28 @@ class KafkaStream:
         self._producer.poll(0)
 
     def _delivered(self, error: KafkaError | None, message: object) -> None:
+        """A callback of the driver. One that finds an error of the driver's own pending ends in a SystemError."""
         if error is not None and error.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
             self._refusals.append(error)
 
     def _abort(self) -> None:
-        """Undo a transaction. One that cannot be undone by us is undone by the broker, or by who comes after us."""
+        """Undo a transaction. What a producer cannot undo, the next one with its name does when it starts."""
         try:
-            self._patiently("aborting", self._producer.abort_transaction)
-        except StreamError as error:
-            logger.warning("%s", error)
+            self._producer.abort_transaction(ABORT_S)
+        except (KafkaException, SystemError) as error:
+            logger.warning("%s; a new producer goes on", stream_error(error, "aborting"))
+            old = [self._producer]
+            self._producer = self._new_producer()
+            # the driver's end of a producer waits for the broker, perhaps for ever
+            threading.Thread(target=old.clear, name="old-producer", daemon=True).start()
 
-    def _patiently(self, doing: str, call: Callable[[float], T]) -> T:
+    def _new_producer(self) -> Producer:
+        """One that can begin; the transactions of those with its name before it have ended then."""
+        made = Producer(self._producing)
+        self._patiently("starting", made.init_transactions)
+        return made
+
+    def _patiently(self, doing: str, call: Callable[[float], T], within_s: float = math.inf) -> T:
         """Call until the broker answers: such calls may be made again, and go on where they were."""
         since_s, told = time.monotonic(), False
         while True:
@@ -224,7 +242,8 @@ class KafkaStream:
             try:
                 return call(CALL_S)
             except KafkaException as error:
-                if not error.args[0].retriable() and error.args[0].name() != "_TIMED_OUT":
+                passing = error.args[0].retriable() or error.args[0].name() == "_TIMED_OUT"
+                if not passing or time.monotonic() - since_s > within_s:
                     raise stream_error(error, doing) from error
                 if not told and time.monotonic() - since_s > TOLD_S:
                     logger.warning("Kafka does not answer while %s; it is waited for", doing)
@@ -236,6 +255,17 @@ class KafkaStream:
         except KafkaException as error:  # not ours any more: whoever has it starts at the group's offset
             logger.debug("cannot go to %s of %s/%s: %s", offset, *place, error)
 
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def _rejoin(self) -> None:
+        """Join the group anew: a topic that came back after we had joined without it is not noticed by the driver. A
+        member that there are no partitions for does so less and less often."""
+        self._rejoin_s = min(2 * self._rejoin_s, MOST_REJOIN_S)
+        self._rejoin_at_s = time.monotonic() + self._rejoin_s
+        self._consumer.unsubscribe()
+        self._subscribe()
+
     def _hold(self) -> None:
         if ours := self._held & self._ours:
             self._consumer.pause([TopicPartition(*place) for place in ours])
@@ -243,6 +273,8 @@ class KafkaStream:
     def _assigned(self, consumer: Any, partitions: Sequence[Any]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
         self._ours.update(places)
+        if places:
+            self._rejoin_at_s, self._rejoin_s = math.inf, REJOIN_S
         for place in places:
             self._next.pop(place, None)
         if self._held:  # we are waiting: these wait along
@@ -254,6 +286,7 @@ class KafkaStream:
 
     def _lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
         self._forget("lost", partitions)
+        self._rejoin_at_s = time.monotonic() + self._rejoin_s
 
     def _forget(self, what: str, partitions: Sequence[Any]) -> None:
         places = [(each.topic, each.partition) for each in partitions]

@@ -1,0 +1,51 @@
+"""Label reports into the log and the online store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from fraudml.decisions.stream import Message
+from fraudml.errors import FraudmlError, NotFoundError, RowError
+from fraudml.events.label import Label
+from fraudml.events.strict_json import decode_object
+from fraudml.scoring.process import ScoringProcess
+from fraudml.worker.loop import Handled
+
+# Labels and transactions are different topics: for so long a label may be here before its transaction is.
+PATIENCE_US = 30_000_000
+
+
+class Labels:
+    """Handles messages of labels. ``behind`` says whether transactions wait to be decided: then a label may be about
+    one of them, whatever its age."""
+
+    def __init__(self, process: ScoringProcess, behind: Callable[[], bool]) -> None:
+        self._process = process
+        self._behind = behind
+
+    def __call__(self, messages: Sequence[Message]) -> Handled:
+        """Record. A label whose transaction is not decided yet waits a while, and those behind it in its partition."""
+        read: list[tuple[Message, Label | RowError]] = []
+        for message in messages:
+            try:
+                read.append((message, self._process.fields.label(decode_object(message.value or b""))))
+            except RowError as error:
+                read.append((message, error))
+        told = iter(self._process.scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
+        handled = Handled()
+        for message, label in read:
+            outcome = next(told) if isinstance(label, Label) else label
+            place = (message.topic, message.partition)
+            if place in handled.early:  # what was recorded is read again as a repeat
+                continue
+            if isinstance(outcome, NotFoundError) and self._may_come(message):
+                handled.early[place] = message
+            elif isinstance(outcome, FraudmlError):
+                handled.dead.append((message, str(outcome)))
+            else:
+                handled.count("recorded" if outcome else "unchanged")
+        return handled
+
+    def _may_come(self, message: Message) -> bool:
+        return time.time_ns() // 1_000 < message.time_us + PATIENCE_US or self._behind()

@@ -1,0 +1,85 @@
+"""A worker that is killed (SIGKILL) at one step of its loop; run as a program by ``test_worker_killed``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import msgspec
+
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.adapters.stream.kafka import KafkaStream
+from fraudml.decisions.recorder import Recorder
+from fraudml.decisions.scorer import Scorer
+from tests.support.scoring import SCHEMA
+from tests.support.streaming import InProcess, Topics
+
+# What is done, and whether the worker dies before or after it.
+STEPS: dict[str, tuple[Any, str, bool]] = {
+    "read": (KafkaStream, "read", True),
+    "decided": (Scorer, "decide", True),
+    "before the log": (Recorder, "commit", False),
+    "logged": (Recorder, "commit", True),
+    "publishing": (KafkaStream, "_publish", True),
+    "published": (None, "", False),  # in the driver, see killed()
+    "before the end": (None, "", False),
+    "committed": (KafkaStream, "commit", True),
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(step: str, producer: Any) -> Any:
+    """The driver's producer, or one that dies when a transaction has been published, or is about to end."""
+
+    class Dying(producer):  # type: ignore[misc]
+        def send_offsets_to_transaction(self, *arguments: Any) -> None:
+            if step == "published":
+                self.flush(30)
+                die()
+            super().send_offsets_to_transaction(*arguments)
+
+        def commit_transaction(self, *arguments: Any) -> None:
+            if step == "before the end":
+                self.flush(30)
+                die()
+            super().commit_transaction(*arguments)
+
+    return Dying
+
+
+def main(step: str, database: str, names: str, after: int) -> None:
+    """Work until the step has been taken with messages in hand for the ``after``-th time."""
+    owner, method, afterwards = STEPS[step]
+    if owner is None:
+        from fraudml.adapters.stream import kafka
+
+        kafka.Producer = killed(step, kafka.Producer)  # type: ignore[misc]
+    else:
+        real, times = getattr(owner, method), 0
+
+        def step_and_die(self: Any, *arguments: Any, **named: Any) -> Any:
+            nonlocal times
+            if not afterwards:
+                times += 1
+                if times == after:
+                    die()
+            result = real(self, *arguments, **named)
+            if afterwards and (method != "read" or result):
+                times += 1
+                if times == after:
+                    die()
+            return result
+
+        setattr(owner, method, step_and_die)
+    topics = Topics.__new__(Topics)
+    topics.__dict__ |= msgspec.json.decode(names)
+    InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
