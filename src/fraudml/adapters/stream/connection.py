@@ -16,7 +16,7 @@ except ImportError:  # told where it is used
 Config = dict[str, Any]
 
 MOST_BYTES = 16_000_000  # of a message that we publish; the broker's own limit may be less
-TOO_LARGE = ("MSG_SIZETOO_LARGE", "RECORD_LISTTOO_LARGE")
+TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 _FENCED = ("_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "FENCED_INSTANCE_ID")
 _log = logging.getLogger("fraudml.kafka")
 

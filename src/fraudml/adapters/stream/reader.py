@@ -71,13 +71,14 @@ class TopicReader:
             elif (place := (each.topic, each.partition)) not in found:
                 _, high = self.consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
                 found[place] = (each.offset, high)
-                self.consumer.pause([TopicPartition(*place)])
-            if len(found) == len(starts):
-                break
+                self._left.discard(place)
         return found
 
     def at(self, place: Partition, offset: int) -> Message | None:
         """The message at an offset; ``None`` where there is none (any more)."""
+        _, end = self.spans({place: 0})[place]
+        if offset >= end:  # brokers differ in what they say to that
+            return None
         message = next(self.read({place: offset}), None)
         return message if message is not None and message.offset == offset else None
 
