@@ -24,6 +24,7 @@ from fraudml.operations.playback.player import Played, Player
 from fraudml.operations.playback.timeline import Event, ItemWriter
 from tests.support.scoring import SCHEMA, SECOND, T0, transaction
 from tests.support.server import Service
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ class Stub:
                 self.end_headers()
                 self.wfile.write(b"{}")
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -201,8 +202,7 @@ def test_the_end_comes_at_once_while_the_service_asks_to_wait() -> None:
     stub = Stub(lambda count: (200, None) if count <= 3 else (429, "3600"))
 
     def end() -> None:
-        while len(stub.bodies) < 4:
-            time.sleep(0.01)
+        until(lambda: len(stub.bodies) >= 4)
         ending.set()
 
     thread = threading.Thread(target=end)

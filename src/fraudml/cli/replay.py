@@ -90,10 +90,13 @@ def replay(
         shift_us = extent.shift_us(time.time_ns() // 1_000, times, per_s) if now else 0
         writer = timeline.ItemWriter(schema, shift_us)
         events = timeline.timeline(timeline.in_order(store, schema, stretch.until_us), schema, stretch, labels=labels)
-        with _ended_by_ctrl_c(ending), steps.step(f"Replay to {to}", "transactions", extent.transactions) as progress:
-            played = player.Player(receiver, writer, pace.Pace(times, per_s), ending).play(
-                events, extent.transactions, progress
-            )
+        with (
+            closing(events),
+            _ended_by_ctrl_c(ending),
+            steps.step(f"Replay to {to}", "transactions", extent.transactions) as progress,
+        ):
+            playing = player.Player(receiver, writer, pace.Pace(times, per_s), ending)
+            played = playing.play(events, extent.transactions, progress)
     go_on = None if played.resume_us is None else f"--since {_iso(played.resume_us)}"
     if as_json:
         output.result(_document(played, source.rejects().count, to, go_on))

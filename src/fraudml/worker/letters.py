@@ -160,7 +160,7 @@ class DeadLetters:
         """All that wait now, in order within each partition; what dies again meanwhile waits for the next time."""
         starts = mover.committed(self._places)
         spans = mover.spans(starts)
-        ends = {place: end for place, (_, end) in spans.items()}
+        ends = {place: end for place, (first, end) in spans.items() if first < end}
         sending = _Sending(self, mover)
         passed, total = 0, sum(end - first for first, end in spans.values())
         done: dict[Partition, int] = {}

@@ -50,12 +50,14 @@ class TopicReader:
         return {(each.topic, each.partition): max(each.offset, 0) for each in found}
 
     def read(self, starts: Mapping[Partition, int], ends: Mapping[Partition, int] | None = None) -> Iterator[Message]:
-        """What is there from these offsets on, in order within a partition, up to (not including) ``ends``, by default
-        the ends as they are when they are reached."""
-        for found in self._read(starts):
+        """What is there from these offsets on, in order within a partition, up to (not including) ``ends``; by default
+        what is there at the call: a topic that grows all the time has no end."""
+        if ends is None:
+            ends = {place: end for place, (first, end) in self.spans(starts).items() if first < end}
+        for found in self._read({place: start for place, start in starts.items() if place in ends}):
             if isinstance(found, Message):
                 place = (found.topic, found.partition)
-                if ends is None or found.offset < ends.get(place, 0):
+                if found.offset < ends[place]:
                     yield found
                 else:
                     self._left.discard(place)

@@ -143,7 +143,7 @@ class Player:
         resume_us = min((each for each in left if each is not None), default=None)
         seconds = self._clock() - started
         if progress is not None:
-            progress(done, max(total, done))
+            progress(done, done if resume_us is not None else max(total, done))
         return Played(
             transactions=self._account.taken[False],
             labels=self._account.taken[True],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +82,7 @@ def extent(batches: Iterable[pa.RecordBatch], stretch: Stretch) -> Extent:
 
 def timeline(
     batches: Iterable[pa.RecordBatch], schema: Schema, stretch: Stretch, *, labels: bool = True
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Transactions and labels in order of time; of one time, transactions first: none of them may see the label.
 
     ``batches``: of ``events.source.arrow_schema``, all before ``until_us``, ordered by (event_time_us, transaction_id),
