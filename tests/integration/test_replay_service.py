@@ -197,6 +197,18 @@ def test_a_service_that_takes_nothing_is_given_up_and_told(monkeypatch: pytest.M
     assert "cannot be reached" in str(gone.failure)
 
 
+def test_what_is_no_service_of_ours_is_told() -> None:
+    stub = Stub(lambda count: (200, None))
+    try:
+        events = [transaction(1), Label("t1", True, T0 + 5 * SECOND)]
+        played = play(HttpReceiver(stub.url, "key", 1, threading.Event()), events)
+    finally:
+        stub.close()
+    assert "answers labels otherwise" in str(played.failure)
+    with pytest.raises(ConfigError, match="copied whole"):
+        HttpReceiver(stub.url, "a key\n", 1, threading.Event())
+
+
 def test_the_end_comes_at_once_while_the_service_asks_to_wait() -> None:
     ending = threading.Event()
     stub = Stub(lambda count: (200, None) if count <= 3 else (429, "3600"))

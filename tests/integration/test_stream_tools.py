@@ -14,13 +14,18 @@ import pytest
 
 from fraudml import wiring
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.adapters.stream import publisher
 from fraudml.decisions.stream import Message, Outgoing
 from fraudml.errors import ConfigError, NotFoundError, StreamError
 from fraudml.events.receiver import Item
+from fraudml.events.transaction import Transaction
+from fraudml.operations.playback.pace import Pace
+from fraudml.operations.playback.player import Player
+from fraudml.operations.playback.timeline import ItemWriter
 from fraudml.settings import Settings
 from fraudml.worker.dead_letters import dead_letter
 from fraudml.worker.letters import DeadLetters, opened
-from tests.support.scoring import SCHEMA, row
+from tests.support.scoring import SCHEMA, SECOND, T0, row, transaction
 from tests.support.servers.kafka import KafkaServer, unique
 from tests.support.streaming import Topics, working
 
@@ -169,6 +174,26 @@ def test_what_is_too_large_is_refused_and_the_rest_goes_on(topics: Topics) -> No
     receiver.close()
     assert [why for why in told if why is not None] == ["Unable to produce message: Broker: Message size too large"]
     assert len(topics.committed("transactions")) == 2
+
+
+def test_a_broker_that_is_gone_ends_a_replay_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "GIVE_UP_S", 3.0)
+    server = KafkaServer()
+    topics = Topics(server.servers)
+    receiver = wiring.kafka_receiver(settings_of(topics), threading.Event())
+
+    def events() -> Iterator[Transaction]:
+        for number in range(10):
+            yield transaction(number)
+        receiver.flush()
+        server.close()
+        for number in range(10, 20):
+            yield transaction(number)
+
+    played = Player(receiver, ItemWriter(SCHEMA), Pace(), threading.Event()).play(events(), 20)
+    assert isinstance(played.failure, StreamError)
+    assert "confirmed nothing for 3 s" in str(played.failure)
+    assert (played.transactions, played.resume_us) == (10, T0 + 10 * SECOND)
 
 
 def test_dead_letters_wait_until_they_are_replayed(topics: Topics, tools: Tools, log: SqliteDecisionLog) -> None:

@@ -42,17 +42,17 @@ def show_all(
     """List the dead letters that were not replayed yet, the oldest first."""
     current = settings()
     with _opened(current, topic) as (letters, _):
-        found, more = letters.waiting(limit, replayed=replayed)
+        found, count = letters.waiting(limit, replayed=replayed)
     if as_json:
-        output.result({"dead_letters": [_summary(letter) for letter in found], "more": more})
+        output.result({"count": count, "dead_letters": [_summary(letter) for letter in found]})
         return
     if not found:
         output.results.print("There are no dead letters." if replayed else "No dead letters wait.")
         return
     rows = [[each.id, _iso(each.died_at_us)[:19], _short(each.error), f"{_size(each):,}"] for each in found]
     output.table(["id", "died at (UTC)", "error", "bytes"], rows)
-    if more:
-        output.results.print(f"and more than these {limit}: --limit")
+    if count > len(found):
+        output.results.print(f"and {count - len(found):,} more: --limit")
 
 
 @app.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -117,16 +118,19 @@ class DeadLetters:
         self._sources = sources
         self._places = [(topic, number) for topic, count in partitions.items() for number in range(count)]
 
-    def waiting(self, limit: int, *, replayed: bool = False) -> tuple[list[DeadLetter], bool]:
-        """The first so many that were not replayed yet (of all there are, with ``replayed``), by the time at which they
-        died; and whether there are more."""
+    def waiting(self, limit: int, *, replayed: bool = False) -> tuple[list[DeadLetter], int]:
+        """The oldest so many that were not replayed yet (of all there are, with ``replayed``), by the time at which
+        they died; and how many there are."""
         starts = dict.fromkeys(self._places, 0) if replayed else self._reader.committed(self._places)
-        found: list[DeadLetter] = []
-        for message in self._reader.read(starts):
-            if len(found) == limit:
-                return sorted(found, key=_age), True
-            found.append(opened(message))
-        return sorted(found, key=_age), False
+        count = 0
+
+        def counted() -> Iterator[DeadLetter]:
+            nonlocal count
+            for message in self._reader.read(starts):
+                count += 1
+                yield opened(message)
+
+        return heapq.nsmallest(limit, counted(), key=_age), count
 
     def find(self, name: str) -> DeadLetter:
         """The dead letter of an id; raises NotFoundError, and ConfigError for what is none."""

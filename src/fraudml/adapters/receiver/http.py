@@ -39,6 +39,8 @@ class HttpReceiver:
 
     def __init__(self, url: str, key: str, connections: int, ending: threading.Event) -> None:
         self._address = _address(url)
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError("the API key has characters that no key has; was it copied whole?")
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         self._ending = ending
         self._closed = threading.Event()
@@ -119,8 +121,14 @@ class HttpReceiver:
             for _, told in sent:
                 told(_reason(status, text))
             return []
+        try:
+            outcomes = msgspec.json.decode(text, type=_Outcomes).results
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            outcomes = []
+        if len(outcomes) != len(sent):
+            raise FraudmlError(f"{self._place} answers labels otherwise than fraudml does; look at --to")
         again = []
-        for (item, told), outcome in zip(sent, msgspec.json.decode(text)["results"], strict=True):
+        for (item, told), outcome in zip(sent, outcomes, strict=True):
             problem = outcome.get("error")
             if problem is not None and _passes(problem["status"]):
                 again.append((item, told))
@@ -149,6 +157,10 @@ class HttpReceiver:
                 answer = self._ask(connection, "/v1/predict", item.body)
             except FraudmlError as error:
                 self._failure = self._failure or error
+                answer = None
+            except Exception as error:  # a thread that ended without a word would be waited for for ever
+                why = f"{self._place} cannot be called: {type(error).__name__}"  # its text might hold the key
+                self._failure = self._failure or FraudmlError(why)
                 answer = None
             if answer is not None:
                 status, text = answer
@@ -202,6 +214,12 @@ class HttpReceiver:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+class _Outcomes(msgspec.Struct):
+    """What a service answers to labels."""
+
+    results: list[dict[str, Any]]
 
 
 Address = tuple[bool, str, int]  # whether by TLS, host, port
