@@ -129,6 +129,16 @@ def kafka_servers() -> Iterator[str]:
         yield servers
 
 
+@pytest.fixture
+def fresh_kafka() -> Iterator[str]:
+    """The address of a Kafka broker without topics."""
+    from tests.support.servers.kafka import KafkaServer
+
+    made = KafkaServer()
+    yield made.servers
+    made.close()
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip whose reason is not on the written list into a failure.
 

@@ -131,6 +131,7 @@ class Settings(BaseSettings):
     hash_key: SecretStr | None = Field(
         None, min_length=1, description="Key of the HMAC for card numbers. Default: made once, kept in <home>/hash.key."
     )
+    api_key: SecretStr | None = Field(None, description="API key that `fraudml replay` calls a service with.")
     host: str = Field("127.0.0.1", description="Address that `fraudml serve` binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of `fraudml serve`; 0 lets the system choose.")
     max_body_bytes: int = Field(10_000_000, gt=0, description="Largest accepted HTTP request body, in bytes.")

@@ -404,7 +404,7 @@ def test_the_command_for_machines(here: Surroundings, postgres: PostgresServer, 
     assert document["status"] == "warning"  # fsync is off
     assert document["hanging"] == []
     checks = {finding["check"] for finding in document["findings"]}
-    assert checks == {"settings", "project", "home", "decision log", "Redis", "offline engine", "registry"}
+    assert checks == {"settings", "project", "home", "decision log", "Redis", "Kafka", "offline engine", "registry"}
     assert set(document["findings"][0]) == {"check", "status", "text", "next"}
     assert here.doctor("--strict", "--quiet").code == 1
     assert here.doctor("--quiet").code == 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,7 @@ import typer
 
 from fraudml import wiring
 from fraudml.cli import output
-from fraudml.cli.options import AsJson, ProjectFile, read_project
+from fraudml.cli.options import AsJson, ProjectFile, moment_us, read_project
 from fraudml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def verify(
 
     declared, current = read_project(project_file)
     expected = _heads(expect) if expect else ()
-    fixed_us = _moment_us(removed_before) if removed_before else None
+    fixed_us = moment_us(removed_before) if removed_before else None
     with (
         closing(wiring.decision_log(current, declared.schema)) as log,
         output.steps(quiet=as_json) as steps,
@@ -116,7 +114,7 @@ def replay(
             if not (one.identical or one.problem):
                 raise typer.Exit(1)
             return
-        chosen = _between(log, _moment_us(since or ""), _moment_us(until) if until else None, limit)
+        chosen = _between(log, moment_us(since or ""), moment_us(until) if until else None, limit)
         with output.steps(quiet=as_json) as steps, steps.step("Replay", unit="decisions") as progress:
             report = replayer.run(chosen, progress)
     if as_json:
@@ -137,19 +135,6 @@ def _between(log: DecisionLog, since_us: int, until_us: int | None, limit: int |
             yield wanted
         if len(wanted) < len(batch) or not left:
             return
-
-
-def _moment_us(text: str) -> int:
-    """Microseconds of a time with its zone, or of so long ago."""
-    from fraudml.events.units import parse_duration
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return time.time_ns() // 1_000 - parse_duration(text)
-    if moment.tzinfo is None:
-        raise ConfigError(f"{text!r} has no time zone: write {text}Z, or {text}+02:00")
-    return int(moment.astimezone(UTC).timestamp() * 1e6)
 
 
 def _heads(place: str) -> Sequence[WriterHead]:

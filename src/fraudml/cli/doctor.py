@@ -104,12 +104,16 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
         compare = None if feature_set is None else partial(backends.check_model_server, current, feature_set, timeout_s)
         return servers.judge_model_server(backends.model_server(current, timeout_s), compare)
 
+    def kafka() -> Iterable[Finding]:
+        return servers.judge_kafka(backends.kafka(current, timeout_s))
+
     found = [
         Check("settings", lambda: tiers.judge(_chosen(current))),
         Check("project", lambda: places.judge_project(project_path, declared if isinstance(declared, str) else None)),
         Check("home", lambda: places.judge_home(current.home, own_hash_key=current.hash_key is None)),
         Check("decision log", log),
         Check("Redis", redis),
+        Check("Kafka", kafka),
         Check("offline engine", lambda: engine("offline engine", current.offline_url, "FRAUDML_OFFLINE_URL")),
         Check("registry", registry),
     ]
@@ -132,6 +136,7 @@ def _chosen(current: Settings) -> Chosen:
         log=kind(current.log_url()),
         redis=bool(redis),
         cluster="cluster=true" in redis,
+        kafka=current.kafka_bootstrap_servers is not None,
         offline=of(current.offline_url) or "duckdb",
         warehouse=of(current.warehouse_url),
         hash_key=current.hash_key is not None,

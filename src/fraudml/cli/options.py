@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from fraudml.cli.output import remarks
 from fraudml.errors import ConfigError
 from fraudml.events import address
 from fraudml.events.source import Rejects
+from fraudml.events.units import parse_duration
 from fraudml.settings import Settings, settings
 
 ProjectFile = Annotated[
@@ -46,6 +49,18 @@ def with_query(given: list[str], query: str | None) -> list[str]:
     if len(given) != 1:
         raise ConfigError("--query goes with the URL of one database, such as postgresql://user@host/database")
     return [address.with_query(given[0], query)]
+
+
+def moment_us(text: str) -> int:
+    """Microseconds of a time with its zone, or of so long ago."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return time.time_ns() // 1_000 - parse_duration(text)
+    if moment.tzinfo is None:
+        raise ConfigError(f"{text!r} has no time zone: write {text}Z, or {text}+02:00")
+    since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds  # exact: not by way of a double
 
 
 def rejects_path(current: Settings, command: str) -> Path:

@@ -50,6 +50,32 @@ def parse_share(text: str) -> float:
     return share
 
 
+def parse_rate(text: str) -> float:
+    """Events a second of a rate such as ``500/s``, ``30/min`` or ``500``; raises ConfigError.
+
+    >>> parse_rate("500/s"), parse_rate("30/min"), parse_rate("2.5")
+    (500.0, 0.5, 2.5)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*(s|min|h))?\s*", text)
+    rate = float(match[1]) * SECOND / UNITS_US[match[2] or "s"] if match else 0.0
+    if rate <= 0:
+        raise ConfigError(f"{text!r} is not a rate; write 500/s, or 30/min")
+    return rate
+
+
+def parse_speed(text: str) -> float:
+    """How many times faster than it happened: ``60x``, ``1x`` or ``0.5``; raises ConfigError.
+
+    >>> parse_speed("60x"), parse_speed("0.5")
+    (60.0, 0.5)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*x?\s*", text)
+    speed = float(match[1]) if match else 0.0
+    if speed <= 0:
+        raise ConfigError(f"{text!r} is not a speed; write 60x for an hour in a minute, or 1x")
+    return speed
+
+
 def format_duration(duration_us: int) -> str:
     """The shortest text that :func:`parse_duration` reads back.
 

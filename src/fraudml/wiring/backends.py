@@ -12,6 +12,7 @@ from fraudml.features.spec import FeatureSet
 from fraudml.settings import Settings
 from fraudml.wiring.models import champion, remote_model
 from fraudml.wiring.online import online_store
+from fraudml.wiring.topics import quiet_kafka, stream_topics
 
 CHANGED = ("api_keys", "writers")  # tables of which rows are changed; the others only grow
 
@@ -38,6 +39,8 @@ def load(settings: Settings) -> None:
         modules += ["connections.postgres_facts", "log.postgres.upgrade", "log.postgres.timescale"]
     if settings.redis_url is not None:
         modules.append("connections.redis_facts")
+    if settings.kafka_bootstrap_servers is not None:
+        modules.append("stream._facts")
     modules.append("offline._facts" if settings.offline_url is None else "connections.engine_facts")
     for module in modules:
         with suppress(ImportError):  # a missing extra is told where it is missed
@@ -65,6 +68,16 @@ def redis(settings: Settings, timeout_s: float, clock: Clock) -> Facts | None:
     except ImportError:
         raise MissingExtra("redis") from None
     return redis_facts.facts(settings.redis_url.get_secret_value(), int(timeout_s * 1_000), clock)
+
+
+def kafka(settings: Settings, timeout_s: float) -> Facts | None:
+    """Kafka's; ``None`` where there is none."""
+    if settings.kafka_bootstrap_servers is None:
+        return None
+    config = quiet_kafka(settings)
+    from fraudml.adapters.stream import _facts
+
+    return _facts.facts(config, stream_topics(settings), timeout_s)
 
 
 def history_missing(settings: Settings, feature_set: FeatureSet) -> bool | None:

@@ -21,9 +21,14 @@ def threads(settings: Settings) -> int:
 
 
 def offline_store(settings: Settings) -> OfflineStore:
-    """An empty offline store: as set, or DuckDB, whose temporary files live in the home directory."""
+    """An empty offline store: as set, or DuckDB."""
     if settings.offline_url is not None:
         return _server(settings, settings.offline_url.get_secret_value())
+    return local_store(settings)
+
+
+def local_store(settings: Settings) -> OfflineStore:
+    """An empty DuckDB, whose temporary files live in the home directory."""
     from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 
     return DuckDBOfflineStore(

@@ -137,6 +137,16 @@ def test_history_that_redis_lacks_is_worth_knowing() -> None:
     assert "not used" in text(True, None)
 
 
+def test_kafka_without_topics_does_not_work() -> None:
+    facts = ServerFacts(place="broker:9092", product="Kafka", version="with 1 broker", latency_ms=1.0)
+    assert worst(servers.judge_kafka(None))[0] == Status.ok
+    assert worst(servers.judge_kafka(changed(facts, details={"missing_topics": ""})))[0] == Status.ok
+    assert worst(servers.judge_kafka(Trouble("gone", "start it")))[0] == Status.failure
+    found = list(servers.judge_kafka(changed(facts, details={"missing_topics": "labels, labels.dlq"})))
+    assert found[-1].status == Status.failure
+    assert found[-1].next == "fraudml stream init"
+
+
 def test_a_registry_without_a_champion_keeps_the_service_from_starting() -> None:
     facts = ServerFacts(place="registry.db", product="MLflow's store", version="3", latency_ms=1.0)
     assert worst(servers.judge_registry(facts, is_set=False))[0] == Status.warning
@@ -152,12 +162,17 @@ def test_a_registry_without_a_champion_keeps_the_service_from_starting() -> None
     [
         (Chosen(), 1, ["PostgreSQL"]),
         (Chosen(redis=True), 1, ["PostgreSQL"]),
-        (Chosen(log="postgresql"), 2, ["Redis: services share features", "an engine"]),
-        (Chosen(log="postgresql", redis=True), 2, ["an engine"]),
-        (Chosen(log="postgresql", redis=True, offline="postgresql"), 2, ["an engine"]),
-        (Chosen(log="postgresql", redis=True, offline="spark"), 3, ["a Redis cluster", "a warehouse"]),
-        (Chosen(log="postgresql", redis=True, offline="snowflake", warehouse="snowflake"), 3, ["a Redis cluster"]),
-        (Chosen(log="postgresql", redis=True, cluster=True, offline="spark", warehouse="bigquery"), 4, []),
+        (Chosen(log="postgresql"), 2, ["Redis: services share features", "Kafka", "an engine"]),
+        (Chosen(log="postgresql", redis=True), 2, ["Kafka", "an engine"]),
+        (Chosen(log="postgresql", redis=True, offline="spark"), 2, ["Kafka"]),
+        (Chosen(log="postgresql", redis=True, kafka=True, offline="postgresql"), 2, ["an engine"]),
+        (Chosen(log="postgresql", redis=True, kafka=True, offline="spark"), 3, ["a Redis cluster", "a warehouse"]),
+        (
+            Chosen(log="postgresql", redis=True, kafka=True, offline="snowflake", warehouse="snowflake"),
+            3,
+            ["a Redis cluster"],
+        ),
+        (Chosen(log="postgresql", redis=True, cluster=True, kafka=True, offline="spark", warehouse="bigquery"), 4, []),
     ],
 )
 def test_the_tier_is_the_highest_that_nothing_is_missing_for(chosen: Chosen, number: int, missing: list[str]) -> None:

@@ -17,7 +17,7 @@ except ImportError:  # told where it is used
 Config = dict[str, Any]
 
 MOST_BYTES = 16_000_000  # of a message that we publish; the broker's own limit may be less
-_TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
+TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 _FENCED = ("_FENCED", "PRODUCER_FENCED", "FENCED_INSTANCE_ID")
 _SAY_AGAIN_S = 30.0
 
@@ -102,5 +102,5 @@ def stream_error(error: BaseException, doing: str) -> StreamError:
             f"another process has taken this one's place in Kafka ({found.str()}); give each worker a "
             "FRAUDML_WORKER_ID of its own"
         )
-    kind = TooLargeError if found.name() in _TOO_LARGE else StreamError
+    kind = TooLargeError if found.name() in TOO_LARGE else StreamError
     return kind(f"Kafka failed while {doing}: {found.str()}")

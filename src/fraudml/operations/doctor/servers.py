@@ -107,6 +107,21 @@ def judge_redis(facts: ServerFacts | Trouble | None, lost: Callable[[], bool | N
         yield Finding(check, Status.ok, "all history is loaded for the features of this project")
 
 
+def judge_kafka(facts: ServerFacts | Trouble | None) -> Iterator[Finding]:
+    """Kafka; ``None`` where there is none."""
+    check = "Kafka"
+    if facts is None:
+        yield Finding(check, Status.ok, "not used: transactions come over HTTP")
+        return
+    yield from judge(check, facts)
+    if isinstance(facts, Trouble):
+        return
+    if missing := facts.details.get("missing_topics"):
+        yield Finding(check, Status.failure, f"it has no topics {missing}", "fraudml stream init")
+    else:
+        yield Finding(check, Status.ok, "all topics are there")
+
+
 def judge_registry(facts: ServerFacts | Trouble | None, is_set: bool) -> Iterator[Finding]:
     """``is_set``: whether the settings name a registry."""
     check = "registry"

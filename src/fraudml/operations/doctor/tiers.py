@@ -19,6 +19,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     log: str = "sqlite"
     redis: bool = False
     cluster: bool = False
+    kafka: bool = False
     offline: str = "duckdb"
     warehouse: str | None = None
     hash_key: bool = False
@@ -60,6 +61,10 @@ def tier(chosen: Chosen) -> Tier:
         ],
         3: [
             (chosen.redis, Need("Redis: services share features", "FRAUDML_REDIS_URL=redis://host:6379/0")),
+            (
+                chosen.kafka,
+                Need("Kafka: transactions come as a stream", "FRAUDML_KAFKA_BOOTSTRAP_SERVERS=host:9092"),
+            ),
             (
                 chosen.offline not in ("duckdb", "postgresql"),
                 Need("an engine for more history than one machine computes", "FRAUDML_OFFLINE_URL=spark://host:7077"),

@@ -1,0 +1,1 @@
+"""Where history is replayed to, besides streams."""
