@@ -52,13 +52,15 @@ class DataError(FraudmlError):
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One wrong field: where it is, what was expected. Never holds the offending value (it may be personal)."""
+    """One wrong field: where it is, what was expected. Never holds the offending value (it may be personal).
+
+    ``path`` is empty where the whole is wrong."""
 
     path: str
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.expected}"
+        return f"{self.path}: {self.expected}" if self.path else self.expected
 
 
 class RowError(DataError):

@@ -26,6 +26,7 @@ COMMANDS = (
     "migrate",
     "decisions",
     "warehouse",
+    "schema",
     "doctor",
     "simulate",
     "demo",
