@@ -167,8 +167,9 @@ def _type(shape: Json) -> str:
 
 
 def _show_changes(found: list[Any], versions: dict[str, tuple[str, str]]) -> None:
-    rows = [["compatible" if each.compatible else "breaking", each.message, each.field, each.what] for each in found]
-    if rows:
-        output.table(["", "message", "field", "change"], rows)
+    for each in found:
+        verdict = "compatible" if each.compatible else "breaking"
+        told = f"{verdict:<10}  {each.message} {each.field}: {each.what}"
+        output.results.print(told, markup=False, soft_wrap=True)
     for then, now in versions.values():
         output.results.print(f"{then} is as it was" if then == now else f"{then} -> {now}", markup=False)

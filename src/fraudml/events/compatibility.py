@@ -62,12 +62,12 @@ class _Pair:
         if not self._read:
             return True, "is new"
         if required:
-            return False, "is new and required: messages without it are refused"
+            return False, "is new and required; messages without it are refused"
         return True, "is new, and may be missing"
 
     def _removed(self, required: bool) -> tuple[bool, str]:
         if self._read:
-            return False, "is gone: messages that have it are refused; list it under schema.ignore to accept them"
+            return False, "is gone; messages that have it are refused; list it under schema.ignore to accept them"
         return not required, "is gone; " + ("it was always there" if required else "it could be missing before")
 
     def _required(self, place: str, before: bool, after: bool) -> Iterator[_Found]:
@@ -139,7 +139,7 @@ def _told(fact: str, then: Any, now: Any) -> str:
         before, after = set(then or ()), set(now or ())
         parts = {"adds": after - before, "drops": before - after}
         return "vocabulary " + " and ".join(f"{word} {', '.join(sorted(some))}" for word, some in parts.items() if some)
-    return f"{'type' if fact == 'is' else fact}: {_word(then)} -> {_word(now)}"
+    return f"{'type' if fact == 'is' else fact} {_word(then)} -> {_word(now)}"
 
 
 def _word(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -81,9 +81,9 @@ COMPATIBLE = {
     "a category becomes an entity": (
         replace(with_attributes(device=None), entities=PLAIN.entities | {"device": "device"}),
         "device",
-        "type: category -> entity",
+        "type category -> entity",
     ),
-    "an integer becomes a number": (with_attributes(items=NUMBER), "items", "type: integer -> number"),
+    "an integer becomes a number": (with_attributes(items=NUMBER), "items", "type integer -> number"),
     "a vocabulary grows": (
         with_attributes(country=replace(CATEGORY, vocabulary=("DE", "FR", "IT", "AT"))),
         "country",
@@ -98,20 +98,20 @@ COMPATIBLE = {
     "a zone is named": (
         replace(PLAIN, event_time=TimeColumn("time", timezone="Europe/Berlin")),
         "time",
-        "timezone: none -> Europe/Berlin",
+        "timezone none -> Europe/Berlin",
     ),
     "an amount may be negative": (
         replace(PLAIN, amount=replace(amount, allow_negative=True)),
         "amount",
-        "minimum: 0 -> -10000000000.0",
+        "minimum 0 -> -10000000000.0",
     ),
     "an amount may be missing": (replace(PLAIN, amount=replace(amount, optional=True)), "amount", "may be missing now"),
     "the label's column is only ignored": (replace(PLAIN, label=None, ignore=("note", "fraud")), "", ""),
 }
 BREAKING = {
-    "an attribute is gone": (with_attributes(items=None), "items", "is gone: messages that have it are refused"),
-    "an ignored column is gone": (replace(PLAIN, ignore=()), "note", "is gone: messages that have it are refused"),
-    "the label's column is gone": (replace(PLAIN, label=None), "fraud", "is gone: messages that have it are refused"),
+    "an attribute is gone": (with_attributes(items=None), "items", "is gone; messages that have it are refused"),
+    "an ignored column is gone": (replace(PLAIN, ignore=()), "note", "is gone; messages that have it are refused"),
+    "the label's column is gone": (replace(PLAIN, label=None), "fraud", "is gone; messages that have it are refused"),
     "the id has another column": (
         replace(PLAIN, transaction_id="no"),
         "id",
@@ -127,8 +127,8 @@ BREAKING = {
         "cust",
         "customer is the field shop_no now, no longer cust",
     ),
-    "a number becomes an integer": (with_attributes(distance=replace(INTEGER, column="dist")), "dist", "type: number"),
-    "a number becomes a category": (with_attributes(distance=replace(CATEGORY, column="dist")), "dist", "type: number"),
+    "a number becomes an integer": (with_attributes(distance=replace(INTEGER, column="dist")), "dist", "type number"),
+    "a number becomes a category": (with_attributes(distance=replace(CATEGORY, column="dist")), "dist", "type number"),
     "an ignored column is read": (with_attributes(note=CATEGORY), "note", "is note now, read as category"),
     "a text is read as a number, too": (
         with_attributes(how_long=replace(NUMBER, column="device")),
@@ -139,17 +139,17 @@ BREAKING = {
         replace(PLAIN, amount=None),
         replace(PLAIN, amount=amount),
         "amount",
-        "is new and required: messages without it are refused",
+        "is new and required; messages without it are refused",
     ),
     "an amount has other minor units": (
         replace(PLAIN, amount=replace(amount, decimals=3)),
         "amount",
-        "decimals: 2 -> 3",
+        "decimals 2 -> 3",
     ),
     "an amount is other money": (
         replace(PLAIN, amount=replace(amount, currency="USD")),
         "amount",
-        "currency: EUR -> USD",
+        "currency EUR -> USD",
     ),
     "an amount is no longer optional": (
         replace(PLAIN, amount=replace(amount, optional=True)),
@@ -160,19 +160,19 @@ BREAKING = {
     "a time is written otherwise": (
         replace(PLAIN, event_time=TimeColumn("time", TimeFormat.epoch_ms)),
         "time",
-        "format: iso -> epoch_ms",
+        "format iso -> epoch_ms",
     ),
     "a time is of another zone": (
         with_attributes(born=Attribute(AttributeType.time, timezone="Europe/Berlin")),
         with_attributes(born=Attribute(AttributeType.time, timezone="Asia/Tokyo")),
         "born",
-        "timezone: Europe/Berlin -> Asia/Tokyo",
+        "timezone Europe/Berlin -> Asia/Tokyo",
     ),
     "a time counts from another day": (
         replace(PLAIN, event_time=TimeColumn("time", TimeFormat.days_from, start="2024-01-01")),
         replace(PLAIN, event_time=TimeColumn("time", TimeFormat.days_from, start="2024-01-02")),
         "time",
-        "start: 2024-01-01T00:00:00+00:00 -> 2024-01-02T00:00:00+00:00",
+        "start 2024-01-01T00:00:00+00:00 -> 2024-01-02T00:00:00+00:00",
     ),
 }
 
@@ -203,8 +203,8 @@ def test_the_same_start_said_otherwise_is_no_change() -> None:
 def test_limits_of_another_release_are_seen() -> None:
     old, narrow = transaction_message(PLAIN), transaction_message(PLAIN)
     narrow["properties"]["cust"]["maxLength"] = 500
-    assert changes(old, narrow) == [Change("transaction", "cust", False, "maxLength: 1000 -> 500")]
-    assert changes(narrow, old) == [Change("transaction", "cust", True, "maxLength: 500 -> 1000")]
+    assert changes(old, narrow) == [Change("transaction", "cust", False, "maxLength 1000 -> 500")]
+    assert changes(narrow, old) == [Change("transaction", "cust", True, "maxLength 500 -> 1000")]
 
 
 @st.composite
@@ -326,7 +326,6 @@ def read(decoder: TransactionDecoder, raw: bytes) -> Transaction | None:
 
 
 @given(st.data())
-@settings(max_examples=300)
 def test_compatible_means_that_old_messages_are_read_as_they_were(data: st.DataObject) -> None:
     old = data.draw(schemas())
     new = data.draw(changed(old))
