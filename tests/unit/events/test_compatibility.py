@@ -157,6 +157,18 @@ BREAKING = {
         "amount",
         "is required now",
     ),
+    "an amount may no longer be negative": (
+        replace(PLAIN, amount=replace(amount, allow_negative=True)),
+        PLAIN,
+        "amount",
+        "minimum -10000000000.0 -> 0",
+    ),
+    "a zone is no longer named": (
+        replace(PLAIN, event_time=TimeColumn("time", timezone="Europe/Berlin")),
+        PLAIN,
+        "time",
+        "timezone Europe/Berlin -> none",
+    ),
     "a time is written otherwise": (
         replace(PLAIN, event_time=TimeColumn("time", TimeFormat.epoch_ms)),
         "time",
@@ -303,7 +315,7 @@ def edited_rest(draw: st.DrawFn, schema: Schema) -> Schema:
     return replace(schema, ignore=tuple(draw(st.lists(new_columns(schema), max_size=2))))
 
 
-EDITS: list[Any] = [edited_attributes, edited_attributes, edited_entities, edited_amount, edited_rest]
+EDITS: list[Any] = [edited_attributes, edited_attributes, edited_entities, edited_amount, edited_amount, edited_rest]
 
 
 def meaning(schema: Schema, read: Transaction) -> dict[str, Any]:
