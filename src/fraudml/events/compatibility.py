@@ -83,7 +83,7 @@ class _Pair:
         writes, reads = (before, after) if self._read else (after, before)
         same = before.keys() == after.keys()
         for name in before.keys() & after.keys():
-            for fact in sorted(before[name].keys() | after[name].keys()):
+            for fact in sorted(before[name].keys() | after[name].keys(), key=lambda fact: (fact != "is", fact)):
                 then, now = before[name].get(fact), after[name].get(fact)
                 if then != now:
                     same &= fact == "vocabulary"
