@@ -52,15 +52,13 @@ class DataError(FraudmlError):
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One wrong field: where it is, what was expected. Never holds the offending value (it may be personal).
-
-    ``path`` is empty where the whole is wrong."""
+    """One wrong field: where it is, what was expected. Never holds the offending value (it may be personal)."""
 
     path: str
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.expected}" if self.path else self.expected
+        return f"{self.path}: {self.expected}" if self.path else self.expected  # without one it is about the whole
 
 
 class RowError(DataError):
