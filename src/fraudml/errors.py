@@ -61,7 +61,7 @@ class FieldProblem:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.expected}" if self.path else self.expected
+        return f"{self.path}: {self.expected}" if self.path else self.expected  # without one it is about the whole
 
 
 class RowError(DataError):

@@ -92,6 +92,8 @@ def parse(text: str, name: str = "fraudml.yaml") -> Project:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"{name} is not valid YAML: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{name} is nested too deep to be a project file") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}: {error}") from None
     except ConfigError as error:

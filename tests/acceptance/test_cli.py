@@ -87,6 +87,7 @@ def test_all_commands_are_there() -> None:
         "doctor",
         "migrate",
         "warehouse",
+        "schema",
     }
 
 
@@ -119,6 +120,8 @@ NEEDS_A_PROJECT = (
     ("features", "audit"),
     ("keys", "list"),
     ("keys", "create", "laptop"),
+    ("schema", "show"),
+    ("schema", "diff", "fraudml.yaml"),
     ("bench", "serve"),
 )
 

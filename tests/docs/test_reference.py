@@ -16,7 +16,9 @@ from fastapi.routing import APIRoute
 from fraudml import errors
 from fraudml.cli.main import app
 from fraudml.decisions.costs import Costs
+from fraudml.decisions.message_schema import MESSAGES, decision_message, messages
 from fraudml.decisions.record import Degradation
+from fraudml.events.message_schema import MEANING, headers_of, transaction_message
 from fraudml.events.schema import (
     AmountColumn,
     Attribute,
@@ -208,7 +210,38 @@ def test_every_problem_over_http_is_documented() -> None:
     assert {int(status): slug for status, slug in rows} == SLUGS
 
 
+@pytest.mark.parametrize("name", MESSAGES)
+def test_every_field_of_a_message_is_documented(name: str) -> None:
+    page = text("messages.md")
+    assert f"| `{name}` | `FRAUDML_TOPIC_{name.upper()}S` |" in page
+    if name == "transaction":  # its fields are the project's
+        return
+    described = messages(Schema(TimeColumn("time")))[name]
+    assert set(described["properties"]) <= first_cells(section(page, f"## {name}"))
+
+
+def test_the_header_of_a_message_and_the_version_in_it_are_documented() -> None:
+    page = text("messages.md")
+    ((header, version),) = headers_of(decision_message())
+    assert f"{header}: {version.decode()}" in page
+    assert f"the first {len(version.rpartition(b'/')[2])} digits" in " ".join(page.split())
+
+
+def test_every_fact_about_a_field_of_a_message_is_documented() -> None:
+    zoned, counted = ("iso", "Europe/Berlin", None), ("days_from", None, "2024-01-01")
+    attributes = {
+        f"t{place}": Attribute(AttributeType.time, None, (), TimeFormat(form), zone, start)
+        for place, (form, zone, start) in enumerate([zoned, counted])
+    }
+    listed = Attribute(AttributeType.category, vocabulary=("DE",))
+    schema = Schema(TimeColumn("time"), None, {}, AmountColumn("sum", 2, "EUR"), attributes | {"country": listed})
+    properties = transaction_message(schema)["properties"]
+    facts = {fact for shape in properties.values() for meaning in shape[MEANING].values() for fact in meaning}
+    assert facts <= first_cells(section(text("messages.md"), "## Versions"))
+
+
 def test_every_page_of_the_reference_is_checked_here() -> None:
     """Settings have a test of their own in tests/unit."""
     checked = {"cli.md", "project-file.md", "features.md", "http-api.md", "metrics.md", "errors.md", "settings.md"}
+    checked.add("messages.md")
     assert {page.name for page in Path(REFERENCE).glob("*.md")} == checked

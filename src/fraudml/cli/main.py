@@ -30,6 +30,7 @@ COMMANDS = (
     "migrate",
     "decisions",
     "warehouse",
+    "schema",
     "doctor",
     "simulate",
     "demo",

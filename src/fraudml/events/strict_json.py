@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -12,6 +13,8 @@ import msgspec
 from fraudml.errors import FieldProblem, RowError
 
 NOT_AN_OBJECT = "expected a JSON object"
+OTHER_ENCODING = "expected JSON in UTF-8 without a byte order mark, not another encoding or format"
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NAME_END = re.compile(rb'"\s*:')
 
 
@@ -32,6 +35,8 @@ def decode(raw: bytes) -> Any:
     except RecursionError:
         raise RowError([FieldProblem("", "expected JSON that is not nested this deep")]) from None
     except ValueError as error:  # msgspec's errors and invalid UTF-8; neither shows the data
+        if raw.startswith(_MARKS) or b"\0" in raw[:4]:  # as UTF-16, UTF-32 and binary formats begin
+            raise RowError([FieldProblem("", OTHER_ENCODING)]) from None
         reason = str(error) if isinstance(error, msgspec.MsgspecError) else "it is not UTF-8"
         raise RowError([FieldProblem("", f"expected JSON: {reason}")]) from None
     return value

@@ -9,10 +9,7 @@ import msgspec
 
 from fraudml import __version__
 from fraudml.decisions.answer import Prediction
-from fraudml.events.decoder import LONGEST_TEXT
-from fraudml.events.normalise import EARLIEST_ATTRIBUTE_US, LATEST_US, TIME_SCALE
-from fraudml.events.schema import NO_CURRENCY, AttributeType, Schema, TimeColumn, TimeFormat
-from fraudml.events.units import INTEGER_LIMIT, NUMBER_LIMIT
+from fraudml.events.message_schema import ID, label_schema, transaction_schema
 from fraudml.service import openapi_v2
 from fraudml.service.answers import (
     BatchPrediction,
@@ -53,22 +50,14 @@ _HEADERS: dict[int, Json] = {
     429: _RETRY_AFTER,
     503: _RETRY_AFTER,
 }
-_TYPES: dict[AttributeType, Json] = {
-    AttributeType.number: {"type": ["number", "null"], "minimum": -NUMBER_LIMIT, "maximum": NUMBER_LIMIT},
-    AttributeType.integer: {"type": ["integer", "null"], "minimum": -INTEGER_LIMIT, "maximum": INTEGER_LIMIT},
-    AttributeType.boolean: {"type": ["boolean", "null"]},
-    AttributeType.category: {"type": ["string", "number", "null"], "maxLength": LONGEST_TEXT},
-}
 _KEYS: list[Json] = [{"bearer": []}, {"header": []}]
-# An id of white space alone is a missing one.
-_ID: Json = {"type": ["string", "integer"], "maxLength": LONGEST_TEXT, "pattern": r"\S"}
 
 
 def document(state: ServiceState) -> Json:
     """The whole document."""
     _, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
     components["Transaction"] = transaction_schema(state.schema)
-    components["Label"] = _label_schema()
+    components["Label"] = label_schema()
     components["BatchPrediction"] = _outcomes(BatchPrediction, "Prediction")
     components |= openapi_v2.schemas()
     components["LabelOutcomes"] = _outcomes(LabelOutcomes, "LabelOutcome")
@@ -92,71 +81,6 @@ def document(state: ServiceState) -> Json:
     }
 
 
-def transaction_schema(schema: Schema) -> Json:
-    """JSON Schema of one transaction."""
-    properties: Json = {schema.id_column: _ID | {"description": "Identifies the transaction; a retry repeats it."}}
-    required = [schema.id_column, schema.event_time.column]
-    happened = "When it happened; of the years 1970 to 2199, and not far ahead of the service's clock."
-    properties[schema.event_time.column] = _time(schema.event_time, 0) | {"description": happened}
-    for name, column in schema.entities.items():
-        shape = {"type": ["string", "integer", "null"], "maxLength": LONGEST_TEXT}
-        properties[column] = shape | {"description": f"The {name}."}
-    if schema.amount is not None:
-        amount = schema.amount
-        most = INTEGER_LIMIT / 10**amount.decimals
-        kind: Json = {
-            "type": ["number", "null"] if amount.optional else "number",
-            "minimum": -most if amount.allow_negative else 0,
-            "maximum": most,
-        }
-        currency = "" if amount.currency == NO_CURRENCY else f" in {amount.currency}"
-        properties[amount.column] = kind | {"description": f"The amount{currency}."}
-        if not amount.optional:
-            required.append(amount.column)
-    for name, attribute in schema.attributes.items():
-        if attribute.type is AttributeType.time:
-            own = TimeColumn(name, attribute.format, attribute.timezone, attribute.start)
-            moment = _time(own, EARLIEST_ATTRIBUTE_US)
-            shape = moment | {"type": [moment["type"], "null"]}
-        else:
-            shape = dict(_TYPES[attribute.type])
-        if attribute.vocabulary:
-            shape["description"] = "Known values: " + ", ".join(attribute.vocabulary[:20])
-        properties.setdefault(schema.attribute_column(name), shape)
-    for column in schema.ignore:
-        properties.setdefault(column, {"description": "Accepted and not used."})
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _time(column: TimeColumn, earliest_us: int) -> Json:
-    if column.format is TimeFormat.iso:
-        return {"type": "string", "format": "date-time"}
-    start_us = column.start_us() if column.format.needs_start else 0
-    scale = TIME_SCALE[column.format]
-    return {
-        "type": "number",
-        "minimum": (earliest_us - start_us) / scale,
-        "exclusiveMaximum": (LATEST_US - start_us) / scale,
-    }
-
-
-def _label_schema() -> Json:
-    return {
-        "type": "object",
-        "properties": {
-            "transaction_id": _ID,
-            "is_fraud": {"type": "boolean"},
-            "known_at": {
-                "type": "string",
-                "format": "date-time",
-                "description": "When it became known; now when absent, never in the future, nor before its event.",
-            },
-        },
-        "required": ["transaction_id", "is_fraud"],
-        "additionalProperties": False,
-    }
-
-
 def _outcomes(answer: type[BatchPrediction | LabelOutcomes], item: str) -> Json:
     """The answer to a batch: its items are of two kinds, which msgspec's own schemas cannot say."""
     either = [{"$ref": f"#/components/schemas/{name}"} for name in (item, "ItemError")]
@@ -172,7 +96,7 @@ def _paths(state: ServiceState) -> Json:
     one: Json = {"$ref": "#/components/schemas/Transaction"}
     batch: Json = _object({"transactions": {"type": "array", "items": one}})
     labels: Json = _object({"labels": {"type": "array", "items": {"$ref": "#/components/schemas/Label"}}})
-    by_id: Json = _object({"transaction_id": _ID})
+    by_id: Json = _object({"transaction_id": ID})
     id_parameter = {
         "name": "transaction_id",
         "in": "path",
