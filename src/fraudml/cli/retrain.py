@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from typing import Annotated, NoReturn
@@ -75,8 +74,6 @@ def retrain(
         raise ConfigError("choose --register-only or --promote, not both")
     for name in family or ():
         families.get_family(name)
-    if math.isnan(margin) or (if_drift is not None and math.isnan(if_drift)):
-        raise ConfigError("--margin and --if-drift must be numbers")
     wish = Wish(
         history,
         None if maturity is None else format_duration(parse_duration(maturity)),
