@@ -180,7 +180,7 @@ def _gather(this: Run, log: DecisionLog) -> Data:
 def _challenge(this: Run, data: Data) -> Outcome:
     until_us = this.champion.manifest.training.until_us
     split.require_frauds(data.rows.frauds, len(data.rows))
-    share = challenge.test_share(data.rows, until_us, this.wish.test_share)
+    share = challenge.share_to_hold_back(data.rows, until_us, this.wish.test_share)
     testing = challenge.held_back(data.rows, share)
     entities, labels = challenge.defrauded(testing), dict(data.truth.counts)
     if entities < FEWEST_DEFRAUDED:

@@ -91,7 +91,7 @@ def champion_scores(champion: Bundle, data: Dataset, feature_set: FeatureSet, st
     return scores
 
 
-def test_share(data: Dataset, champion_until_us: int, most: float) -> float:
+def share_to_hold_back(data: Dataset, champion_until_us: int, most: float) -> float:
     """The share of the labelled rows to hold back: ``most``, or half of those since the champion's training ended."""
     labelled = data.y >= 0
     fresh = labelled & (data.event_time_us >= champion_until_us)
@@ -143,44 +143,46 @@ def compare(
 def difference(rows: Dataset, champion: Scores, challenger: Scores, *, seed: int) -> Difference:
     """Average precision of the challenger less that of the champion, with its interval."""
     cluster = _clusters(rows)
-    rankings = [Ranking(rows.y == 1, scores) for scores in (champion, challenger)]
+    rankings = [Ranking(rows.y == 1, scores, cluster) for scores in (champion, challenger)]
     count = int(cluster.max()) + 1
     rng = np.random.default_rng(seed)
-    drawn = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        weight = np.bincount(rng.integers(0, count, count), minlength=count)[cluster]
-        before, after = (ranking.average_precision(weight) for ranking in rankings)
-        drawn[i] = after - before
-    ones = np.ones(len(rows), np.int64)
-    value = rankings[1].average_precision(ones) - rankings[0].average_precision(ones)
+
+    def less(times: NDArray[np.int64]) -> float:
+        before, after = (ranking.average_precision(times) for ranking in rankings)
+        return after - before
+
+    drawn = [less(np.bincount(rng.integers(0, count, count), minlength=count)) for _ in range(RESAMPLES)]
+    value = less(np.ones(count, np.int64))
     tail = (1 - LEVEL) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    return Difference(float(value), float(low), float(high))
+    return Difference(value, float(low), float(high))
 
 
 class Ranking:
-    """Rows sorted once by their scores, to be weighed many times. ``fraud``: bool ``[n]``; ``scores``: ``[n]``."""
+    """Rows sorted once by their scores, to be weighed many times. ``fraud``: bool ``[n]``, one at least; ``scores`` and
+    ``cluster``: ``[n]``. Only the cuts at the score of a fraud count, so all rows between two of them are one sum."""
 
-    def __init__(self, fraud: NDArray[np.bool_], scores: Scores) -> None:
-        self._order = np.argsort(-scores, kind="stable")
-        self._fraud = fraud[self._order]
-        ranked = scores[self._order]
-        self._ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # equal scores are one cut
+    def __init__(self, fraud: NDArray[np.bool_], scores: Scores, cluster: NDArray[np.int64]) -> None:
+        order = np.argsort(-scores, kind="stable")
+        ranked, hits = scores[order], np.flatnonzero(fraud[order])
+        ends, self._first_hit = np.unique(np.searchsorted(-ranked, -ranked[hits], "right"), return_index=True)
+        self._starts = np.concatenate([[0], ends[:-1]])
+        self._cluster = cluster[order][: ends[-1]].astype(np.int32)
+        self._of_hits = self._cluster[hits]
 
-    def average_precision(self, weight: NDArray[np.int64]) -> float:
-        """With each row counted so many times, int ``[n]``; NaN where no fraud counts.
+    def average_precision(self, times: NDArray[np.int64]) -> float:
+        """With each row counted so many times as its cluster is, ``times`` by cluster; NaN where no fraud counts.
 
-        >>> ranking = Ranking(np.array([True, False, True]), np.array([0.9, 0.5, 0.4]))
+        >>> ranking = Ranking(np.array([True, False, True]), np.array([0.9, 0.5, 0.4]), np.arange(3))
         >>> round(ranking.average_precision(np.array([1, 1, 1])), 4), ranking.average_precision(np.array([1, 1, 0]))
         (0.8333, 1.0)
         """
-        ranked = weight[self._order]
-        found = np.cumsum(ranked * self._fraud)[self._ends]
+        hits = np.add.reduceat(times[self._of_hits], self._first_hit)
+        found = np.cumsum(hits)
         if not found[-1]:
             return float("nan")
-        flagged = np.cumsum(ranked)[self._ends]
-        precision = found / np.maximum(flagged, 1)
-        return float((precision * np.diff(found, prepend=0)).sum() / found[-1])
+        flagged = np.cumsum(np.add.reduceat(times[self._cluster], self._starts))
+        return float((found / np.maximum(flagged, 1) * hits).sum() / found[-1])
 
 
 def _clusters(rows: Dataset) -> NDArray[np.int64]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score
 
+from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.adapters.offline.duckdb import DuckDBOfflineStore
 from fraudml.decisions.costs import Costs
-from fraudml.models.bundle import Thresholds
-from fraudml.training import challenge, split
+from fraudml.events.source import arrow_schema
+from fraudml.features.spec import Aggregation, FeatureSet, WindowFeature
+from fraudml.models.bundle import Thresholds, TrainingRecord
+from fraudml.training import challenge, dataset, split
 from fraudml.training.challenge import Comparison, Difference, Ranking
+from tests.support.scoring import FEATURES, SCHEMA, SECOND, T0, bundle, decision, transaction
 from tests.support.training import DAY_US, make_dataset
 
 DATA = make_dataset(3_000)
@@ -35,7 +44,7 @@ def compared(champion: np.ndarray, challenger: np.ndarray) -> Comparison:
 def test_average_precision_of_weighted_rows_is_that_of_repeated_ones(
     fraud: np.ndarray, scores: np.ndarray, weight: np.ndarray
 ) -> None:
-    found = Ranking(fraud, scores).average_precision(weight)
+    found = Ranking(fraud, scores, np.arange(30)).average_precision(weight)
     repeated = np.repeat(np.arange(30), weight)
     if fraud[repeated].any():
         assert found == pytest.approx(average_precision_score(fraud[repeated], scores[repeated]))
@@ -83,7 +92,7 @@ def test_rows_of_one_entity_are_drawn_together() -> None:
 @pytest.mark.parametrize("days", [5, 12, 20, 36])
 def test_the_test_period_lies_after_the_champions_training(days: int) -> None:
     until_us = int(DATA.event_time_us[0]) + days * DAY_US
-    share = challenge.test_share(DATA, until_us, 0.2)
+    share = challenge.share_to_hold_back(DATA, until_us, 0.2)
     assert 0 < share <= 0.2
     rows = challenge.held_back(DATA, share)
     assert rows.event_time_us.min() >= until_us
@@ -94,7 +103,7 @@ def test_the_test_period_lies_after_the_champions_training(days: int) -> None:
 
 
 def test_nothing_has_come_since_the_champions_training() -> None:
-    share = challenge.test_share(DATA, int(DATA.event_time_us[-1]) + 1, 0.2)
+    share = challenge.share_to_hold_back(DATA, int(DATA.event_time_us[-1]) + 1, 0.2)
     assert share == 0
     assert challenge.defrauded(challenge.held_back(DATA, share)) == 0
 
@@ -102,6 +111,25 @@ def test_nothing_has_come_since_the_champions_training() -> None:
 def test_what_has_no_label_is_in_no_test() -> None:
     data = replace(DATA, y=np.where(np.arange(len(DATA)) < 2_000, DATA.y, np.int8(-1)))
     until_us = int(DATA.event_time_us[1_000])
-    rows = challenge.held_back(data, challenge.test_share(data, until_us, 0.5))
+    rows = challenge.held_back(data, challenge.share_to_hold_back(data, until_us, 0.5))
     assert (rows.y >= 0).all()
     assert len(rows) == pytest.approx(500, abs=2)
+
+
+def test_a_champion_with_other_features_scores_the_same_rows(tmp_path: Path) -> None:
+    wider = FeatureSet(SCHEMA, [*FEATURES.features, WindowFeature("n_2d", "customer", Aggregation.count, "2d")])
+    rows = [transaction(i, amount=100 * i) for i in (1, 2, 2_000, 2_001, 2_002)]
+    with closing(SqliteDecisionLog(f"sqlite:///{tmp_path / 'log.db'}", SCHEMA)) as log:
+        log.claim()
+        log.append([decision(event, i) for i, event in enumerate(rows, 1)])
+        with closing(DuckDBOfflineStore(temp_directory=tmp_path)) as store:
+            store.put(pa.RecordBatchReader.from_batches(arrow_schema(SCHEMA), log.replay()))
+            data = dataset.build(store, wider)
+            champion = bundle()
+            champion.manifest = msgspec.structs.replace(
+                champion.manifest, training=TrainingRecord(0, T0 + 1_000 * SECOND, 1, 1, "", 0)
+            )
+            found = challenge.champion_scores(champion, data, wider, store)
+            same = challenge.champion_scores(champion, dataset.build(store, FEATURES), FEATURES, store)
+    assert np.isnan(found[:2]).all()
+    assert found[2:].tolist() == same[2:].tolist() == champion.runtime.score(data.x[2:, :5]).tolist()
