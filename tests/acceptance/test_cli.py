@@ -73,6 +73,7 @@ def test_all_commands_are_there() -> None:
     assert {words[0] for words in COMMANDS if words} == {
         "init",
         "train",
+        "retrain",
         "score",
         "serve",
         "features",
@@ -113,6 +114,7 @@ def test_an_unknown_command_is_named(tmp_path: Path) -> None:
 
 NEEDS_A_PROJECT = (
     ("train",),
+    ("retrain",),
     ("score",),
     ("serve",),
     ("features", "list"),

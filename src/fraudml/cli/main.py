@@ -16,6 +16,7 @@ from fraudml.errors import FraudmlError
 COMMANDS = (
     "init",
     "train",
+    "retrain",
     "score",
     "serve",
     "worker",

@@ -60,8 +60,8 @@ def start(
     registry = wiring.registry(current)
     versions = [registry.resolve(name).version for name in challenger or [CHALLENGER]]
     shares = _shares(share or [DEFAULT_SHARE[mode]], versions)
-    plan = Plan(mode, shares, _entity(entity, declared), _guardrails(guardrail))
-    _try_out(current, declared, versions)
+    plan = Plan(mode, shares, chosen_entity(entity, declared), _guardrails(guardrail))
+    try_out(current, declared, versions)
     why = reason or f"{mode} of version {', '.join(map(str, versions))}"
     _tell(lifecycle.start(registry, plan, why, operator()), as_json)
 
@@ -182,7 +182,8 @@ def _shares(given: list[str], versions: list[int]) -> dict[int, float]:
     return dict(zip(versions, shares, strict=True))
 
 
-def _entity(given: str | None, declared: Project) -> str | None:
+def chosen_entity(given: str | None, declared: Project) -> str | None:
+    """The entity that stays in its arm: the one given, else the schema's first; None for the transaction itself."""
     names = declared.schema.entity_names
     if given is None:
         return names[0] if names else None
@@ -214,7 +215,7 @@ def _exploration(share: str, most: float | None, declared: Project) -> Explorati
     return Exploration(parse_share(share), None if most is None else round(most * 10**decimals)).check()
 
 
-def _try_out(current: Settings, declared: Project, versions: list[int]) -> None:
+def try_out(current: Settings, declared: Project, versions: list[int]) -> None:
     """Load what is to serve as a service would; raises BundleError with what is missing."""
     source = wiring.model_source(current, declared.feature_set)
     for version in versions:

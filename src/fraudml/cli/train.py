@@ -87,7 +87,7 @@ def train(
                 result = _fit_there(cluster, declared, options, steps, rows)
             else:
                 result = _fit_here(store, declared, options, steps, rows)
-            registered, report = _register(result, current, steps)
+            registered, report = _register_all(result, current, steps)
     finally:
         store.close()
     tell_rejects(source.rejects())
@@ -116,7 +116,7 @@ def _fit_there(cluster: TrainsThere, declared: Project, options: Options, steps:
     with steps.step("Compute point-in-time features", total=rows):
         vectors = cluster.vectors(declared.feature_set)
     with ExitStack() as stack:
-        return spark.train(vectors, declared.feature_set, declared.costs, options, _stepper(stack, steps))
+        return spark.train(vectors, declared.feature_set, declared.costs, options, stepper(stack, steps))
 
 
 def _fit_here(store: OfflineStore, declared: Project, options: Options, steps: output.Steps, rows: int) -> Result:
@@ -128,10 +128,10 @@ def _fit_here(store: OfflineStore, declared: Project, options: Options, steps: o
         data = dataset.build(store, declared.feature_set, progress=progress)
     store.close()  # its memory is training's now
     with ExitStack() as stack:
-        return training.train(data, declared.feature_set, declared.costs, options, _stepper(stack, steps))
+        return training.train(data, declared.feature_set, declared.costs, options, stepper(stack, steps))
 
 
-def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[[int, int], None]]:
+def stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[[int, int], None]]:
     """Steps that last until the next one begins."""
 
     def begin(name: str) -> Callable[[int, int], None]:
@@ -141,11 +141,10 @@ def _stepper(stack: ExitStack, steps: output.Steps) -> Callable[[str], Callable[
     return begin
 
 
-def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, Registered], Path]:
-    """Refit, pack and register every candidate, the best one last so that it is the newest version."""
+def _register_all(result: Result, current: Settings, steps: output.Steps) -> tuple[dict[str, Registered], Path]:
+    """Register every candidate, the best one last so that it is the newest version."""
     from fraudml.models import lifecycle
-    from fraudml.training import packing, report
-    from fraudml.training.train import finish
+    from fraudml.training import report
 
     with steps.step("Open the registry", unit="registry"):
         registry: Registry = wiring.registry(current)
@@ -153,21 +152,38 @@ def _register(result: Result, current: Settings, steps: output.Steps) -> tuple[d
     path = report.write(result, current.home / "reports")
     registered: dict[str, Registered] = {}
     for candidate in reversed(result.candidates):
-        with ExitStack() as stack:
-            finished = finish(result, candidate, _stepper(stack, steps))
-        with (
-            tempfile.TemporaryDirectory(dir=current.home) as scratch,
-            steps.step(f"Export and register {candidate.family}", unit="bundle"),
-        ):
-            manifest = packing.pack(result, finished, Path(scratch) / "bundle")
-            best = candidate is result.candidates[0]
-            aliases = (CHALLENGER,) if best and not first else ()
-            version = registry.register(Path(scratch) / "bundle", report=path, aliases=aliases)
-            if best and first:
-                lifecycle.promote(registry, version.version, "first model: best average precision on validation")
-                version = registry.resolve(CHAMPION)
-        registered[candidate.family] = Registered(version, manifest)
+        best = candidate is result.candidates[0]
+        aliases = (CHALLENGER,) if best and not first else ()
+        made = register(result, candidate, registry, current, steps, report=path, aliases=aliases)
+        if best and first:
+            lifecycle.promote(registry, made.version.version, "first model: best average precision on validation")
+            made = Registered(registry.resolve(CHAMPION), made.manifest)
+        registered[candidate.family] = made
     return registered, path
+
+
+def register(
+    result: Result,
+    candidate: Candidate,
+    registry: Registry,
+    current: Settings,
+    steps: output.Steps,
+    *,
+    report: Path,
+    aliases: tuple[str, ...],
+) -> Registered:
+    """Refit, pack and register one candidate."""
+    from fraudml.training import packing
+    from fraudml.training.train import finish
+
+    with ExitStack() as stack:
+        finished = finish(result, candidate, stepper(stack, steps))
+    with (
+        tempfile.TemporaryDirectory(dir=current.home) as scratch,
+        steps.step(f"Export and register {candidate.family}", unit="bundle"),
+    ):
+        manifest = packing.pack(result, finished, Path(scratch) / "bundle")
+        return Registered(registry.register(Path(scratch) / "bundle", report=report, aliases=aliases), manifest)
 
 
 def _show(result: Result, registered: dict[str, Registered], report: Path, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,14 +72,18 @@ def build(
     since_us: int | None = None,
     until_us: int | None = None,
     progress: Progress | None = None,
+    labelled: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
 ) -> Dataset:
-    """The features of all transactions in ``[since_us, until_us)``; raises TrainingError when there are none."""
+    """The features of all transactions in ``[since_us, until_us)``; raises TrainingError when there are none.
+
+    ``labelled``: gives each batch the labels to learn from, where they are not those that the store has.
+    """
     deriver = Deriver(feature_set)
     entity = next(iter(feature_set.schema.entities), None)
     keys: dict[str | None, int] = {None: -1}
     parts: list[Dataset] = []
     for batch in _batches(store, feature_set, since_us, until_us, progress):
-        parts.append(_part(batch, deriver, entity, keys))
+        parts.append(_part(labelled(batch) if labelled else batch, deriver, entity, keys))
     if not parts:
         raise TrainingError("there are no transactions in the period to train on")
     return Dataset(

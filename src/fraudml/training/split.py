@@ -37,11 +37,11 @@ def by_time(data: Dataset, *, test_share: float = 0.2, valid_share: float = VALI
     """
     labelled = data.y >= 0
     require_frauds(data.frauds, len(data))
-    test_start = _cut(data.event_time_us[labelled], test_share)
+    test_start = cut(data.event_time_us[labelled], test_share)
     test = labelled & (data.event_time_us >= test_start)
     known = known_by(data, test_start) & (data.event_time_us < test_start)
     require_known(bool(known.any()))
-    valid_start = _cut(data.event_time_us[known], valid_share)
+    valid_start = cut(data.event_time_us[known], valid_share)
     split = Split(
         train=known & (data.event_time_us < valid_start),
         valid=known & (data.event_time_us >= valid_start),
@@ -99,7 +99,8 @@ def mature(data: Dataset) -> NDArray[np.bool_]:
     return known_by(data, int(data.event_time_us.max()))
 
 
-def _cut(times: NDArray[np.int64], share: float) -> int:
+def cut(times: NDArray[np.int64], share: float) -> int:
+    """The time from which on about the last ``share`` of some rows lies."""
     ordered = np.sort(times)
     cut = int(ordered[min(int(len(ordered) * (1 - share)), len(ordered) - 1)])
     # a cut at the very first time would leave nothing before it

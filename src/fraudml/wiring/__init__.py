@@ -5,6 +5,7 @@ A module for each part of an installation. Drivers are imported when their backe
 
 from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
 from fraudml.wiring.engines import local_store, offline_store, threads, warehouse
+from fraudml.wiring.locks import only_one
 from fraudml.wiring.log import decision_log, journals, keys
 from fraudml.wiring.models import (
     MOST_CODES,
@@ -56,6 +57,7 @@ __all__ = [
     "mover",
     "offline_store",
     "online_store",
+    "only_one",
     "pinned",
     "prediction_cache",
     "profile",
