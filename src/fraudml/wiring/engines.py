@@ -78,4 +78,11 @@ def warehouse(settings: Settings) -> Warehouse:
             from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
 
             return BigQueryWarehouse(BigQuerySession(url, name))
-    raise ConfigError(f"set {name} to a URL that starts with snowflake: or bigquery:")
+    from fraudml.adapters.connections import files
+
+    if files.is_files(url):
+        opened = files.open_files(url, name)
+        from fraudml.adapters.warehouse.parquet import ParquetWarehouse
+
+        return ParquetWarehouse(opened)
+    raise ConfigError(f"set {name} to a URL that starts with snowflake:, bigquery:, file:, s3: or gs:")
