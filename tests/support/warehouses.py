@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
+import fsspec
+
 from fraudml.adapters.connections.bigquery import BigQuerySession
+from fraudml.adapters.connections.files import open_files
 from fraudml.adapters.connections.snowflake import SnowflakeSession, parameters
 from fraudml.decisions.warehouse import Warehouse
 from tests.support.servers.bigquery import BigQueryServer
@@ -46,3 +50,21 @@ def bigquery_tables(server: BigQueryServer) -> Tables:
         return server.rows(f"SELECT {names} FROM {server.table_of(table)} ORDER BY arrival")  # noqa: S608
 
     return Tables(server.url, lambda: BigQueryWarehouse(BigQuerySession(server.url, SETTING)), rows)
+
+
+def parquet_tables(url: str) -> Tables:
+    """Those in files below a URL, as one reads them who knows nothing of manifests: all files that are there."""
+    from fraudml.adapters.warehouse.parquet import ParquetWarehouse
+
+    def rows(table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        pattern = f"{url.removeprefix('file://')}/{table.removeprefix('fraudml_')}/**/*.parquet"
+        names = ", ".join(f'"{column}"' for column in columns)
+        with duckdb.connect() as connection:
+            connection.register_filesystem(fsspec.filesystem("memory"))
+            if not connection.execute("SELECT * FROM glob(?)", [pattern]).fetchall():
+                return []
+            source = "read_parquet(?, hive_partitioning = true, union_by_name = true)"
+            query = f"SELECT {names} FROM {source} ORDER BY arrival"  # noqa: S608
+            return connection.execute(query, [pattern]).fetchall()
+
+    return Tables(url, lambda: ParquetWarehouse(open_files(url, SETTING)), rows)

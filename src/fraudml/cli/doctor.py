@@ -104,6 +104,10 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
         compare = None if feature_set is None else partial(backends.check_model_server, current, feature_set, timeout_s)
         return servers.judge_model_server(backends.model_server(current, timeout_s), compare)
 
+    def warehouse() -> Iterable[Finding]:
+        url = "" if current.warehouse_url is None else current.warehouse_url.get_secret_value()
+        return servers.judge("warehouse", backends.warehouse(url, "FRAUDML_WAREHOUSE_URL", timeout_s, time.time))
+
     found = [
         Check("settings", lambda: tiers.judge(_chosen(current))),
         Check("project", lambda: places.judge_project(project_path, declared if isinstance(declared, str) else None)),
@@ -116,7 +120,7 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
     if current.model_server_url is not None:
         found.append(Check("model server", model_server))
     if current.warehouse_url is not None:
-        found.append(Check("warehouse", lambda: engine("warehouse", current.warehouse_url, "FRAUDML_WAREHOUSE_URL")))
+        found.append(Check("warehouse", warehouse))
     return found
 
 

@@ -67,6 +67,19 @@ def sync(
         repeat(once, pause_us / MICROSECONDS, ending)
 
 
+@app.command("query")
+def query(project_file: ProjectFile = None) -> None:
+    """Print the SQL by which DuckDB reads exported Parquet files as history to train on.
+
+    Columns are called and written as the project's schema has them. Each transaction has its first label report, and
+    when that became known.
+    """
+    from fraudml.operations.history_query import history_query
+
+    declared, current = read_project(project_file)
+    typer.echo(history_query(declared.schema, wiring.exported_files(current)))
+
+
 def _export(
     declared: Project,
     current: Settings,

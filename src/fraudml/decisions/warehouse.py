@@ -17,6 +17,7 @@ from fraudml.events.schema import Schema
 DECISIONS = "decisions"
 LABELS = "labels"
 VECTOR = "vector"
+DAY = "day"  # of folders
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,6 +102,15 @@ def plain_names(names: Sequence[str]) -> list[str]:
             found = f"{plain}_{number}"
         made.append(found)
     return made
+
+
+def names_beside_day(names: Sequence[str]) -> list[str]:
+    """The names of columns in files that lie in a folder for each day: readers make a column of the folder's name.
+
+    >>> names_beside_day(["arrival", "day"])
+    ['arrival', 'day_2']
+    """
+    return plain_names([DAY, *names])[1:]
 
 
 def _as_json(vectors: pa.ListArray) -> pa.Array:

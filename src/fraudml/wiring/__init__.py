@@ -4,7 +4,7 @@ A module for each part of an installation. Drivers are imported when their backe
 """
 
 from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
-from fraudml.wiring.engines import offline_store, threads, warehouse
+from fraudml.wiring.engines import exported_files, offline_store, threads, warehouse
 from fraudml.wiring.log import decision_log, journals, keys
 from fraudml.wiring.models import (
     MOST_CODES,
@@ -29,6 +29,7 @@ __all__ = [
     "champion",
     "database",
     "decision_log",
+    "exported_files",
     "history",
     "journals",
     "kept_at_least_us",

@@ -63,6 +63,17 @@ def _server(settings: Settings, url: str) -> OfflineStore:
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 
+def exported_files(settings: Settings) -> str:
+    """Where the Parquet files are that decisions are exported to: a path, or a URL."""
+    from fraudml.adapters.connections import files
+
+    name = "FRAUDML_WAREHOUSE_URL"
+    url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()
+    if not files.is_files(url):
+        raise ConfigError(f"set {name} to a URL of files: it starts with file:, s3: or gs:")
+    return files.open_files(url, name).place.removeprefix("file://")
+
+
 def warehouse(settings: Settings) -> Warehouse:
     """The warehouse that decisions are exported to, connected."""
     name = "FRAUDML_WAREHOUSE_URL"

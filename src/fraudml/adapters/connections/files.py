@@ -6,13 +6,16 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from fraudml.errors import ConfigError, FraudmlError, MissingExtra, StoreError
+from fraudml.decisions.servers import ServerFacts, Trial
+from fraudml.errors import ConfigError, FraudmlError, MissingExtra, StoreError, WarehouseError
 
 COMMON = ("file", "memory", "s3", "gs", "abfs")  # known to be files also where fsspec is not installed
 FORMS = "file:///data/lake or s3://bucket/lake"
@@ -28,6 +31,18 @@ HINTS = {
     errno.ENOTDIR: "check the place in {}: a part of its path is a file",
 }
 OTHERWISE = "check {}, the credentials and the network, and run it again"
+
+
+def facts(url: str, setting: str) -> ServerFacts:
+    """What ``fraudml doctor`` says of such a place; raises ``WarehouseError`` when fraudml could not write there."""
+    opened = open_files(url, setting)
+    started = time.perf_counter()
+    with opened.failures(WarehouseError, "being tried"):
+        opened.check()
+    took_ms = (time.perf_counter() - started) * 1e3
+    return ServerFacts(
+        place=opened.place, product="fsspec", version=version("fsspec"), latency_ms=took_ms, trials=(Trial("write"),)
+    )
 
 
 def is_files(url: str) -> bool:
@@ -139,6 +154,12 @@ class Files:
     def begin(self) -> None:
         """Remove what a process has left here that was killed. Object stores have no folders to be made."""
 
+    def check(self) -> None:
+        """Raise what stands against writing there."""
+        name = f"{SCRATCH}/{uuid4().hex}"
+        self.create(name, b"of fraudml doctor")
+        self.remove([name])
+
     def close(self) -> None:
         """Remove the folder of :meth:`scratch`."""
         if self._scratch is not None:
@@ -211,6 +232,13 @@ class LocalFiles(Files):
         folder = Path(self._path(SCRATCH))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def check(self) -> None:
+        """A folder that is not there yet is not made."""
+        there = next(path for path in (Path(self._root), *Path(self._root).parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.R_OK | os.W_OK | os.X_OK)):
+            number = errno.EACCES if there.is_dir() else errno.ENOTDIR
+            raise OSError(number, os.strerror(number))
 
     def begin(self) -> None:
         """Empty the folder of :meth:`scratch`."""

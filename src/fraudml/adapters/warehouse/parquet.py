@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from fraudml.adapters.warehouse._manifest import Manifest, Manifests, Part
 from fraudml.adapters.warehouse._marked import overtaken
 from fraudml.decisions.log import ARRIVAL
-from fraudml.decisions.warehouse import plain_names
+from fraudml.decisions.warehouse import DAY, names_beside_day
 from fraudml.errors import ConflictError, WarehouseError
 from fraudml.events.schema import EVENT_TIME
 from fraudml.events.source import gathered
 
-DAY = "day"
 DAY_US = 86_400_000_000
 SLACK_US = 3_600_000_000  # after its end a day's transactions have arrived, but for a few
 MERGED = 8  # small files of a day that become one
@@ -199,7 +198,7 @@ class ParquetWarehouse:
 def _with_new(columns: Mapping[str, str], schema: pa.Schema, place: str) -> dict[str, str]:
     """The columns of a table and those it lacks. A type does not change: no reader could read both."""
     found = dict(columns)
-    for name, field in zip(_names(schema.names), schema, strict=True):
+    for name, field in zip(names_beside_day(schema.names), schema, strict=True):
         if found.setdefault(name, str(field.type)) != str(field.type):
             raise WarehouseError(
                 f"the column {name!r} of {place} is {found[name]} and would be {field.type}: give it another name in "
@@ -208,18 +207,13 @@ def _with_new(columns: Mapping[str, str], schema: pa.Schema, place: str) -> dict
     return found
 
 
-def _names(columns: Sequence[str]) -> list[str]:
-    """A column must not have the name that folders have."""
-    return plain_names([DAY, *columns])[1:]
-
-
 def _schema(columns: Mapping[str, str]) -> pa.Schema:
     return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
     """The table with these columns; what it lacks is null."""
-    given = dict(zip(_names(table.schema.names), table.columns, strict=True))
+    given = dict(zip(names_beside_day(table.schema.names), table.columns, strict=True))
     columns = [given[field.name] if field.name in given else pa.nulls(table.num_rows, field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
