@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fraudml.adapters.connections.bigquery import BigQuerySession
 from fraudml.adapters.connections.files import open_files
@@ -56,15 +57,14 @@ def parquet_tables(url: str) -> Tables:
     """Those in files below a URL, as one reads them who knows nothing of manifests: all files that are there."""
     from fraudml.adapters.warehouse.parquet import ParquetWarehouse
 
+    system, root = fsspec.url_to_fs(url)
+
     def rows(table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        pattern = f"{url.removeprefix('file://')}/{table.removeprefix('fraudml_')}/**/*.parquet"
-        names = ", ".join(f'"{column}"' for column in columns)
-        with duckdb.connect() as connection:
-            connection.register_filesystem(fsspec.filesystem("memory"))
-            if not connection.execute("SELECT * FROM glob(?)", [pattern]).fetchall():
-                return []
-            source = "read_parquet(?, hive_partitioning = true, union_by_name = true)"
-            query = f"SELECT {names} FROM {source} ORDER BY arrival"  # noqa: S608
-            return connection.execute(query, [pattern]).fetchall()
+        names = system.find(f"{root}/{table.removeprefix('fraudml_')}")
+        parts = [pq.read_table(pa.BufferReader(system.cat_file(name)), partitioning=None) for name in names]
+        if not parts:
+            return []
+        whole = pa.concat_tables(parts, promote_options="default").sort_by("arrival")
+        return [tuple(row.values()) for row in whole.select(list(columns)).to_pylist()]
 
     return Tables(url, lambda: ParquetWarehouse(open_files(url, SETTING)), rows)

@@ -78,14 +78,10 @@ def open_files(url: str, setting: str) -> Files:
         system, root = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
         raise ConfigError(f"{setting} starts with {scheme}:, {_missing_driver(scheme, error)}") from None
-    except Exception as error:
-        raise ConfigError(
-            f"{setting} names no place for files: {type(error).__name__}; write {scheme}://..."
-        ) from error
+    except Exception as error:  # its text may repeat the URL
+        raise ConfigError(f"{setting} names no place for files ({type(error).__name__}); write {FORMS}") from error
     if not root.strip("/"):
-        raise ConfigError(
-            f"{setting} names no directory or prefix; write {scheme}:///data/lake or {scheme}://bucket/lake"
-        )
+        raise ConfigError(f"{setting} names no directory or prefix below which files could be; write {FORMS}")
     return (LocalFiles if isinstance(system, LocalFileSystem) else Files)(system, root, setting)
 
 
