@@ -2,7 +2,7 @@
 
 What is written for readers is changed in four places only: files are smaller, one model family is enough, services
 listen on ports that the system chose, and :data:`DATABASE`, :data:`REDIS` and :data:`WAREHOUSE` are servers of the
-test.
+test, :data:`LAKE` is a directory of its own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ADDRESS = "127.0.0.1:8000"
 PLACEHOLDER = "fml_your_key"
 DATABASE = "postgresql://fraudml@localhost/fraudml"
 REDIS = "redis://localhost:6379/0"
+LAKE = "/data/lake"
 WAREHOUSE = "snowflake://fraudml@acme-prod/RISK/FRAUD?warehouse=LOAD_WH"
 _EXPORT = re.compile(r"export (FRAUDML_\w+)=(\S+)$")
 # An error answer shall fail the command, as it would mislead a reader.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fraudml.project import Project
     from fraudml.settings import Settings
 
-app = typer.Typer(help="Export decisions and labels into a warehouse.", no_args_is_help=True)
+app = typer.Typer(help="Export decisions and labels into a warehouse, or as Parquet files.", no_args_is_help=True)
 MICROSECONDS = 1_000_000
 
 
