@@ -10,12 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -24,75 +23,26 @@ import msgspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from fraudml import wiring
 from fraudml.adapters.connections import files
 from fraudml.adapters.connections.files import Files, open_files
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
-from fraudml.adapters.warehouse._manifest import Manifests
 from fraudml.adapters.warehouse.parquet import ParquetWarehouse
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.record import LabelReport, pack_vector
+from fraudml.decisions.record import pack_vector
 from fraudml.decisions.warehouse import DECISIONS, LABELS, Warehouse, exported_schemas
-from fraudml.errors import ConfigError, ConflictError, MissingExtra, WarehouseError
-from fraudml.events.label import Label
-from fraudml.operations.sync import sync
+from fraudml.errors import ConfigError, MissingExtra, WarehouseError
 from fraudml.settings import Settings
 from tests.integration.test_warehouse_sync import PROJECT
 from tests.support import prepared, waiting
 from tests.support.commands import refused, well
+from tests.support.lakes import contents, decided, expected, export, reported, twice
 from tests.support.scoring import SCHEMA, T0, decision, transaction
 from tests.support.warehouses import SETTING, Tables, parquet_tables
 
-FOREVER = 2**62
-HOUR_S = 3_600
-HOUR_US = HOUR_S * 1_000_000
 ROOT = Path(__file__).parents[2]
-
-
-def decided(log: DecisionLog, *hours: float) -> None:
-    """A transaction for each, so long after T0, decided a second later."""
-    log.append(
-        [
-            msgspec.structs.replace(
-                decision(transaction(int(hour * HOUR_S)), int(T0 + hour * HOUR_US) + 1_000_000),
-                vector=pack_vector(np.array([hour / 3, np.nan, -1.0])),
-            )
-            for hour in hours
-        ]
-    )
-
-
-def reported(log: DecisionLog, hour: float, fraud: bool, after: float) -> None:
-    """A report about the transaction of an hour, so many hours after it."""
-    at = int(T0 + (hour + after) * HOUR_US) + 2_000_000
-    log.append_labels([LabelReport(Label(f"t{int(hour * HOUR_S)}", fraud, at - 5), at)])
-
-
-def contents(tables: Tables) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: tables.rows(f"fraudml_{table}", schema.names) for table, schema in exported_schemas(SCHEMA).items()}
-
-
-def expected(log: DecisionLog) -> dict[str, list[tuple[Any, ...]]]:
-    url = f"memory://{uuid4().hex}/lake"
-    tables = parquet_tables(url)
-    export(tables.open(), log)
-    return contents(tables)
-
-
-def export(warehouse: Warehouse, log: DecisionLog, **options: Any) -> tuple[int, int]:
-    with closing(warehouse):
-        done = sync(log, warehouse, SCHEMA, until=FOREVER, **options)
-    return done[DECISIONS].rows, done[LABELS].rows
-
-
-def twice(tables: Tables, table: str = DECISIONS) -> set[int]:
-    """The arrivals that a reader of all files sees more than once."""
-    counted = Counter(arrival for (arrival,) in tables.rows(f"fraudml_{table}", ["arrival"]))
-    return {arrival for arrival, times in counted.items() if times > 1}
 
 
 @pytest.fixture
@@ -141,147 +91,6 @@ def test_files_that_somebody_removed_are_rows_that_are_gone(tables: Tables, log:
     assert export(tables.open(), log) == (2, 0)
     assert export(tables.open(), log) == (0, 0)
     assert len(contents(tables)[DECISIONS]) == 5 + 2
-
-
-class Killed(BaseException):
-    """The process is no more: nothing that it would do comes to pass."""
-
-
-class Stepwise(Files):
-    """Files of a process to which something happens just before or after one of its calls."""
-
-    happens: Callable[[], None]
-    at = 0
-    after = False
-    steps = 0
-    dead = False
-
-    def _step(self, do: Callable[..., Any], *given: Any) -> Any:
-        if self.dead:
-            raise Killed
-        self.steps += 1
-        mine = self.steps == self.at
-        try:
-            if mine and not self.after:
-                self.happens()
-            result = do(*given)
-            if mine and self.after:
-                self.happens()
-        except Killed:
-            self.dead = True
-            raise
-        return result
-
-    def below(self, folder: str) -> list[str]:
-        return list(self._step(super().below, folder))
-
-    def inside(self, folder: str) -> list[str]:
-        return list(self._step(super().inside, folder))
-
-    def read(self, name: str) -> bytes:
-        return bytes(self._step(super().read, name))
-
-    def open(self, name: str) -> IO[bytes]:
-        opened: IO[bytes] = self._step(super().open, name)
-        return opened
-
-    def create(self, name: str, data: bytes) -> None:
-        self._step(super().create, name, data)
-
-    def put(self, made: Path, name: str) -> None:
-        self._step(super().put, made, name)
-
-    def remove(self, names: Sequence[str]) -> None:
-        for name in names or [""]:  # one by one: it may end amid them
-            self._step(super().remove, [name] if name else [])
-
-
-def stepwise(tables: Tables, at: int, happens: Callable[[], None], *, after: bool) -> Warehouse:
-    store = Stepwise(fsspec.filesystem("memory"), tables.url.removeprefix("memory:/"), SETTING)
-    store.at, store.happens, store.after = at, happens, after
-    return ParquetWarehouse(store)
-
-
-def killed() -> None:
-    raise Killed
-
-
-ACTS = st.one_of(
-    st.tuples(st.just("decide"), st.integers(1, 4)),
-    st.tuples(st.just("late"), st.integers(1, 30)),
-    st.tuples(st.just("report"), st.integers(0, 20)),
-    st.tuples(st.just("export"), st.integers(1, 3)),
-    st.tuples(st.just("killed"), st.integers(1, 60), st.booleans()),
-    st.tuples(st.just("overtaken"), st.integers(1, 60), st.booleans()),
-)
-
-
-@settings(max_examples=25)
-@given(st.lists(ACTS, min_size=4, max_size=40))
-@example(
-    [act for _ in range(9) for act in (("decide", 2), ("export", 1))] + [("decide", 4)] * 4 + [("killed", 25, True)]
-)
-@example([("decide", 4), ("overtaken", 8, False), ("decide", 2), ("overtaken", 9, True), ("killed", 10, False)])
-def test_any_sequence_of_commits_exports_kills_and_overlaps_gives_the_logs_rows(acts: list[Any]) -> None:
-    tables = parquet_tables(f"memory://{uuid4().hex}/lake")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(SqliteDecisionLog(f"sqlite:///{folder}/log.db", SCHEMA)) as log,
-    ):
-        hours: list[float] = []
-        exports = 0
-
-        def add(hour: float) -> None:
-            if hour >= 0 and hour not in hours:
-                hours.append(hour)
-                decided(log, hour)
-
-        def export_all() -> None:
-            export(tables.open(), log, recheck_us=FOREVER)
-
-        for act, number, *more in acts:
-            now = max(hours, default=0.0)
-            match act:
-                case "decide":
-                    for n in range(number):
-                        add(now + 3 + n)
-                case "late":
-                    add(now - number - 0.5)
-                case "report" if hours:
-                    hour = hours[number % len(hours)]
-                    reported(log, hour, fraud=number % 2 == 0, after=now - hour + number / 100)
-                case "export":
-                    exports += export(tables.open(), log, batch_size=number, recheck_us=48 * HOUR_US)[0]
-                case "killed" | "overtaken":
-                    happens = killed if act == "killed" else export_all
-                    with suppress(Killed, ConflictError):
-                        warehouse = stepwise(tables, number, happens, after=more[0])
-                        export(warehouse, log, batch_size=2, recheck_us=48 * HOUR_US)
-        export_all()
-        assert contents(tables) == expected(log)
-        manifest = Manifests(open_files(tables.url, SETTING), DECISIONS).last()
-        assert sum(part.rows for part in manifest.parts) == len(hours)
-        assert export(tables.open(), log, recheck_us=FOREVER) == (0, 0)
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_who_was_overtaken_at_any_step_leaves_nothing_twice(log: DecisionLog, after: bool) -> None:
-    """A process sleeps at a step, another one exports everything, and it wakes up: it must not spoil that."""
-    decided(log, 1, 30, 55)
-    reported(log, 1, fraud=True, after=60)
-    truth = expected(log)
-    overtaken = 0
-    for at in range(1, 100):
-        tables = parquet_tables(f"memory://{uuid4().hex}/lake")
-        warehouse = stepwise(tables, at, lambda tables=tables: export(tables.open(), log), after=after)  # type: ignore[misc]
-        try:
-            export(warehouse, log)
-        except ConflictError:
-            overtaken += 1
-        assert contents(tables) == truth, at
-        if warehouse._files.steps < at:  # type: ignore[attr-defined]
-            break
-    assert overtaken > 5
 
 
 @pytest.fixture
