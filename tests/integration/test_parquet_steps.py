@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import fsspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraudml.adapters.connections.files import Files, open_files
@@ -19,7 +19,7 @@ from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.warehouse._manifest import Manifests
 from fraudml.adapters.warehouse.parquet import ParquetWarehouse
 from fraudml.decisions.log import DecisionLog
-from fraudml.decisions.warehouse import DECISIONS, Warehouse
+from fraudml.decisions.warehouse import DECISIONS, exported_schemas
 from fraudml.errors import ConflictError
 from tests.support.lakes import FOREVER, HOUR_US, contents, decided, expected, export, reported
 from tests.support.scoring import SCHEMA
@@ -42,19 +42,21 @@ class Killed(BaseException):
 
 
 class Stepwise(Files):
-    """Files of a process to which something happens just before or after one of its calls."""
+    """Files of a process to which something happens just before or after one of its calls: the ``at``-th of all, or of
+    those of one ``kind``."""
 
-    happens: Callable[[], None]
+    happens: Callable[[], Any]
     at = 0
+    kind = ""
     after = False
     steps = 0
     dead = False
 
-    def _step(self, do: Callable[..., Any], *given: Any) -> Any:
+    def _step(self, kind: str, do: Callable[..., Any], *given: Any) -> Any:
         if self.dead:
             raise Killed
-        self.steps += 1
-        mine = self.steps == self.at
+        self.steps += self.kind in ("", kind)
+        mine = self.steps == self.at and self.kind in ("", kind)
         try:
             if mine and not self.after:
                 self.happens()
@@ -67,32 +69,32 @@ class Stepwise(Files):
         return result
 
     def below(self, folder: str) -> list[str]:
-        return list(self._step(super().below, folder))
+        return list(self._step("below", super().below, folder))
 
     def inside(self, folder: str) -> list[str]:
-        return list(self._step(super().inside, folder))
+        return list(self._step("inside", super().inside, folder))
 
     def read(self, name: str) -> bytes:
-        return bytes(self._step(super().read, name))
+        return bytes(self._step("read", super().read, name))
 
     def open(self, name: str) -> IO[bytes]:
-        opened: IO[bytes] = self._step(super().open, name)
+        opened: IO[bytes] = self._step("open", super().open, name)
         return opened
 
     def create(self, name: str, data: bytes) -> None:
-        self._step(super().create, name, data)
+        self._step("create", super().create, name, data)
 
     def put(self, made: Path, name: str) -> None:
-        self._step(super().put, made, name)
+        self._step("put", super().put, made, name)
 
     def remove(self, names: Sequence[str]) -> None:
-        for name in names or [""]:  # one by one: it may end amid them
-            self._step(super().remove, [name] if name else [])
+        for name in names:  # one by one: it may end amid them
+            self._step("remove", super().remove, [name])
 
 
-def stepwise(tables: Tables, at: int, happens: Callable[[], None], *, after: bool) -> Warehouse:
+def stepwise(tables: Tables, at: int, happens: Callable[[], Any], *, after: bool, kind: str = "") -> ParquetWarehouse:
     store = Stepwise(fsspec.filesystem("memory"), tables.url.removeprefix("memory:/"), SETTING)
-    store.at, store.happens, store.after = at, happens, after
+    store.at, store.happens, store.after, store.kind = at, happens, after, kind
     return ParquetWarehouse(store)
 
 
@@ -100,22 +102,78 @@ def killed() -> None:
     raise Killed
 
 
+def copied(tables: Tables) -> Tables:
+    """The same files at another place."""
+    memory = fsspec.filesystem("memory")
+    other = f"/{uuid4().hex}/lake"
+    before = tables.url.removeprefix("memory:/")
+    memory.pipe({other + name.removeprefix(before): memory.cat_file(name) for name in memory.find(before)})
+    return parquet_tables(f"memory:/{other}")
+
+
+def alone(_: Tables, __: DecisionLog) -> None:
+    raise Killed
+
+
+def overtaken(tables: Tables, log: DecisionLog) -> None:
+    export(tables.open(), log)
+
+
+def prepared(tables: Tables, _: DecisionLog) -> None:
+    """Another process begins, and is killed when it has cleaned up."""
+    with closing(tables.open()) as other:
+        other.prepare(exported_schemas(SCHEMA))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("happens", [alone, overtaken, prepared])
+def test_at_any_step(
+    happens: Callable[[Tables, DecisionLog], None], after: bool, tables: Tables, log: DecisionLog
+) -> None:
+    """An export with files to put together: it is killed at a step, or sleeps there while another process works, and
+    wakes up."""
+    for hour in range(7):
+        decided(log, hour)
+        reported(log, hour, fraud=True, after=0.5)
+        export(tables.open(), log)
+    decided(log, 7, 40)
+    reported(log, 7, fraud=True, after=40)
+    truth = expected(log)
+    ends = {"whole": 0, "killed": 0, "conflict": 0}
+    for at in range(1, 1_000):
+        here = copied(tables)
+        warehouse = stepwise(here, at, lambda here=here: happens(here, log), after=after)  # type: ignore[misc]
+        end = "whole"
+        try:
+            export(warehouse, log)
+        except Killed:
+            end = "killed"
+        except ConflictError:
+            end = "conflict"
+        ends[end] += 1
+        if happens is overtaken:  # both have done what they could
+            assert contents(here) == truth, at
+        export(here.open(), log)
+        assert contents(here) == truth, at
+        if warehouse._files.steps < at:
+            break
+    assert at > 30
+    assert ends["conflict" if happens is not alone else "killed"] > 3
+
+
+CALL = (st.sampled_from(["create", "put", "remove"]), st.integers(1, 5), st.booleans())
 ACTS = st.one_of(
     st.tuples(st.just("decide"), st.integers(1, 4)),
     st.tuples(st.just("late"), st.integers(1, 30)),
     st.tuples(st.just("report"), st.integers(0, 20)),
     st.tuples(st.just("export"), st.integers(1, 3)),
-    st.tuples(st.just("killed"), st.integers(1, 60), st.booleans()),
-    st.tuples(st.just("overtaken"), st.integers(1, 60), st.booleans()),
+    st.tuples(st.just("killed"), *CALL),
+    st.tuples(st.just("overtaken"), *CALL),
 )
 
 
 @settings(max_examples=25)
 @given(st.lists(ACTS, min_size=4, max_size=40))
-@example(
-    [act for _ in range(9) for act in (("decide", 2), ("export", 1))] + [("decide", 4)] * 4 + [("killed", 25, True)]
-)
-@example([("decide", 4), ("overtaken", 8, False), ("decide", 2), ("overtaken", 9, True), ("killed", 10, False)])
 def test_any_sequence_of_commits_exports_kills_and_overlaps_gives_the_logs_rows(acts: list[Any]) -> None:
     tables = parquet_tables(f"memory://{uuid4().hex}/lake")
     with (
@@ -133,7 +191,8 @@ def test_any_sequence_of_commits_exports_kills_and_overlaps_gives_the_logs_rows(
         def export_all() -> None:
             export(tables.open(), log, recheck_us=FOREVER)
 
-        for act, number, *more in acts:
+        for act, *given in acts:
+            number = given[0]
             now = max(hours, default=0.0)
             match act:
                 case "decide":
@@ -148,31 +207,12 @@ def test_any_sequence_of_commits_exports_kills_and_overlaps_gives_the_logs_rows(
                     exports += export(tables.open(), log, batch_size=number, recheck_us=48 * HOUR_US)[0]
                 case "killed" | "overtaken":
                     happens = killed if act == "killed" else export_all
+                    kind, at, after = given
                     with suppress(Killed, ConflictError):
-                        warehouse = stepwise(tables, number, happens, after=more[0])
+                        warehouse = stepwise(tables, at, happens, after=after, kind=kind)
                         export(warehouse, log, batch_size=2, recheck_us=48 * HOUR_US)
         export_all()
         assert contents(tables) == expected(log)
         manifest = Manifests(open_files(tables.url, SETTING), DECISIONS).last()
         assert sum(part.rows for part in manifest.parts) == len(hours)
         assert export(tables.open(), log, recheck_us=FOREVER) == (0, 0)
-
-
-@pytest.mark.parametrize("after", [False, True])
-def test_who_was_overtaken_at_any_step_leaves_nothing_twice(log: DecisionLog, after: bool) -> None:
-    """A process sleeps at a step, another one exports everything, and it wakes up: it must not spoil that."""
-    decided(log, 1, 30, 55)
-    reported(log, 1, fraud=True, after=60)
-    truth = expected(log)
-    overtaken = 0
-    for at in range(1, 100):
-        tables = parquet_tables(f"memory://{uuid4().hex}/lake")
-        warehouse = stepwise(tables, at, lambda tables=tables: export(tables.open(), log), after=after)  # type: ignore[misc]
-        try:
-            export(warehouse, log)
-        except ConflictError:
-            overtaken += 1
-        assert contents(tables) == truth, at
-        if warehouse._files.steps < at:  # type: ignore[attr-defined]
-            break
-    assert overtaken > 5
