@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     worker_port: int = Field(
         9_100, ge=0, le=65535, description="Port of a worker's metrics and health; 0 lets the system choose."
     )
-    warehouse_url: SecretStr | None = Field(None, description="Warehouse that decisions are exported to.")
+    warehouse_url: SecretStr | None = Field(
+        None, description="Warehouse, or place for Parquet files, that decisions are exported to."
+    )
     durability: Literal["process", "power"] = Field(
         "process", description="What a decision survives: the end of the process, or also a power cut."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -12,18 +13,22 @@ import pytest
 import fraudml.adapters.warehouse
 from fraudml.decisions.warehouse import DECISIONS, LABELS, Warehouse
 from fraudml.errors import ConflictError
-from tests.support.warehouses import Tables, bigquery_tables, snowflake_tables
+from tests.support.warehouses import Tables, bigquery_tables, parquet_tables, snowflake_tables
 
 ADAPTERS = sorted(
     path.stem for path in Path(fraudml.adapters.warehouse.__path__[0]).glob("*.py") if not path.name.startswith("_")
 )
 TABLES: dict[str, Callable[[pytest.FixtureRequest], Tables]] = {
     "bigquery": lambda request: bigquery_tables(request.getfixturevalue("bigquery_server")),
+    "parquet": lambda request: parquet_tables(f"file://{request.getfixturevalue('tmp_path')}/lake"),
+    "parquet in memory": lambda request: parquet_tables(f"memory://{uuid4().hex}/lake"),
     "snowflake": lambda request: snowflake_tables(request.getfixturevalue("snowflake_url")),
 }
+DAY_US = 86_400_000_000
 SCHEMA = pa.schema(
     [
         ("arrival", pa.int64()),
+        ("event_time_us", pa.int64()),
         ("customer", pa.string()),
         ("score", pa.float64()),
         ("late", pa.bool_()),
@@ -36,6 +41,7 @@ BOTH = {DECISIONS: SCHEMA, LABELS: SCHEMA}
 def rows(*arrivals: int, schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     columns = {
         "arrival": list(arrivals),
+        "event_time_us": [number % 3 * DAY_US + number for number in arrivals],
         "customer": [f"c{number}" for number in arrivals],
         "score": [number / 8 for number in arrivals],
         "late": [number % 2 == 0 for number in arrivals],
@@ -46,10 +52,10 @@ def rows(*arrivals: int, schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     )
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture(params=sorted({*ADAPTERS, *TABLES}))
 def tables(request: pytest.FixtureRequest) -> Tables:
-    importlib.import_module(f"fraudml.adapters.warehouse.{request.param}")
     assert request.param in TABLES, f"say in TABLES how to reach adapters/warehouse/{request.param}.py"
+    importlib.import_module(f"fraudml.adapters.warehouse.{request.param.partition(' ')[0]}")
     return TABLES[request.param](request)
 
 
@@ -66,7 +72,7 @@ def arrivals(warehouse: Warehouse, table: str = DECISIONS, after: int = 0) -> li
 
 
 def test_there_are_adapters() -> None:
-    assert {"bigquery", "snowflake"} <= set(ADAPTERS)
+    assert {"bigquery", "parquet", "snowflake"} <= set(ADAPTERS)
 
 
 def test_new_tables_are_empty(warehouse: Warehouse) -> None:
@@ -80,9 +86,9 @@ def test_rows_are_written_with_the_watermark(warehouse: Warehouse, tables: Table
     assert warehouse.watermark(LABELS) == 0
     assert arrivals(warehouse, after=3) == [5, 8]
     assert tables.rows("fraudml_decisions", SCHEMA.names) == [
-        (3, "c3", 0.375, False, 30_000_000_000),
-        (5, "c5", 0.625, False, 50_000_000_000),
-        (8, "c8", 1.0, True, 80_000_000_000),
+        (3, 3, "c3", 0.375, False, 30_000_000_000),
+        (5, 2 * DAY_US + 5, "c5", 0.625, False, 50_000_000_000),
+        (8, 2 * DAY_US + 8, "c8", 1.0, True, 80_000_000_000),
     ]
     warehouse.write(DECISIONS, rows(9), before=8, watermark=9)
     assert arrivals(warehouse) == [3, 5, 8, 9]
@@ -120,7 +126,7 @@ def test_a_column_that_is_new_is_added(warehouse: Warehouse, tables: Tables) -> 
     warehouse.write(DECISIONS, rows(3), before=0, watermark=3)
     wider = SCHEMA.append(pa.field("country", pa.string()))
     warehouse.prepare({DECISIONS: wider, LABELS: SCHEMA})
-    batch = rows(4, schema=wider).set_column(5, "country", pa.array(["DE"]))
+    batch = rows(4, schema=wider).set_column(6, "country", pa.array(["DE"]))
     warehouse.write(DECISIONS, batch, before=3, watermark=4)
     assert tables.rows("fraudml_decisions", ["arrival", "country"]) == [(3, None), (4, "DE")]
     # one that the project no longer has stays, empty in new rows
@@ -130,10 +136,28 @@ def test_a_column_that_is_new_is_added(warehouse: Warehouse, tables: Tables) -> 
 
 
 def test_words_of_sql_may_be_columns(tables: Tables) -> None:
-    schema = pa.schema([("arrival", pa.int64()), ("order", pa.string()), ("select", pa.int64())])
+    schema = pa.schema(
+        [("arrival", pa.int64()), ("event_time_us", pa.int64()), ("order", pa.string()), ("select", pa.int64())]
+    )
     warehouse = tables.open()
     warehouse.prepare({DECISIONS: schema, LABELS: schema})
-    columns = [pa.array([7]), pa.array(['it\'s "quoted"\n\\']), pa.array([None], pa.int64())]
+    columns = [pa.array([7]), pa.array([5]), pa.array(['it\'s "quoted"\n\\']), pa.array([None], pa.int64())]
     warehouse.write(DECISIONS, pa.RecordBatch.from_arrays(columns, schema=schema), before=0, watermark=7)
-    assert tables.rows("fraudml_decisions", schema.names) == [(7, 'it\'s "quoted"\n\\', None)]
+    assert tables.rows("fraudml_decisions", schema.names) == [(7, 5, 'it\'s "quoted"\n\\', None)]
     warehouse.close()
+
+
+def test_tidying_leaves_the_rows(warehouse: Warehouse, tables: Tables) -> None:
+    """Many small batches of days that have ended: what is put together, if anything, are the same rows."""
+    numbers = [3 * number for number in range(1, 11)]
+    for before, number in zip([0, *numbers], numbers, strict=False):
+        warehouse.write(DECISIONS, rows(number), before=before, watermark=number)
+    warehouse.write(DECISIONS, rows(31), before=numbers[-1], watermark=9 * DAY_US)
+    names = SCHEMA.names
+    before = tables.rows("fraudml_decisions", names)
+    while warehouse.tidy(DECISIONS):
+        assert tables.rows("fraudml_decisions", names) == before
+    assert not warehouse.tidy(LABELS)
+    assert tables.rows("fraudml_decisions", names) == before
+    assert warehouse.watermark(DECISIONS) == 9 * DAY_US
+    assert arrivals(warehouse) == [*numbers, 31]

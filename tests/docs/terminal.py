@@ -1,8 +1,8 @@
 """A terminal for the documentation's commands: processes in a directory of their own, and a real service.
 
 What is written for readers is changed in four places only: files are smaller, one model family is enough, services
-listen on ports that the system chose, and :data:`DATABASE`, :data:`REDIS`, :data:`KAFKA` and :data:`WAREHOUSE` are
-servers of the test.
+listen on ports that the system chose, :data:`DATABASE`, :data:`REDIS`, :data:`KAFKA` and :data:`WAREHOUSE` are servers
+of the test, and :data:`LAKE` is a directory of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ PLACEHOLDER = "fml_your_key"
 DATABASE = "postgresql://fraudml@localhost/fraudml"
 REDIS = "redis://localhost:6379/0"
 KAFKA = "localhost:9092"
+LAKE = "/data/lake"
 WAREHOUSE = "snowflake://fraudml@acme-prod/RISK/FRAUD?warehouse=LOAD_WH"
 _EXPORT = re.compile(r"export (FRAUDML_\w+)=(\S+)$")
 # An error answer shall fail the command, as it would mislead a reader.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import DOCS, PAGES, blocks, commands, page_name, words
-from tests.docs.terminal import DATABASE, KAFKA, REDIS, SMALL, WAREHOUSE, Terminal
+from tests.docs.terminal import DATABASE, KAFKA, LAKE, REDIS, SMALL, WAREHOUSE, Terminal
 
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 OWN_TEST = (
@@ -47,7 +47,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
     shown = "".join(command for block in blocks(page, "console", "bash") for command in commands(block))
     fixtures = {DATABASE: "postgres_url", REDIS: "redis_url", KAFKA: "fresh_kafka", WAREHOUSE: "snowflake_url"}
     servers = {name: request.getfixturevalue(fixture) for name, fixture in fixtures.items() if name in shown}
-    made = Terminal(directory, servers)
+    made = Terminal(directory, servers | {LAKE: str(tmp_path / "lake")})
     yield made
     made.close()
 

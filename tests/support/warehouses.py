@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from fraudml.adapters.connections.bigquery import BigQuerySession
+from fraudml.adapters.connections.files import open_files
 from fraudml.adapters.connections.snowflake import SnowflakeSession, parameters
 from fraudml.decisions.warehouse import Warehouse
 from tests.support.servers.bigquery import BigQueryServer
@@ -46,3 +51,20 @@ def bigquery_tables(server: BigQueryServer) -> Tables:
         return server.rows(f"SELECT {names} FROM {server.table_of(table)} ORDER BY arrival")  # noqa: S608
 
     return Tables(server.url, lambda: BigQueryWarehouse(BigQuerySession(server.url, SETTING)), rows)
+
+
+def parquet_tables(url: str) -> Tables:
+    """Those in files below a URL, as one reads them who knows nothing of manifests: all files that are there."""
+    from fraudml.adapters.warehouse.parquet import ParquetWarehouse
+
+    system, root = fsspec.url_to_fs(url)
+
+    def rows(table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        names = system.find(f"{root}/{table.removeprefix('fraudml_')}")
+        parts = [pq.read_table(pa.BufferReader(system.cat_file(name)), partitioning=None) for name in names]
+        if not parts:
+            return []
+        whole = pa.concat_tables(parts, promote_options="default").sort_by("arrival")
+        return [tuple(row.values()) for row in whole.select(list(columns)).to_pylist()]
+
+    return Tables(url, lambda: ParquetWarehouse(open_files(url, SETTING)), rows)

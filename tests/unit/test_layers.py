@@ -61,6 +61,7 @@ HOME_OF: dict[str, set[str]] = {
     "duckdb": {"adapters.connections", "adapters.offline", "adapters.source"},
     "psycopg": {"adapters.connections", "adapters.log", "adapters.source", "adapters.offline"},
     "confluent_kafka": {"adapters.stream"},
+    "fsspec": {"adapters.connections"},
     "redis": {"adapters.connections", "adapters.online", "adapters.cache"},
     "pyspark": {"adapters.connections", "adapters.offline", "training"},
     "snowflake": {"adapters.connections", "adapters.offline", "adapters.source", "adapters.warehouse"},

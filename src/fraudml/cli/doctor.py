@@ -107,6 +107,10 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
     def kafka() -> Iterable[Finding]:
         return servers.judge_kafka(backends.kafka(current, timeout_s))
 
+    def warehouse() -> Iterable[Finding]:
+        url = "" if current.warehouse_url is None else current.warehouse_url.get_secret_value()
+        return servers.judge("warehouse", backends.warehouse(url, "FRAUDML_WAREHOUSE_URL", timeout_s, time.time))
+
     found = [
         Check("settings", lambda: tiers.judge(_chosen(current))),
         Check("project", lambda: places.judge_project(project_path, declared if isinstance(declared, str) else None)),
@@ -120,7 +124,7 @@ def checks(current: Settings, project_path: Path, timeout_s: float) -> list[Chec
     if current.model_server_url is not None:
         found.append(Check("model server", model_server))
     if current.warehouse_url is not None:
-        found.append(Check("warehouse", lambda: engine("warehouse", current.warehouse_url, "FRAUDML_WAREHOUSE_URL")))
+        found.append(Check("warehouse", warehouse))
     return found
 
 

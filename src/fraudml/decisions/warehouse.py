@@ -17,6 +17,7 @@ from fraudml.events.schema import Schema
 DECISIONS = "decisions"
 LABELS = "labels"
 VECTOR = "vector"
+DAY = "day"  # of folders
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,7 +30,8 @@ class Warehouse(Protocol):
 
     def prepare(self, tables: Mapping[str, pa.Schema]) -> None:
         """Make the tables that are missing, and the columns that a table lacks; change nothing else. Any number of
-        times. Columns are text, 64-bit integers, doubles and booleans; ``arrival`` is one of them.
+        times. Columns are text, 64-bit integers, doubles and booleans; ``arrival`` and ``event_time_us`` are among
+        them.
         """
         ...
 
@@ -47,6 +49,13 @@ class Warehouse(Protocol):
         Rows whose arrival number the table has are left out. Raises ``ConflictError``, and nothing is written, when the
         watermark is not ``before``: another export has run meanwhile. After a ``WarehouseError`` it may be that all was
         written: :meth:`watermark` tells.
+        """
+        ...
+
+    def tidy(self, table: str) -> bool:
+        """Put together some of what many exports have left in small pieces; whether anything was. The rows stay.
+
+        Raises what :meth:`write` raises, and no row is lost or doubled then either.
         """
         ...
 
@@ -93,6 +102,15 @@ def plain_names(names: Sequence[str]) -> list[str]:
             found = f"{plain}_{number}"
         made.append(found)
     return made
+
+
+def names_beside_day(names: Sequence[str]) -> list[str]:
+    """The names of columns in files that lie in a folder for each day: readers make a column of the folder's name.
+
+    >>> names_beside_day(["arrival", "day"])
+    ['arrival', 'day_2']
+    """
+    return plain_names([DAY, *names])[1:]
 
 
 def _as_json(vectors: pa.ListArray) -> pa.Array:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import takewhile
 
 import msgspec
 import numpy as np
@@ -47,12 +48,14 @@ def sync(
     recheck_us: int = 0,
     batch_size: int = 100_000,
     progress: dict[str, Progress] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Exported]:
     """Export the rows with arrival numbers of at most ``until``; returns what was done by table.
 
     ``recheck_us``: how far behind the watermark rows are looked for that came late. ``progress``: by table, told of
-    rows looked at. Raises ``ConflictError`` when the warehouse was filled from another log with rows of the same time,
-    or by another export at this moment; ``WarehouseError`` and ``DecisionLogError``. It can always be run again.
+    rows looked at. ``stopped``: asked between batches whether to leave the rest to the next run. Raises
+    ``ConflictError`` when the warehouse was filled from another log with rows of the same time, or by another export
+    at this moment; ``WarehouseError`` and ``DecisionLogError``. It can always be run again.
     """
     columns = exported_schemas(schema)
     warehouse.prepare(columns)
@@ -71,8 +74,10 @@ def sync(
                 "FRAUDML_WAREHOUSE_URL"
             )
         known = _known(warehouse, table, mark, recheck_us)
-        batches = _batches(read, batch_size, max(0, mark - recheck_us), until)
+        batches = takewhile(lambda _: not stopped(), _batches(read, batch_size, max(0, mark - recheck_us), until))
         done[table] = _export(warehouse, table, mark, known, batches, (progress or {}).get(table))
+        while not stopped() and warehouse.tidy(table):
+            pass
     return done
 
 
@@ -96,6 +101,7 @@ def _export(
             done.rows += int(missing.sum())
             done.late += int((missing & (arrivals <= mark)).sum())
             done.watermark = moved
+            warehouse.tidy(table)  # some now: a long export would leave more small pieces than are quickly listed
         seen += batch.num_rows
         if progress:
             progress(seen, None)

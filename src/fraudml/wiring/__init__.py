@@ -4,7 +4,7 @@ A module for each part of an installation. Drivers are imported when their backe
 """
 
 from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
-from fraudml.wiring.engines import local_store, offline_store, threads, warehouse
+from fraudml.wiring.engines import exported_files, local_store, offline_store, threads, warehouse
 from fraudml.wiring.locks import only_one
 from fraudml.wiring.log import decision_log, journals, keys
 from fraudml.wiring.models import (
@@ -43,6 +43,7 @@ __all__ = [
     "dead_letter_group",
     "dead_letter_topics",
     "decision_log",
+    "exported_files",
     "history",
     "http_receiver",
     "journals",

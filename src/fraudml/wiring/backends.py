@@ -101,6 +101,13 @@ def engine(url: str | None, setting: str, timeout_s: float, clock: Clock) -> Fac
     return engine_facts.facts(url, setting, timeout_s)
 
 
+def warehouse(url: str, setting: str, timeout_s: float, clock: Clock) -> Facts:
+    """The warehouse's that decisions are exported to: an engine, or a place for files."""
+    from fraudml.adapters.connections import files
+
+    return files.facts(url, setting) if files.is_files(url) else engine(url, setting, timeout_s, clock)
+
+
 def registry(settings: Settings, timeout_s: float) -> Facts | None:
     """The model registry's; ``None`` where none was made yet, or only MLflow itself can ask it."""
     from fraudml.adapters.registry import _facts

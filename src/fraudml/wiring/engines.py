@@ -68,6 +68,17 @@ def _server(settings: Settings, url: str) -> OfflineStore:
     raise ConfigError(f"{name} must start with postgresql:, spark:, snowflake: or bigquery:; unset it for DuckDB")
 
 
+def exported_files(settings: Settings) -> str:
+    """Where the Parquet files are that decisions are exported to: a path, or a URL."""
+    from fraudml.adapters.connections import files
+
+    name = "FRAUDML_WAREHOUSE_URL"
+    url = "" if settings.warehouse_url is None else settings.warehouse_url.get_secret_value()
+    if not files.is_files(url):
+        raise ConfigError(f"set {name} to a URL of files: it starts with file:, s3: or gs:")
+    return files.open_files(url, name).place.removeprefix("file://")
+
+
 def warehouse(settings: Settings) -> Warehouse:
     """The warehouse that decisions are exported to, connected."""
     name = "FRAUDML_WAREHOUSE_URL"
@@ -83,4 +94,11 @@ def warehouse(settings: Settings) -> Warehouse:
             from fraudml.adapters.warehouse.bigquery import BigQueryWarehouse
 
             return BigQueryWarehouse(BigQuerySession(url, name))
-    raise ConfigError(f"set {name} to a URL that starts with snowflake: or bigquery:")
+    from fraudml.adapters.connections import files
+
+    if files.is_files(url):
+        opened = files.open_files(url, name)
+        from fraudml.adapters.warehouse.parquet import ParquetWarehouse
+
+        return ParquetWarehouse(opened)
+    raise ConfigError(f"set {name} to a URL that starts with snowflake:, bigquery:, file:, s3: or gs:")

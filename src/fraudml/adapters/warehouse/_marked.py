@@ -1,4 +1,4 @@
-"""What both warehouses do alike: tables with a watermark, new rows put into them from a table of their own."""
+"""What warehouses with SQL do alike: tables with a watermark, new rows put into them from a table of their own."""
 
 # ruff: noqa: S608 - what is put into SQL text here are names of ours, plain names and integers
 
@@ -100,6 +100,10 @@ class MarkedWarehouse(ABC):
             mine = f"{self._quote('name')} = '{table}' AND {arrival} = {int(before)}"
             move = f"UPDATE {self._name(MARKS)} SET {arrival} = {int(watermark)} WHERE {mine}"
             self._commit(table, insert, move, before)
+
+    def tidy(self, table: str) -> bool:
+        """A warehouse does that by itself."""
+        return False
 
     def close(self) -> None:
         """End the session."""

@@ -14,7 +14,7 @@ NAMES = {1: "development", 2: "early production", 3: "scale-up", 4: "enterprise"
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """The kinds of backends that the settings choose: ``sqlite`` or ``postgresql``; ``duckdb``, ``postgresql``,
-    ``spark``, ``snowflake`` or ``bigquery``."""
+    ``spark``, ``snowflake`` or ``bigquery``; a warehouse may also be files: ``s3`` and the like."""
 
     log: str = "sqlite"
     redis: bool = False
@@ -74,7 +74,7 @@ def tier(chosen: Chosen) -> Tier:
             (chosen.cluster, Need("a Redis cluster", "FRAUDML_REDIS_URL=redis://host:6379?cluster=true")),
             (
                 chosen.warehouse is not None,
-                Need("a warehouse", "FRAUDML_WAREHOUSE_URL=snowflake://... or bigquery://..."),
+                Need("a warehouse", "FRAUDML_WAREHOUSE_URL=snowflake://..., bigquery://... or s3://..."),
             ),
         ],
     }
