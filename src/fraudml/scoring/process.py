@@ -9,8 +9,6 @@ from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
-from fraudml.events.decoder import TransactionDecoder
-from fraudml.events.fields import FieldReader
 from fraudml.events.schema import Schema
 from fraudml.models.registry import Registry
 from fraudml.monitoring.metrics import Metrics
@@ -53,12 +51,8 @@ class ScoringProcess:
     refiller: Refiller | None = None
     shared: Shared | None = None
     registry: Registry | None = None
-    decoder: TransactionDecoder = field(init=False)
-    fields: FieldReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.decoder = TransactionDecoder(self.schema, self.hasher, max_ahead_s=self.settings.max_ahead_s)
-        self.fields = FieldReader(self.schema, self.hasher)
         recorder = self.scorer.recorder
         self.metrics.watch_model_server(lambda: self.scorer.model.server_up)
         self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)

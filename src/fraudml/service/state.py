@@ -10,7 +10,9 @@ from starlette.requests import HTTPConnection
 
 from fraudml import wiring
 from fraudml.decisions.rebuild import ReadHistory
+from fraudml.events.decoder import TransactionDecoder
 from fraudml.events.example import example
+from fraudml.events.fields import FieldReader
 from fraudml.events.source import Progress
 from fraudml.events.transaction import Transaction
 from fraudml.models.registry import Registry
@@ -33,9 +35,13 @@ class ServiceState(ScoringProcess):
     limit: RateLimiter | None = None
     pipeline: Pipeline = field(init=False)
     bodies: BodyReader = field(init=False)
+    decoder: TransactionDecoder = field(init=False)
+    fields: FieldReader = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.decoder = TransactionDecoder(self.schema, self.hasher, max_ahead_s=self.settings.max_ahead_s)
+        self.fields = FieldReader(self.schema, self.hasher)
         self.bodies = BodyReader(self.settings.max_body_bytes)
         self.pipeline = Pipeline(
             self.scorer,

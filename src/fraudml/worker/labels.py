@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from fraudml.decisions.codec import Codec
+from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.stream import Message
 from fraudml.errors import FraudmlError, NotFoundError, RowError
 from fraudml.events.label import Label
-from fraudml.events.strict_json import decode_object
-from fraudml.scoring.process import ScoringProcess
 from fraudml.worker.loop import Handled
 
 # Labels and transactions are different topics: for so long a label may be here before its transaction is.
@@ -20,8 +20,9 @@ class Labels:
     """Handles messages of labels. ``behind`` says whether transactions wait to be decided: then a label may be about
     one of them, whatever its age."""
 
-    def __init__(self, process: ScoringProcess, behind: Callable[[], bool]) -> None:
-        self._process = process
+    def __init__(self, scorer: Scorer, codec: Codec, behind: Callable[[], bool]) -> None:
+        self._scorer = scorer
+        self._codec = codec
         self._behind = behind
 
     def __call__(self, messages: Sequence[Message]) -> Handled:
@@ -29,10 +30,10 @@ class Labels:
         read: list[tuple[Message, Label | RowError]] = []
         for message in messages:
             try:
-                read.append((message, self._process.fields.label(decode_object(message.value or b""))))
+                read.append((message, self._codec.decode_label(message.value)))
             except RowError as error:
                 read.append((message, error))
-        told = iter(self._process.scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
+        told = iter(self._scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
         handled = Handled()
         for message, label in read:
             outcome = next(told) if isinstance(label, Label) else label

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from fraudml import wiring
+from fraudml.decisions.codec import JsonCodec
 from fraudml.decisions.stream import OnRebalance, Partition, Stream
 from fraudml.errors import StreamError
 from fraudml.monitoring.stream_metrics import StreamMetrics
@@ -89,11 +90,12 @@ class Worker:
 
     def _loop(self, topic: str, stream: Stream) -> Loop:
         process, settings, beat = self._process, self._process.settings, self.hearts[topic].beat
+        codec = JsonCodec(process.schema, process.hasher, max_ahead_s=settings.max_ahead_s)
         if topic == settings.topic_labels:
-            labels = Labels(process, self._behind)
+            labels = Labels(process.scorer, codec, self._behind)
             return Loop(topic, stream, labels, self.metrics, self.ending, most=LABELS_AT_ONCE, beat=beat)
-        outbox = Outbox(process.schema, settings.topic_decisions, settings.topic_alerts)
-        decide = Transactions(process, outbox, self.metrics)
+        outbox = Outbox(process.schema, codec, settings.topic_decisions, settings.topic_alerts)
+        decide = Transactions(process, codec, outbox, self.metrics)
         most = settings.worker_batch
         return Loop(
             topic, stream, decide, self.metrics, self.ending, most=most, beat=beat, on_published=decide.published

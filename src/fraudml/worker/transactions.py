@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from fraudml.decisions.codec import Codec
 from fraudml.decisions.record import Decision
 from fraudml.decisions.stream import Message
 from fraudml.errors import RowError
@@ -23,8 +24,9 @@ from fraudml.worker.outbox import Outbox
 class Transactions:
     """Handles messages of transactions; call it with some, and :meth:`published` when that is so."""
 
-    def __init__(self, process: ScoringProcess, outbox: Outbox, metrics: StreamMetrics) -> None:
+    def __init__(self, process: ScoringProcess, codec: Codec, outbox: Outbox, metrics: StreamMetrics) -> None:
         self._process = process
+        self._codec = codec
         self._outbox = outbox
         self._metrics = metrics
         self._decided: list[tuple[Message, Decision]] = []
@@ -35,10 +37,10 @@ class Transactions:
         self._decided = []
         events: list[Transaction] = []
         good: list[Message] = []
-        decode = self._process.decoder.decode
+        decode = self._codec.decode_transaction
         for message in messages:
             try:
-                events.append(decode(message.value or b""))
+                events.append(decode(message.value))
                 good.append(message)
             except RowError as error:
                 handled.dead.append((message, str(error)))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fraudml.decisions.stream import Message
 from fraudml.errors import ConfigError, FencedError, MissingExtra, StreamError, TooLargeError
 
 try:
@@ -104,3 +105,12 @@ def stream_error(error: BaseException, doing: str) -> StreamError:
         )
     kind = TooLargeError if found.name() in TOO_LARGE else StreamError
     return kind(f"Kafka failed while {doing}: {found.str()}")
+
+
+def message_of(found: Any) -> Message:
+    """A message of the driver's as ours."""
+    _, time_ms = found.timestamp()
+    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in found.headers() or ()]
+    return Message(
+        found.topic(), found.partition(), found.offset(), found.key(), found.value(), headers, max(0, time_ms) * 1_000
+    )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudml.adapters.stream.connection import MOST_BYTES, Config, stream_error
+from fraudml.adapters.stream.connection import MOST_BYTES, Config, message_of, stream_error
 from fraudml.decisions.stream import Message, OnRebalance, Outgoing, Partition
 from fraudml.errors import FencedError, StreamError
 
@@ -105,7 +105,7 @@ class KafkaStream:
         messages = []
         for each in found:
             if (error := each.error()) is None:
-                messages.append(_message(each))
+                messages.append(message_of(each))
             elif error.fatal() or error.name() == "FENCED_INSTANCE_ID":
                 raise stream_error(KafkaException(error), "reading")
             else:  # a topic that is not there, a broker that cannot be asked: the driver goes on trying
@@ -171,7 +171,7 @@ class KafkaStream:
             found = self._consumer.poll(min(left_s, CALL_S))
             self._polled_s = time.monotonic()
             if found is not None and found.error() is None:  # of a partition that has just come
-                early = _message(found)
+                early = message_of(found)
                 self._held.add((early.topic, early.partition))
                 self._seek((early.topic, early.partition), early.offset)
 
@@ -296,11 +296,3 @@ class KafkaStream:
         self._gone.update(places)
         self._ours.difference_update(places)
         self._on_rebalance(what, places)
-
-
-def _message(found: Any) -> Message:
-    _, time_ms = found.timestamp()
-    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in found.headers() or ()]
-    return Message(
-        found.topic(), found.partition(), found.offset(), found.key(), found.value(), headers, max(0, time_ms) * 1_000
-    )

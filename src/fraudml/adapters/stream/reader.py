@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from fraudml.adapters.stream.connection import MOST_BYTES, Config, stream_error
+from fraudml.adapters.stream.connection import MOST_BYTES, Config, message_of, stream_error
 from fraudml.decisions.stream import Message, Partition
 from fraudml.errors import StreamError
 
@@ -124,12 +124,3 @@ class End(NamedTuple):
 
     place: Partition
     offset: int
-
-
-def message_of(found: Any) -> Message:
-    """A message of the driver's as ours."""
-    _, time_ms = found.timestamp()
-    headers = [(name, value if isinstance(value, bytes) else b"") for name, value in found.headers() or ()]
-    return Message(
-        found.topic(), found.partition(), found.offset(), found.key(), found.value(), headers, max(0, time_ms) * 1_000
-    )
