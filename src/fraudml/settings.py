@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -101,10 +100,8 @@ class Settings(BaseSettings):
     topic_labels: str = Field("labels", description="Topic of label reports.")
     topic_decisions: str = Field("decisions", description="Topic that decisions are published to.")
     topic_alerts: str = Field("alerts", description="Topic of reviews and declines, with their transactions.")
-    worker_id: str = Field(
-        default_factory=socket.gethostname,
-        min_length=1,
-        description="Name of a worker, unlike all others' of its group.",
+    worker_id: str | None = Field(
+        None, min_length=1, description="Name of a worker, unlike all others' of its group. Default: the host's."
     )
     worker_batch: int = Field(500, gt=0, le=10_000, description="Most messages that a worker handles together.")
     worker_stuck_s: float = Field(

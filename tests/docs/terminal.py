@@ -48,6 +48,7 @@ class Terminal:
     def __init__(self, directory: Path, servers: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.ran: list[str] = []
+        self._workers: list[subprocess.Popen[str]] = []
         self._servers = servers or {}
         self._exported: dict[str, str] = {}
         self._service: subprocess.Popen[str] | None = None
@@ -70,6 +71,9 @@ class Terminal:
             return
         if first == ["fraudml", "serve"]:
             self._serve()
+            return
+        if first == ["fraudml", "worker"]:
+            self._work(command)
             return
         if first == ["fraudml", "migrate"]:
             self.close()  # the page says to stop the service
@@ -95,7 +99,12 @@ class Terminal:
         self.ran.append(command)
 
     def close(self) -> None:
-        """End the service."""
+        """End the service, and workers."""
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.communicate(timeout=60)
+        self._workers.clear()
         if self._service is not None:
             self._service.terminate()
             self._service.communicate(timeout=30)
@@ -138,6 +147,24 @@ class Terminal:
             self._key = key[0]
             self.run(line)  # the ready-to-paste command works; it also waits until the service answers
         assert self._key != PLACEHOLDER, why
+
+    def _work(self, command: str) -> None:
+        """Start a worker as the page says, and return when it has told where its health is."""
+        with (self.directory / "worker.log").open("a") as log:
+            worker = subprocess.Popen(
+                [*prepared.command(), *words(command)[1:], "--port", "0"],
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._workers.append(worker)
+        assert worker.stdout is not None
+        said = next((line for line in worker.stdout if "decides on" in line), None)
+        assert said is not None, (self.directory / "worker.log").read_text(encoding="utf-8")
+        self.ran.append(command)
 
     def _environment(self) -> dict[str, str]:
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FRAUDML_THREADS": "1"}

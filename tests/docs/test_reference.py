@@ -32,6 +32,7 @@ from fraudml.features.expression import FUNCTIONS
 from fraudml.features.spec import Aggregation, Feature, LabelAggregation, Transform
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.parity import AuditReport
+from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.service import batch, decisions, docs, explain, health, labels, predict, v2
 from fraudml.service.problems import SLUGS
 from tests.docs.blocks import DOCS
@@ -185,7 +186,9 @@ def test_every_degradation_is_documented(page: str) -> None:
 
 
 def test_every_metric_is_documented_with_its_type() -> None:
-    said = Metrics().text().decode()
+    metrics = Metrics()
+    StreamMetrics(metrics.collector)
+    said = metrics.text().decode()
     found = re.findall(r"^# TYPE (\w+) (\w+)$", said, re.MULTILINE)
     types = {name: kind for name, kind in found if not name.endswith("_created")}  # the library's own
     rows = re.findall(r"^\| `(fraud_\w+)` \| (\w+) \|", text("metrics.md"), re.MULTILINE)

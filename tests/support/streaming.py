@@ -58,6 +58,13 @@ class Topics:
         self.group = unique("workers")
         self.again()
 
+    @classmethod
+    def over(cls, servers: str, names: dict[str, str], group: str, partitions: int) -> Topics:
+        """Topics that are there."""
+        made = cls.__new__(cls)
+        made.servers, made.names, made.group, made.partitions = servers, names, group, partitions
+        return made
+
     def again(self) -> Topics:
         """Make them; again where the broker has lost them."""
         dead = [f"{self.names[name]}.dlq" for name in ("transactions", "labels")]
@@ -96,10 +103,14 @@ class Topics:
         hidden = {number: uncommitted(port, topic, number) for number in {each.partition for each in found}}
         return [each for each in found if each.offset not in hidden[each.partition]]
 
-    def offsets(self) -> dict[int, int]:
-        """Where the group is in the transactions, by partition; 0 where nothing was committed."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group, **QUIET})
-        topic = self.names["transactions"]
+    def ends(self, name: str) -> int:
+        """How many messages a topic has."""
+        return len(_all(self.servers, self.names[name]))
+
+    def offsets(self, suffix: str = "", name: str = "transactions") -> dict[int, int]:
+        """Where the group is in a topic, by partition; 0 where nothing was committed."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group + suffix, **QUIET})
+        topic = self.names[name]
         try:
             known = consumer.committed([TopicPartition(topic, number) for number in range(self.partitions)], 30)
         finally:
@@ -196,7 +207,7 @@ class InProcess:
             connection(str(self.settings.kafka_bootstrap_servers), Security()),
             [topic],
             group=self.settings.kafka_group + suffix,
-            name=self.settings.worker_id,
+            name=str(self.settings.worker_id),
             session_ms=self.settings.kafka_session_timeout_ms,
             on_rebalance=rebalanced,
             alive=alive,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def stream(
         config,
         [topic],
         group=settings.kafka_group + suffix,
-        name=settings.worker_id,
+        name=settings.worker_id or socket.gethostname(),
         session_ms=settings.kafka_session_timeout_ms,
         static=settings.kafka_static_membership,
         on_rebalance=on_rebalance,

@@ -1,0 +1,171 @@
+"""The whole stream with the real commands: a broker, two workers that are killed, PostgreSQL and Redis.
+
+The simulated history is replayed; in the end every id is accounted for: in the file, in the log and on the topic.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fraudml import project, wiring
+from fraudml.decisions.answer import encode, prediction
+from fraudml.decisions.rebuild import rebuild
+from fraudml.settings import Settings
+from tests.support.commands import well
+from tests.support.servers.kafka import unique
+from tests.support.streaming import SESSION_MS, Topics, by_id
+from tests.support.waiting import until
+
+COUNT = int(os.environ.get("FRAUDML_TEST_STREAM_ROWS", "3000"))
+KILLS = int(os.environ.get("FRAUDML_TEST_STREAM_KILLS", "3"))
+RATE = int(os.environ.get("FRAUDML_TEST_STREAM_RATE", "300"))
+PARTITIONS = 4
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a champion."""
+    directory = tmp_path_factory.mktemp("stream")
+    rows = str(max(8_000, COUNT + COUNT // 10))
+    well("simulate", "tx.parquet", "--rows", rows, "--customers", "60", "--fraud-rate", "0.05", cwd=directory)
+    well("init", "tx.parquet", "--yes", cwd=directory)
+    well("train", "--family", "logistic_regression", "--json", cwd=directory)
+    return directory
+
+
+class Group:
+    """Two real workers, by name; killed as by a power cut, and started again."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self._home, self._environment = home, environment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        command = [sys.executable, "-m", "fraudml", "worker", "--id", name, "--port", "0", "--history", ""]
+        with (self._home / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command, cwd=self._home, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def kill(self, name: str) -> None:
+        process = self._running[name]
+        assert process.poll() is None, self.said(name)
+        process.kill()
+        process.wait()
+
+    def end(self) -> None:
+        """As Kubernetes does."""
+        for name, process in self._running.items():
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, self.said(name)
+
+    def said(self, name: str) -> str:
+        return (self._home / f"{name}.log").read_text(errors="replace")[-4_000:]
+
+    def close(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def group(home: Path, environment: dict[str, str]) -> Iterator[Group]:
+    made = Group(home, environment)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_two_workers_that_are_killed_decide_each_transaction_once(
+    home: Path, kafka_servers: str, postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {name: unique(name) for name in ("transactions", "labels", "decisions", "alerts")}
+    settings: dict[str, Any] = {
+        "database_url": postgres_url,
+        "redis_url": redis_url,
+        "kafka_bootstrap_servers": kafka_servers,
+        "kafka_group": unique("workers"),
+        "kafka_session_timeout_ms": SESSION_MS,
+        **{f"topic_{name}": topic for name, topic in names.items()},
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"FRAUDML_{name.upper()}", str(value))
+    well("db", "upgrade", cwd=home)
+    well("stream", "init", "--partitions", str(PARTITIONS), cwd=home)
+    topics = Topics.over(kafka_servers, names, settings["kafka_group"], PARTITIONS)
+    declared = project.read(home / "fraudml.yaml")
+    current = Settings(_env_file=None, home=home / ".fraudml", **settings)
+    log = wiring.decision_log(current, declared.schema)
+
+    def decided() -> int:
+        return sum(batch.num_rows for batch in log.outcomes())
+
+    chance = random.Random(6)
+    with group(home, dict(os.environ)) as workers:
+        workers.start("a")
+        workers.start("b")
+        replayed: list[Any] = []
+        replay = threading.Thread(
+            target=lambda: replayed.append(
+                well("replay", "tx.parquet", "--limit", str(COUNT), "--rate", f"{RATE}/s", "--json", cwd=home).json
+            )
+        )
+        replay.start()
+        for kill in range(1, KILLS + 1):
+            until(lambda kill=kill: decided() > COUNT * kill // (KILLS + 1), f"{decided()} decided")  # type: ignore[misc]
+            name = chance.choice(["a", "b"])
+            workers.kill(name)
+            workers.start(name)
+        replay.join()
+        assert replayed[0]["sent"] == COUNT, replayed
+        until(lambda: sum(topics.offsets().values()) >= topics.ends("transactions"), f"{topics.offsets()}")
+        until(lambda: sum(topics.offsets("-labels", "labels").values()) >= topics.ends("labels"))
+        workers.end()
+
+    published = by_id(decisions := topics.committed("decisions"))
+    logged = {
+        name: decision
+        for batch in log.outcomes()
+        for name, decision in log.find(batch.column("transaction_id").to_pylist()).items()
+    }
+    assert len(published) == len(logged) == COUNT
+    assert set(published) == set(logged)
+    assert {each.value for each in decisions} == {encode(prediction(decision)) for decision in logged.values()}
+    assert not topics.committed("transactions.dlq")
+    assert not topics.committed("labels.dlq")
+
+    audit = well("features", "audit", "--history", "", "--json", cwd=home).json
+    assert audit["decisions"] == COUNT
+    assert audit["differences"] == 0
+
+    # online state is what a rebuild makes of the log
+    online = wiring.online_store(current, declared.feature_set)
+    rebuilt = wiring.online_store(current.model_copy(update={"redis_url": None}), declared.feature_set)
+    rebuild(rebuilt, log, ())
+    newest = sorted((decision.transaction for decision in logged.values()), key=lambda event: event.event_time_us)[
+        -300:
+    ]
+    ahead = [  # of the same entities, after all that happened
+        event.__class__(f"probe-{number}", newest[-1].event_time_us + 1 + number, *_rest(event))
+        for number, event in enumerate(newest)
+    ]
+    there, here = online.read(ahead), rebuilt.read(ahead)
+    np.testing.assert_allclose(there.values, here.values, rtol=1e-9, equal_nan=True)
+    log.close()
+
+
+def _rest(event: Any) -> tuple[Any, ...]:
+    return event.entities, event.amount_minor, event.attributes
