@@ -25,6 +25,7 @@ NAMES = {
     "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",
     "rollout": "Changing models under traffic",
+    "stream": "A worker on a stream",
 }
 RESULTS = common.ROOT / "benchmarks" / "RESULTS.md"
 

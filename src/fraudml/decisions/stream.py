@@ -74,7 +74,7 @@ class Stream(Protocol):
         ...
 
     def lag(self) -> dict[Partition, int]:
-        """How many messages of each partition of ours wait to be read, as far as is known without asking."""
+        """How many messages of each partition of ours wait to be read, by what the last fetches told."""
         ...
 
     def close(self) -> None:

@@ -119,16 +119,20 @@ class KafkaStream:
         return messages
 
     def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
-        """One transaction."""
+        """One transaction; nothing to publish needs none."""
         self._refusals.clear()
+        offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
         if time.monotonic() - self._polled_s > self._session_s:
             # The broker checks this, too, but for brokers that do not: others may have our partitions by now
             raise StreamError("the worker was held up for longer than the session; its messages are read again")
+        if not outgoing:
+            self._consumer.commit(offsets=offsets, asynchronous=True)  # if it fails, they are read again
+            self._next.update(done)
+            return
         try:
             self._producer.begin_transaction()
             for each in outgoing:
                 self._publish(each)
-            offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
             group = self._consumer.consumer_group_metadata()
             send = self._producer.send_offsets_to_transaction
             self._patiently("committing offsets", lambda wait_s: send(offsets, group, wait_s), TRANSACTION_S)
@@ -183,13 +187,20 @@ class KafkaStream:
             self._consumer.resume(again)
 
     def lag(self) -> dict[Partition, int]:
-        """From the ends of partitions as the last fetches told them."""
+        """From the ends of partitions as the last fetches told them. The broker is asked once for each partition that
+        nothing was read of yet."""
         found = {}
+        if fresh := [TopicPartition(*place) for place in self._ours - self._next.keys()]:
+            try:
+                for each in self._consumer.committed(fresh, CALL_S):
+                    self._next[each.topic, each.partition] = max(0, each.offset)
+            except KafkaException as error:
+                logger.debug("where the group is cannot be asked: %s", error)
         for each in self._consumer.position([TopicPartition(*place) for place in self._ours]):
             low, high = self._consumer.get_watermark_offsets(each, cached=True)
             place = (each.topic, each.partition)
-            at = each.offset if each.offset >= 0 else self._next.get(place, max(low, 0))
-            found[place] = max(0, high - at)
+            at = each.offset if each.offset >= 0 else self._next.get(place, 0)
+            found[place] = max(0, high - max(at, low))
         return found
 
     def close(self) -> None:
