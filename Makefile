@@ -54,8 +54,10 @@ wheel: $(BIN)/python ## build the wheel into dist/
 bench: $(VENV)/.dev-stamp ## run the benchmarks (minutes; see benchmarks/README.md)
 	$(BIN)/python -m benchmarks
 
-soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, then ten minutes of open-loop load
+soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, also of workers, then ten minutes of open-loop load
 	FRAUDML_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration/test_kill.py
+	FRAUDML_TEST_STREAM_KILLS=20 FRAUDML_TEST_STREAM_ROWS=20000 FRAUDML_TEST_OUTAGE_S=60 \
+	    $(BIN)/python -m pytest tests/acceptance/test_stream.py tests/integration/test_worker_faults.py
 	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 BENCH_RESOLUTION=5min $(BIN)/python -m benchmarks serving
 
 parity: $(VENV)/.dev-stamp ## every value of the Handbook's first 200,000 rows, in every backend (minutes)
