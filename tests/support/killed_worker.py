@@ -1,4 +1,4 @@
-"""A worker that is killed (SIGKILL) at one step of its loop; run as a program by ``test_worker_killed``."""
+"""A worker that is killed, or stopped, at one step of its loop; run as a program by ``test_worker_killed``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fraudml.decisions.scorer import Scorer
 from tests.support.scoring import SCHEMA
 from tests.support.streaming import InProcess, Topics
 
+SIGNAL = "KILLED_WORKER_BY"  # a number in the environment
 # What is done, and whether the worker dies before or after it.
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "read": (KafkaStream, "read", True),
@@ -30,7 +31,8 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Or stop, to go on later."""
+    os.kill(os.getpid(), int(os.environ.get(SIGNAL, signal.SIGKILL)))
 
 
 def killed(step: str, producer: Any) -> Any:
@@ -78,7 +80,7 @@ def main(step: str, database: str, names: str, after: int) -> None:
         setattr(owner, method, step_and_die)
     topics = Topics.__new__(Topics)
     topics.__dict__ |= msgspec.json.decode(names)
-    InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7)
+    InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7, worker_id="killed").worker.join()
 
 
 if __name__ == "__main__":
