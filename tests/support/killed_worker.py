@@ -80,7 +80,9 @@ def main(step: str, database: str, names: str, after: int) -> None:
         setattr(owner, method, step_and_die)
     topics = Topics.__new__(Topics)
     topics.__dict__ |= msgspec.json.decode(names)
-    InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7).worker.join()
+    worker = InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7).worker
+    worker.ending.wait()
+    worker.join()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType
@@ -27,6 +28,7 @@ from fraudml.worker.status import Facts, Heart, StatusServer
 from fraudml.worker.transactions import Transactions
 
 LOOK_S = 1.0
+STOP_S = 20.0  # Kubernetes gives 30
 STUCK = 75  # exit code: a temporary failure, try again (sysexits.h)
 LABELS_AT_ONCE = 250  # transactions do not wait for more of them
 
@@ -59,9 +61,12 @@ class Worker:
             thread.start()
 
     def join(self) -> None:
-        """Wait for the end of the batches under way; raises what ended a loop."""
+        """Wait for the end of the batches under way; raises what ended a loop, ``StreamError`` when one hangs."""
+        until_s = time.monotonic() + STOP_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until_s - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            raise StreamError("a call of the Kafka client hangs; what was under way is read again by another worker")
         if self.error is not None:
             raise self.error
 
