@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,10 @@ class Group:
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self._home, self._environment = home, environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = Counter[str]()
 
     def start(self, name: str) -> None:
+        self._starts[name] += 1
         command = [sys.executable, "-m", "fraudml", "worker", "--id", name, "--port", "0", "--history", ""]
         with (self._home / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -66,13 +69,15 @@ class Group:
         process.wait()
 
     def end(self) -> None:
-        """As Kubernetes does."""
+        """As Kubernetes does, once they have begun."""
+        for name in self._running:
+            until(lambda name=name: self.said(name).count("decides on") == self._starts[name], self.said(name))  # type: ignore[misc]
         for name, process in self._running.items():
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, self.said(name)
 
     def said(self, name: str) -> str:
-        return (self._home / f"{name}.log").read_text(errors="replace")[-4_000:]
+        return (self._home / f"{name}.log").read_text(errors="replace")
 
     def close(self) -> None:
         for process in self._running.values():
@@ -90,7 +95,12 @@ def group(home: Path, environment: dict[str, str]) -> Iterator[Group]:
 
 
 def test_two_workers_that_are_killed_decide_each_transaction_once(
-    home: Path, kafka_servers: str, postgres_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    home: Path,
+    kafka_servers: str,
+    postgres_url: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     names = {name: unique(name) for name in ("transactions", "labels", "decisions", "alerts")}
     settings: dict[str, Any] = {
@@ -110,6 +120,7 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
     declared = project.read(home / "fraudml.yaml")
     current = Settings(_env_file=None, home=home / ".fraudml", **settings)
     log = wiring.decision_log(current, declared.schema)
+    request.addfinalizer(log.close)
 
     def decided() -> int:
         return sum(batch.num_rows for batch in log.outcomes())
@@ -165,7 +176,6 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
     ]
     there, here = online.read(ahead), rebuilt.read(ahead)
     np.testing.assert_allclose(there.values, here.values, rtol=1e-9, equal_nan=True)
-    log.close()
 
 
 def _rest(event: Any) -> tuple[Any, ...]:
