@@ -67,6 +67,7 @@ class Loop:
         self._beat = beat
         self._on_published = on_published
         self._wait_s = FIRST_WAIT_S
+        self._again_until_s = 0.0
         self._resume_at_s = 0.0
         self._lag_at_s = 0.0
         self.lag: Mapping[Partition, int] = {}
@@ -93,8 +94,10 @@ class Loop:
         except StoreError as error:
             self._again(error)
         else:
-            self._wait_s = FIRST_WAIT_S
-            self._works(True)
+            # what is tried again may take a moment to come; nothing comes when others have taken over
+            if messages or time.monotonic() >= self._again_until_s:
+                self._wait_s = FIRST_WAIT_S
+                self._works(True)
 
     def _publish(self, messages: Sequence[Message], handled: Handled) -> None:
         done: dict[Partition, int] = {(each.topic, each.partition): each.offset + 1 for each in messages}
@@ -132,6 +135,7 @@ class Loop:
             raise
         except StreamError as gone:
             logger.debug("Kafka does not answer yet: %s", gone)
+        self._again_until_s = time.monotonic() + MOST_WAIT_S
 
     def _works(self, so: bool) -> None:
         self.working = so
