@@ -21,12 +21,13 @@ from fraudml.decisions.model import Model
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.stream import Message, Outgoing, Partition
-from fraudml.errors import DecisionLogError, StreamError
+from fraudml.errors import DecisionLogError, StreamError, TooLargeError
 from fraudml.events.cards import CardHasher
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.scoring.process import ScoringProcess
 from fraudml.settings import Settings
+from fraudml.worker.dead_letters import CUT, SURE_BYTES
 from fraudml.worker.loop import Loop
 from fraudml.worker.outbox import Outbox
 from fraudml.worker.transactions import Transactions
@@ -108,7 +109,7 @@ class FailingLog:
 class Incarnation:
     """A worker as it starts: state folded from the log, reading where the group is."""
 
-    def __init__(self, log: FailingLog, topic: Topic, most: int) -> None:
+    def __init__(self, log: FailingLog, topic: Topic, most: int, stream: type[ModelStream] = ModelStream) -> None:
         self.log = log
         log.failure = "none"
         store = ReferenceStore()
@@ -127,7 +128,7 @@ class Incarnation:
         codec = JsonCodec(SCHEMA, HASHER, max_ahead_s=settings.max_ahead_s)
         metrics = StreamMetrics(Metrics().collector)
         decide = Transactions(process, codec, Outbox(SCHEMA, codec, "decisions", "alerts"), metrics)
-        self.stream = ModelStream(topic)
+        self.stream = stream(topic)
         self._loop = Loop("t", self.stream, decide, metrics, threading.Event(), most=most)
 
     def turn(self, failure: str) -> None:
@@ -165,3 +166,23 @@ def test_each_transaction_is_decided_and_published_once(sent: list[int], failure
         assert Counter(event.transaction_id for event in worker.store.events) == dict.fromkeys(ids, 1)
         assert set(log.find(sorted(ids))) == ids
         log.close()
+
+
+def test_a_dead_letter_that_the_broker_does_not_take_is_cut_and_says_so() -> None:
+    class SmallBroker(ModelStream):
+        def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
+            if any(len(out.value or b"") > SURE_BYTES for out in outgoing):
+                raise TooLargeError("too large")
+            super().commit(outgoing, done)
+
+    large = b"{" + b"x" * (2 * SURE_BYTES)
+    topic = Topic([msgspec.json.encode(row(1)), large, msgspec.json.encode(row(2))])
+    with tempfile.TemporaryDirectory() as folder:
+        log = FailingLog(SqliteDecisionLog(f"sqlite:///{Path(folder) / 'log.db'}", SCHEMA))
+        Incarnation(log, topic, 10, SmallBroker).turn("none")
+        log.close()
+    (dead,) = (out for out in topic.published if out.topic == "t.dlq")
+    assert dead.value == large[:SURE_BYTES]
+    assert dict(dead.headers)[CUT] == str(len(large)).encode()
+    assert sum(out.topic == "decisions" for out in topic.published) == 2
+    assert topic.committed == 3
