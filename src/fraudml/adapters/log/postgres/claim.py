@@ -63,12 +63,12 @@ class Claim:
         if shared:
             number = next((each for each in _numbers(driver) if _lock(driver, each + 1, shared=False)), None)
         else:
-            driver.execute("UPDATE writers SET epoch = epoch + 1, held = false")  # all that appended before
+            _patiently(driver, "UPDATE writers SET epoch = epoch + 1, held = false")  # all that appended before
             number = _numbers(driver)[0]
         if number is None:
             driver.execute(f"SELECT pg_advisory_unlock_shared({_KEY}, %s)", (ALL,))
             raise ConfigError(f"{WRITERS} processes append to {self._place} already: that is the most")
-        (self._epoch,) = driver.execute(_TAKE_NUMBER, (number,)).fetchone()
+        (self._epoch,) = _patiently(driver, _TAKE_NUMBER, (number,)).fetchone()
         self._shared, self._session = shared, driver.execute(_SESSION).fetchone()
         return number
 
@@ -96,6 +96,13 @@ class Claim:
             gone = (self.number, self._epoch)
             driver.execute("UPDATE writers SET held = false WHERE number = %s AND epoch = %s", gone)
             self.number = None
+
+
+def _patiently(driver: Any, query: str, parameters: tuple[int, ...] = ()) -> Any:
+    """Execute what no decision waits for: a disk that is slow for a moment is no reason not to start."""
+    with driver.transaction():
+        driver.execute(f"SET LOCAL statement_timeout = {round(TAKE_S * 1_000)}")
+        return driver.execute(query, parameters)
 
 
 def _numbers(driver: Any) -> list[int]:
