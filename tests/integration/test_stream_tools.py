@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from fraudml import wiring
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.stream import publisher
+from fraudml.adapters.stream.producer import patiently
 from fraudml.decisions.stream import Message, Outgoing
 from fraudml.errors import ConfigError, NotFoundError, StreamError
 from fraudml.events.receiver import Item
@@ -272,20 +274,19 @@ def test_a_replay_that_another_one_takes_over_neither_loses_nor_repeats(topics: 
     kill(topics, "transactions", [row(number, amount="much") for number in range(6)])
     first = tools.mover()
     letters = list(map(opened, first.read({(topics.names["transactions"] + ".dlq", 0): 0})))
-    first._producer.begin_transaction()  # ended amid its transaction: nothing of it counts
-    first._publish(outgoing_of(letters[0]), 0)
-    first._producer.flush(10)
+    driver = first._producer._producer
+    driver.begin_transaction()  # ended amid its transaction: nothing of it counts
+    first._producer._publish(outgoing_of(letters[0]), math.inf)
+    driver.flush(10)
     assert tools.replay_all().topics == {topics.names["transactions"]: 6}
-    first._timeout_s = 0.1  # the broker of the tests does not say that it was fenced
-    with pytest.raises(StreamError):
-        first._patiently("committing", first._producer.commit_transaction)
+    with pytest.raises(StreamError):  # the broker of the tests does not say that it was fenced
+        patiently("committing", driver.commit_transaction, within_s=0.1)
     again = [each.json["tx_id"] for each in topics.committed("transactions")[6:]]
     assert again == [f"t{number}" for number in range(6)]
 
 
 def outgoing_of(letter: Any) -> Any:
-
-    return Outgoing(letter.topic, letter.message.key, letter.message.value, letter.headers)
+    return Outgoing(letter.topic, letter.message.key, letter.message.value, letter.headers, 0)
 
 
 KILLED = """

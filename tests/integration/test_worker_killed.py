@@ -19,13 +19,13 @@ from tests.support.streaming import Topics, by_id, working
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-COUNT = 30  # in batches of 7, and the worker dies in its second
+COUNT = 100  # in batches of 7, and the worker dies in its second, or some later ones that were decided meanwhile
 
 
-def begin(topics: Topics, database: str, step: str, number: signal.Signals) -> subprocess.Popen[bytes]:
-    """A worker that gets the signal at the step."""
+def begin(topics: Topics, database: str, step: str, number: signal.Signals, after: int = 2) -> subprocess.Popen[bytes]:
+    """A worker that gets the signal when it takes the step for the ``after``-th time."""
     handed = {"servers": topics.servers, "partitions": 1, "names": topics.names, "group": topics.group}
-    arguments = [step, database, msgspec.json.encode(handed).decode(), "9" if step == "publishing" else "2"]
+    arguments = [step, database, msgspec.json.encode(handed).decode(), str(after)]
     command = [sys.executable, "-m", "tests.support.killed_worker", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | {SIGNAL: str(int(number))})
 
@@ -36,7 +36,8 @@ def test_a_worker_that_is_killed_loses_and_repeats_nothing(step: str, kafka_serv
     events = [row(number) for number in range(COUNT)]
     topics.publish("transactions", [*events, b"no transaction", events[3], events[-1]])
     database = f"sqlite:///{tmp_path / 'log.db'}"
-    with begin(topics, database, step, signal.SIGKILL) as process:
+    after = 9 if step == "publishing" else 2
+    with begin(topics, database, step, signal.SIGKILL, after) as process:
         assert process.wait(60) == -signal.SIGKILL
     log = SqliteDecisionLog(database, SCHEMA)
     before = log.find([f"t{number}" for number in range(COUNT)])
@@ -58,12 +59,12 @@ def test_a_worker_that_wakes_up_after_others_took_over_publishes_nothing(kafka_s
     """A machine that was suspended, or a process without its processor: it believes that the partition is still its.
 
     One that sleeps within its transaction is refused by Kafka, which compares the group's generation; the broker of the
-    tests does not.
+    tests does not, so this one sleeps before it has anything to publish.
     """
     topics = Topics(kafka_servers)
     topics.publish("transactions", [row(number) for number in range(COUNT)])
     database = f"sqlite:///{tmp_path / 'log.db'}"
-    with begin(topics, database, "decided", signal.SIGSTOP) as sleeper:
+    with begin(topics, database, "decided", signal.SIGSTOP, 1) as sleeper:
         try:
             until(lambda: Path(f"/proc/{sleeper.pid}/stat").read_text().split()[2] == "T")
             log = SqliteDecisionLog(database, SCHEMA)

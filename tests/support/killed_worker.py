@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.adapters.stream import producer
 from fraudml.adapters.stream.kafka import KafkaStream
+from fraudml.adapters.stream.producer import TransactionalProducer
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
 from tests.support.scoring import SCHEMA
@@ -23,10 +25,10 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "decided": (Scorer, "decide", True),
     "before the log": (Recorder, "commit", False),
     "logged": (Recorder, "commit", True),
-    "publishing": (KafkaStream, "_publish", True),
+    "publishing": (TransactionalProducer, "_publish", True),
     "published": (None, "", False),  # in the driver, see killed()
     "before the end": (None, "", False),
-    "committed": (KafkaStream, "commit", True),
+    "committed": (TransactionalProducer, "commit", True),
 }
 
 
@@ -35,10 +37,10 @@ def die() -> None:
     os.kill(os.getpid(), int(os.environ.get(SIGNAL, signal.SIGKILL)))
 
 
-def killed(step: str, producer: Any) -> Any:
+def killed(step: str, driver: Any) -> Any:
     """The driver's producer, or one that dies when a transaction has been published, or is about to end."""
 
-    class Dying(producer):  # type: ignore[misc]
+    class Dying(driver):  # type: ignore[misc]
         def send_offsets_to_transaction(self, *arguments: Any) -> None:
             if step == "published":
                 self.flush(30)
@@ -58,9 +60,7 @@ def main(step: str, database: str, names: str, after: int) -> None:
     """Work until the step has been taken with messages in hand for the ``after``-th time."""
     owner, method, afterwards = STEPS[step]
     if owner is None:
-        from fraudml.adapters.stream import kafka
-
-        kafka.Producer = killed(step, kafka.Producer)  # type: ignore[misc]
+        producer.Producer = killed(step, producer.Producer)  # type: ignore[misc]
     else:
         real, times = getattr(owner, method), 0
 

@@ -31,29 +31,31 @@ class Message(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """A message to publish."""
+    """A message to publish; without a partition it goes where its key belongs."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    partition: int | None = None
 
 
 class Stream(Protocol):
     """Messages for one member of a group that shares the partitions of some topics. For one thread.
 
     Exactly once means: what is published with :meth:`commit` is seen by readers of committed messages together with
-    the group's move past what was read, or neither is. Whatever fails is a ``StreamError``; then :meth:`rewind`, and
-    the same messages come again.
+    the group's move past what was read, or neither is. Whatever fails is a ``StreamError``, of the call that failed or
+    of the next one; then :meth:`rewind`, and the same messages come again.
     """
 
     def read(self, most: int, wait_s: float) -> Sequence[Message]:
         """The next messages, at most so many: those that are there once there is one; none after ``wait_s``."""
         ...
 
-    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
-        """Publish these and go on from these offsets, as one. Raises ``TooLargeError`` for a message that the broker
-        does not take; nothing is published then."""
+    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
+        """Publish these and go on from these offsets, as one, in the order of the calls; ``then`` is called when that
+        is so, perhaps in another thread and after this has returned. After a failure nothing is committed until
+        :meth:`rewind`. ``TooLargeError`` tells of a message that the broker does not take."""
         ...
 
     def rewind(self) -> None:

@@ -39,7 +39,7 @@ class Reader(Protocol):
 class Mover(Reader, Protocol):
     """Also publishes and moves the group, as one."""
 
-    def move(self, outgoing: Sequence[tuple[Outgoing, int | None]], done: Mapping[Partition, int]) -> None:
+    def move(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
         """Raises ``TooLargeError`` where the broker does not take a message; nothing is done then."""
         ...
 
@@ -225,8 +225,10 @@ class _Sending:
             except NotFoundError as error:
                 skipped.append((letter.id, str(error)))
             else:
-                message = Outgoing(letter.topic, letter.message.key, value, letter.headers)
-                outgoing.append((letter, (message, _partition(letter))))
+                message = letter.message
+                outgoing.append(
+                    (letter, Outgoing(letter.topic, message.key, value, letter.headers, _partition(letter)))
+                )
         try:
             self._mover.move([each for _, each in outgoing], done)
         except TooLargeError as error:

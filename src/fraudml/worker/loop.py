@@ -1,6 +1,7 @@
 """The loop of a worker: read messages, handle them, and publish what came of them together with the move past them.
 
-What cannot be handled now, because a dependency is gone, is read again: nothing is kept here that the stream has not.
+The next messages are handled while that is published. What cannot be handled now, because a dependency is gone, is read
+again: nothing is kept here that the stream has not.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from fraudml.decisions.record import Decision
 from fraudml.decisions.stream import Message, Outgoing, Partition, Stream
 from fraudml.errors import FencedError, StoreError, StreamError, TooLargeError
 from fraudml.monitoring.stream_metrics import StreamMetrics
@@ -27,6 +29,7 @@ class Handled:
 
     def __init__(self) -> None:
         self.outgoing: list[Outgoing] = []
+        self.decided: list[tuple[Message, Decision]] = []
         self.dead: list[tuple[Message, str]] = []
         self.early: dict[Partition, Message] = {}  # the first of each partition that has to be read again later
         self.counts: dict[str, int] = {}
@@ -38,7 +41,7 @@ class Handled:
 
 # Handles messages; what it raises has them all read again.
 Handle = Callable[[Sequence[Message]], Handled]
-# Told of what is published now.
+# Told of what is published now, perhaps in a thread of the stream's.
 OnPublished = Callable[[Handled], None]
 
 
@@ -67,6 +70,8 @@ class Loop:
         self._beat = beat
         self._on_published = on_published
         self._wait_s = FIRST_WAIT_S
+        self._astray = False  # what was read last is not committed, and has to be read again first
+        self._cut = False  # dead letters, which were too large for the broker
         self._again_until_s = 0.0
         self._resume_at_s = 0.0
         self._lag_at_s = 0.0
@@ -82,6 +87,10 @@ class Loop:
         """Read and handle once."""
         self._beat()
         try:
+            if self._astray:
+                self._stream.rewind()
+                self._stream.resume()
+                self._astray = False
             if self._resume_at_s and time.monotonic() >= self._resume_at_s:
                 self._resume_at_s = 0.0
                 self._stream.resume()
@@ -92,27 +101,27 @@ class Loop:
         except FencedError:
             raise
         except StoreError as error:
+            self._cut = self._cut or isinstance(error, TooLargeError)
             self._again(error)
         else:
             # what is tried again may take a moment to come; nothing comes when others have taken over
-            if messages or time.monotonic() >= self._again_until_s:
-                self._wait_s = FIRST_WAIT_S
-                self._works(True)
+            if not messages and time.monotonic() >= self._again_until_s:
+                self._recovered()
 
     def _publish(self, messages: Sequence[Message], handled: Handled) -> None:
         done: dict[Partition, int] = {(each.topic, each.partition): each.offset + 1 for each in messages}
         for place, message in handled.early.items():
             done[place] = message.offset
-        outgoing = handled.outgoing
-        try:
-            self._stream.commit([*outgoing, *_letters(handled.dead)], done)
-        except TooLargeError:
-            if not handled.dead:
-                raise
-            self._stream.commit([*outgoing, *_letters(handled.dead, cut=True)], done)
+        letters = [dead_letter(message, error, cut=self._cut) for message, error in handled.dead]
+        self._stream.commit([*handled.outgoing, *letters], done, lambda: self._published(handled))
         for message in handled.early.values():
             self._stream.go_back(message)
             self._resume_at_s = time.monotonic() + READ_S
+
+    def _published(self, handled: Handled) -> None:
+        self._cut = False
+        if not self._astray:
+            self._recovered()
         for outcome, count in handled.counts.items():
             self._metrics.handled(self._topic, outcome, count)
         for message, error in handled.dead:
@@ -121,21 +130,24 @@ class Loop:
         self._on_published(handled)
 
     def _again(self, error: StoreError) -> None:
-        """Wait a little, longer each time, and read what was not committed again."""
+        """Wait a little, longer each time, before what was not committed is read again."""
         if self._wait_s == FIRST_WAIT_S:
             logger.warning("the worker waits and reads the same messages again: %s", error)
         self._metrics.failed("stream" if isinstance(error, StreamError) else "store")
         self._works(False)
+        self._astray = True
         wait_s, self._wait_s = self._wait_s, min(2 * self._wait_s, MOST_WAIT_S)
         try:
             self._stream.pause(wait_s)
-            self._stream.rewind()
-            self._stream.resume()
         except FencedError:
             raise
         except StreamError as gone:
             logger.debug("Kafka does not answer yet: %s", gone)
         self._again_until_s = time.monotonic() + MOST_WAIT_S
+
+    def _recovered(self) -> None:
+        self._wait_s = FIRST_WAIT_S
+        self._works(True)
 
     def _works(self, so: bool) -> None:
         self.working = so
@@ -146,7 +158,3 @@ class Loop:
             self._lag_at_s = time.monotonic() + LAG_EVERY_S
             self.lag = self._stream.lag()
             self._metrics.lag(self._topic, self.lag)
-
-
-def _letters(dead: Iterable[tuple[Message, str]], *, cut: bool = False) -> list[Outgoing]:
-    return [dead_letter(message, error, cut=cut) for message, error in dead]

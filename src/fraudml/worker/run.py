@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from fraudml.worker.transactions import Transactions
 LOOK_S = 1.0
 STOP_S = 20.0  # Kubernetes gives 30
 STUCK = 75  # exit code: a temporary failure, try again (sysexits.h)
+SWITCH_S = 0.0005  # who publishes has little to do between two answers, and decisions keep Python busy meanwhile
 LABELS_AT_ONCE = 250  # transactions do not wait for more of them
 
 logger = logging.getLogger(__name__)
@@ -129,6 +131,7 @@ def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
     ``tell`` gets the address of health and metrics. Closes ``process``.
     """
     settings = process.settings
+    sys.setswitchinterval(SWITCH_S)
 
     def open_stream(topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
         return wiring.stream(settings, topic, suffix, on_rebalance, alive)

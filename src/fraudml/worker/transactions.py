@@ -22,19 +22,17 @@ from fraudml.worker.outbox import Outbox
 
 
 class Transactions:
-    """Handles messages of transactions; call it with some, and :meth:`published` when that is so."""
+    """Handles messages of transactions; call it with some, and :meth:`published` when that is so, in any thread."""
 
     def __init__(self, process: ScoringProcess, codec: Codec, outbox: Outbox, metrics: StreamMetrics) -> None:
         self._process = process
         self._codec = codec
         self._outbox = outbox
         self._metrics = metrics
-        self._decided: list[tuple[Message, Decision]] = []
 
     def __call__(self, messages: Sequence[Message]) -> Handled:
         """Decide; the decisions are in the log afterwards. Raises ``DecisionLogError`` when they cannot be."""
         handled = Handled()
-        self._decided = []
         events: list[Transaction] = []
         good: list[Message] = []
         decode = self._codec.decode_transaction
@@ -57,15 +55,15 @@ class Transactions:
             else:
                 handled.outgoing += self._outbox.messages(message, outcome)
                 handled.count("decided")
-                self._decided.append((message, outcome))
+                handled.decided.append((message, outcome))
         return handled
 
     def published(self, handled: Handled) -> None:
         """Measure."""
-        if not self._decided:
+        if not handled.decided:
             return
         now_us = time.time_ns() // 1_000
-        delays = [max(0.0, (now_us - message.time_us) / 1e6) for message, _ in self._decided]
-        newest = self._decided[-1][1].transaction.event_time_us
+        delays = [max(0.0, (now_us - message.time_us) / 1e6) for message, _ in handled.decided]
+        newest = handled.decided[-1][1].transaction.event_time_us
         self._metrics.published(delays, max(0.0, (now_us - newest) / 1e6))
-        self._process.metrics.batch([decision for _, decision in self._decided], {})
+        self._process.metrics.batch([decision for _, decision in handled.decided], {})

@@ -7,9 +7,9 @@ import itertools
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from hypothesis import given
@@ -36,7 +36,7 @@ from tests.support.scoring import SCHEMA, ReferenceStore, bundle, row
 HASHER = CardHasher(b"key")
 FAILURES = (
     *("none", "not published", "published, but told as failed"),
-    *("not logged", "logged, but told as failed", "kill"),
+    *("not logged", "logged, but told as failed", "kill", "offsets cannot be asked for"),
 )
 
 
@@ -49,26 +49,53 @@ class Topic:
         self.published: list[Outgoing] = []
 
 
+class Commit(NamedTuple):
+    """One that was handed over; ``failure`` is what it ends with."""
+
+    outgoing: Sequence[Outgoing]
+    done: Mapping[Partition, int]
+    then: Callable[[], None]
+    failure: str
+
+
 class ModelStream:
-    """A member of the group; ``failure`` is what the next commit does."""
+    """A member of the group. ``failure`` is what the next commit does; commits happen when they ``settle``."""
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
         self.failure = "none"
         self._at = topic.committed
+        self._handed: list[Commit] = []
+        self._failed: StreamError | None = None
 
     def read(self, most: int, wait_s: float) -> Sequence[Message]:
+        self._check()
         first, self._at = self._at, min(self._at + most, len(self.topic.values))
         return [Message("t", 0, offset, b"k", self.topic.values[offset]) for offset in range(first, self._at)]
 
-    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
-        if self.failure != "not published":
-            self.topic.published += outgoing
-            self.topic.committed = done["t", 0]
-        if self.failure != "none":
-            raise StreamError(self.failure)
+    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
+        self._check()
+        self._handed.append(Commit(outgoing, done, then, self.failure))
+
+    def settle(self) -> None:
+        """What was handed over happens, as one; or fails, as one, and so does all of it."""
+        handed, self._handed = self._handed, []
+        failure = next((each.failure for each in handed if each.failure != "none"), "none")
+        if failure != "not published":
+            for each in handed:
+                self.topic.published += each.outgoing
+                self.topic.committed = each.done["t", 0]
+        if failure != "none":
+            self._failed = StreamError(failure)
+            return
+        for each in handed:
+            each.then()
 
     def rewind(self) -> None:
+        self.settle()
+        if self.failure == "offsets cannot be asked for":
+            raise StreamError(self.failure)
+        self._failed = None
         self._at = self.topic.committed
 
     def pause(self, wait_s: float) -> None:
@@ -85,6 +112,10 @@ class ModelStream:
 
     def close(self) -> None:
         """Holds nothing."""
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
 
 
 class FailingLog:
@@ -131,29 +162,34 @@ class Incarnation:
         self.stream = stream(topic)
         self._loop = Loop("t", self.stream, decide, metrics, threading.Event(), most=most)
 
-    def turn(self, failure: str) -> None:
-        self.stream.failure = failure if "published" in failure else "none"
+    def turn(self, failure: str, *, settle: bool = True) -> None:
+        self.stream.failure = failure if "published" in failure or "offsets" in failure else "none"
         self.log.failure = failure if "logged" in failure else "none"
         self._loop.turn()
+        if settle:
+            self.stream.settle()
 
 
 @given(
     sent=st.lists(st.integers(-3, 8), min_size=1, max_size=25),
-    failures=st.lists(st.sampled_from(FAILURES), max_size=12),
+    failures=st.lists(st.tuples(st.sampled_from(FAILURES), st.booleans()), max_size=12),
     most=st.integers(1, 6),
 )
-def test_each_transaction_is_decided_and_published_once(sent: list[int], failures: list[str], most: int) -> None:
-    """``sent``: ids, some of them several times; below 0 are messages that are no transactions."""
+def test_each_transaction_is_decided_and_published_once(
+    sent: list[int], failures: list[tuple[str, bool]], most: int
+) -> None:
+    """``sent``: ids, some of them several times; below 0 are messages that are no transactions. ``failures``: what
+    fails, and whether what was handed over is committed before the next turn."""
     values = [b"{" if number < 0 else msgspec.json.encode(row(number)) for number in sent]
     topic = Topic(values)
     with tempfile.TemporaryDirectory() as folder:
         log = FailingLog(SqliteDecisionLog(f"sqlite:///{Path(folder) / 'log.db'}", SCHEMA))
         worker = Incarnation(log, topic, most)
-        for failure in failures:
+        for failure, settle in failures:
             if failure == "kill":
                 worker = Incarnation(log, topic, most)
             else:
-                worker.turn(failure)
+                worker.turn(failure, settle=settle)
         for _ in itertools.takewhile(lambda _: topic.committed < len(values), range(100)):
             worker.turn("none")
         ids = {f"t{number}" for number in sent if number >= 0}
@@ -170,16 +206,18 @@ def test_each_transaction_is_decided_and_published_once(sent: list[int], failure
 
 def test_a_dead_letter_that_the_broker_does_not_take_is_cut_and_says_so() -> None:
     class SmallBroker(ModelStream):
-        def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
-            if any(len(out.value or b"") > SURE_BYTES for out in outgoing):
-                raise TooLargeError("too large")
-            super().commit(outgoing, done)
+        def settle(self) -> None:
+            if any(len(out.value or b"") > SURE_BYTES for each in self._handed for out in each.outgoing):
+                self._handed, self._failed = [], TooLargeError("too large")
+            super().settle()
 
     large = b"{" + b"x" * (2 * SURE_BYTES)
     topic = Topic([msgspec.json.encode(row(1)), large, msgspec.json.encode(row(2))])
     with tempfile.TemporaryDirectory() as folder:
         log = FailingLog(SqliteDecisionLog(f"sqlite:///{Path(folder) / 'log.db'}", SCHEMA))
-        Incarnation(log, topic, 10, SmallBroker).turn("none")
+        worker = Incarnation(log, topic, 10, SmallBroker)
+        for _ in itertools.takewhile(lambda _: topic.committed < 3, range(10)):
+            worker.turn("none")
         log.close()
     (dead,) = (out for out in topic.published if out.topic == "t.dlq")
     assert dead.value == large[:SURE_BYTES]

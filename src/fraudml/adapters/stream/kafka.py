@@ -1,42 +1,37 @@
 """A member of a consumer group whose reading, publishing and moving on are transactions of Kafka.
 
-A transaction covers the messages published and the offsets of what was read (KIP-98); the group's generation goes with
-the offsets (KIP-447), so one who has lost its partitions without noticing cannot commit. The transactional id is the
-worker's name: who starts under it again ends what its predecessor had begun.
+The transactional id is the worker's name, so one who starts under it again ends what its predecessor had begun.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from fraudml.adapters.stream.committer import Batch, Committer
 from fraudml.adapters.stream.connection import MOST_BYTES, Config, message_of, stream_error
+from fraudml.adapters.stream.producer import CALL_S, TransactionalProducer, patiently
 from fraudml.decisions.stream import Message, OnRebalance, Outgoing, Partition
-from fraudml.errors import FencedError, StreamError
+from fraudml.errors import StreamError
 
-ABORT_S = 5.0
-CALL_S = 1.0  # at most without a sign of life to the one who watches
 BUFFERED_KIB = 16_384  # of messages read ahead, for all partitions together
 TRANSACTION_S = 10.0  # a transaction that takes longer is aborted by the broker
 REJOIN_S, MOST_REJOIN_S = 5.0, 300.0
-TOLD_S = 3.0  # a wait that the log is told of
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class KafkaStream:
     """See :class:`fraudml.decisions.stream.Stream`.
 
     ``config``: of every client (:func:`fraudml.adapters.stream.connection.connection`); ``name``: of this worker;
-    ``static``: its membership outlives its process for the session's time. ``alive`` is called while a broker that is
-    gone is waited for; it raises to end that.
+    ``static``: its membership outlives its process for the session's time. ``alive`` is called, in any thread, while a
+    broker that is gone is waited for; it raises to end that.
     """
 
     def __init__(
@@ -53,21 +48,12 @@ class KafkaStream:
     ) -> None:
         self._alive = alive
         self._on_rebalance = on_rebalance
-        self._refusals: list[KafkaError] = []  # of messages of the transaction under way
         self._next: dict[Partition, int] = {}  # where each partition goes on when all that was read is committed
         self._ours: set[Partition] = set()
         self._held: set[Partition] = set()  # not to be read until resume()
         self._gone: set[Partition] = set()  # no longer ours since the last read began
-        self._polled_s = time.monotonic()
         self._session_s = session_ms / 1_000
-        self._producing = config | {
-            "transactional.id": f"{group}-{name}",
-            "transaction.timeout.ms": int(TRANSACTION_S * 1_000),
-            "message.max.bytes": MOST_BYTES,
-            "linger.ms": 1,  # a transaction's end sends what waits; until then more may come along
-            "compression.type": "lz4",
-        }
-        self._producer = self._new_producer()
+        self._producer = TransactionalProducer(config, f"{group}-{name}", transaction_s=TRANSACTION_S, alive=alive)
         self._consumer = Consumer(
             config
             | ({"group.instance.id": name} if static else {})
@@ -88,19 +74,21 @@ class KafkaStream:
         self._topics = list(topics)
         self._rejoin_s = REJOIN_S
         self._rejoin_at_s = math.inf
+        self._polled_s = time.monotonic()
+        self._committer = Committer(self._commit)
         self._subscribe()
 
     def read(self, most: int, wait_s: float) -> Sequence[Message]:
         """The next messages. While the group has a new member, or a broker is gone, there are none."""
+        self._committer.check()
         self._gone.clear()
         if not self._ours and time.monotonic() >= self._rejoin_at_s:
             self._rejoin()
         first = self._consumer.poll(wait_s)
+        held_up = self._held_up()
         self._polled_s = time.monotonic()
-        if first is None:
-            return ()
-        found = [first]
-        if most > 1:
+        found = [] if first is None else [first]
+        if found and most > 1:
             found += self._consumer.consume(most - 1, 0)
         messages = []
         for each in found:
@@ -116,41 +104,21 @@ class KafkaStream:
             messages = [each for each in messages if (each.topic, each.partition) not in self._gone]
         for message in messages:
             self._next.setdefault((message.topic, message.partition), message.offset)
+        if held_up:  # what was read before must not be committed as if it were ours
+            raise held_up
         return messages
 
-    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int]) -> None:
-        """One transaction; nothing to publish needs none."""
-        self._refusals.clear()
-        offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
-        if time.monotonic() - self._polled_s > self._session_s:
-            # The broker checks this, too, but for brokers that do not: others may have our partitions by now
-            raise StreamError("the worker was held up for longer than the session; its messages are read again")
-        if not outgoing:
-            self._consumer.commit(offsets=offsets, asynchronous=True)  # if it fails, they are read again
-            self._next.update(done)
-            return
-        try:
-            self._producer.begin_transaction()
-            for each in outgoing:
-                self._publish(each)
-            group = self._consumer.consumer_group_metadata()
-            send = self._producer.send_offsets_to_transaction
-            self._patiently("committing offsets", lambda wait_s: send(offsets, group, wait_s), TRANSACTION_S)
-            self._patiently("committing", self._producer.commit_transaction, TRANSACTION_S)
-        except (KafkaException, SystemError, StreamError) as error:  # SystemError: see _delivered
-            failure = error if isinstance(error, StreamError) else stream_error(error, "publishing")
-            if isinstance(failure, FencedError):
-                raise failure from error  # whoever has our name has ended our transaction
-            self._abort()
-            if self._refusals:  # the reason; the transaction only says that it failed
-                raise stream_error(KafkaException(self._refusals[0]), "publishing") from error
-            raise failure from error
-        self._next.update(done)
+    def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
+        """As one transaction, perhaps together with what comes next."""
+        # asked for here: while a rebalance is told of, which waits for the committer, the driver does not answer
+        self._committer.add(Batch(outgoing, done, then, self._consumer.consumer_group_metadata()))
 
     def rewind(self) -> None:
         """Read on from the offsets that the broker has for the group."""
+        self._committer.settle()
+        self._committer.reset()
         ours = [TopicPartition(*place) for place in self._ours]
-        known = self._patiently("asking for offsets", lambda wait_s: self._consumer.committed(ours, wait_s))
+        known = patiently("asking for offsets", lambda wait_s: self._consumer.committed(ours, wait_s), self._alive)
         for each in known:
             place = (each.topic, each.partition)
             offset = each.offset if each.offset >= 0 else self._next.get(place)
@@ -190,7 +158,7 @@ class KafkaStream:
         """From the ends of partitions as the last fetches told them. The broker is asked once for each partition that
         nothing was read of yet."""
         found = {}
-        if fresh := [TopicPartition(*place) for place in self._ours - self._next.keys()]:
+        if fresh := [TopicPartition(*place) for place in self._ours if place not in self._next]:
             try:
                 for each in self._consumer.committed(fresh, CALL_S):
                     self._next[each.topic, each.partition] = max(0, each.offset)
@@ -204,61 +172,27 @@ class KafkaStream:
         return found
 
     def close(self) -> None:
-        """Leave the group; what is not committed is read by others."""
+        """Commit what waits for it, and leave the group; what is not committed is read by others."""
+        self._committer.close()
         self._consumer.close()
+        self._producer.close()
 
-    def _publish(self, message: Outgoing) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    message.topic,
-                    message.value,
-                    message.key,
-                    headers=list(message.headers) or None,
-                    on_delivery=self._delivered,
-                )
-                break
-            except BufferError:  # the queue to the broker is full: the pace is the broker's
-                self._alive()
-                self._producer.poll(CALL_S)
-        self._producer.poll(0)
+    def _commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], member: Any) -> None:
+        """In the committer's thread. Nothing to publish needs no transaction."""
+        if held_up := self._held_up():
+            raise held_up
+        if outgoing:
+            self._producer.commit(outgoing, done, member)
+        else:
+            offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
+            self._consumer.commit(offsets=offsets, asynchronous=True)  # if it fails, they are read again
+        self._next.update(done)
 
-    def _delivered(self, error: KafkaError | None, message: object) -> None:
-        """A callback of the driver. One that finds an error of the driver's own pending ends in a SystemError."""
-        if error is not None and error.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
-            self._refusals.append(error)
-
-    def _abort(self) -> None:
-        """Undo a transaction. What a producer cannot undo, the next one with its name does when it starts."""
-        try:
-            self._producer.abort_transaction(ABORT_S)
-        except (KafkaException, SystemError) as error:
-            logger.warning("%s; a new producer goes on", stream_error(error, "aborting"))
-            old = [self._producer]
-            self._producer = self._new_producer()
-            # the driver's end of a producer waits for the broker, perhaps for ever
-            threading.Thread(target=old.clear, name="old-producer", daemon=True).start()
-
-    def _new_producer(self) -> Producer:
-        """One that can begin; the transactions of those with its name before it have ended then."""
-        made = Producer(self._producing)
-        self._patiently("starting", made.init_transactions)
-        return made
-
-    def _patiently(self, doing: str, call: Callable[[float], T], within_s: float = math.inf) -> T:
-        """Call until the broker answers: such calls may be made again, and go on where they were."""
-        since_s, told = time.monotonic(), False
-        while True:
-            self._alive()
-            try:
-                return call(CALL_S)
-            except KafkaException as error:
-                passing = error.args[0].retriable() or error.args[0].name() == "_TIMED_OUT"
-                if not passing or time.monotonic() - since_s > within_s:
-                    raise stream_error(error, doing) from error
-                if not told and time.monotonic() - since_s > TOLD_S:
-                    logger.warning("Kafka does not answer while %s; it is waited for", doing)
-                    told = True
+    def _held_up(self) -> StreamError | None:
+        """Why others may have our partitions by now. The broker refuses our commits then, but not every kind of one."""
+        if time.monotonic() - self._polled_s <= self._session_s:
+            return None
+        return StreamError("the worker was held up for longer than the session; its messages are read again")
 
     def _seek(self, place: Partition, offset: int) -> None:
         try:
@@ -293,9 +227,15 @@ class KafkaStream:
         self._on_rebalance("assigned", places)
 
     def _revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        """Others have them once this returns. What is under way is published before, or, where the broker finds it too
+        late for that, by them."""
+        self._committer.settle()
         self._forget("revoked", partitions)
 
     def _lost(self, consumer: Any, partitions: Sequence[Any]) -> None:
+        """Others may have them already, so what waits is not published. What is under way ends before the group has us
+        as a new member."""
+        self._committer.drop()
         self._forget("lost", partitions)
         self._rejoin_at_s = time.monotonic() + self._rejoin_s
 
