@@ -141,7 +141,9 @@ def fresh_kafka() -> Iterator[str]:
 
 
 # Half of what these take is Java becoming fast.
-_ON_ONE_SPARK = re.compile(r"(integration|parity)/test_spark\.py::|conformance/test_offline_store\.py::.*\[spark")
+_ON_ONE_SPARK = re.compile(
+    r"(integration|parity)/test_spark\.py::|(conformance/test_offline_store|parity/test_handbook)\.py::.*\[spark"
+)
 
 
 @pytest.hookimpl(optionalhook=True)
