@@ -58,6 +58,7 @@ soak: $(VENV)/.dev-stamp ## kill -9 twenty times under full load, also of worker
 	FRAUDML_TEST_KILLS=20 $(BIN)/python -m pytest tests/integration/test_kill.py
 	FRAUDML_TEST_STREAM_KILLS=20 FRAUDML_TEST_STREAM_ROWS=20000 FRAUDML_TEST_OUTAGE_S=60 \
 	    $(BIN)/python -m pytest tests/acceptance/test_stream.py tests/integration/test_worker_faults.py
+	FRAUDML_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/integration/test_warehouse_sync.py
 	BENCH_PARTS=open BENCH_OPEN_SECONDS=600 BENCH_RESOLUTION=5min $(BIN)/python -m benchmarks serving
 
 parity: $(VENV)/.dev-stamp ## every value of the Handbook's first 200,000 rows, in every backend (minutes)

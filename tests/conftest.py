@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -137,6 +138,24 @@ def fresh_kafka() -> Iterator[str]:
     made = KafkaServer()
     yield made.servers
     made.close()
+
+
+# Half of what these take is Java becoming fast.
+_ON_ONE_SPARK = re.compile(
+    r"(integration|parity)/test_spark\.py::|(conformance/test_offline_store|parity/test_handbook)\.py::.*\[spark"
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, as ``--dist loadfile`` does, but all that works on ``tests.support.spark`` in one process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySpark(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "spark" if _ON_ONE_SPARK.search(nodeid) else str(super()._split_scope(nodeid))
+
+    return BySpark(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs.blocks import DOCS, blocks, commands, words
 from tests.docs.terminal import Terminal
+from tests.support import spark
 
 PAGE = DOCS / "howto" / "use-spark.md"
 PROJECT = """
@@ -32,7 +33,8 @@ features:
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java for Spark")
 def test_the_commands_work_and_give_what_duckdb_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")  # Java compiles less: it lives for seconds here
+    # Java compiles less, collects garbage in one thread, and trusts its own classes: it lives for seconds here
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", " ".join(spark.SHORT_LIVED))
     directory = tmp_path / "project"
     directory.mkdir()
     terminal = Terminal(directory)

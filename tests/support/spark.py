@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 URL = "spark:local[2]"
+# For a Java that lives for seconds or minutes: it compiles less, collects in one thread, trusts the classes it loads.
+SHORT_LIVED = (
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:+UnlockDiagnosticVMOptions",
+    "-XX:-BytecodeVerificationRemote",
+)
 # The queries of tests are many and about a few rows: what makes long ones fast (compiling each query to bytecode and
 # that to machine code, planning again between stages, several collectors) costs more than it brings.
 SMALL = {
@@ -24,7 +31,7 @@ SMALL = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": " ".join(SHORT_LIVED),
 }
 
 

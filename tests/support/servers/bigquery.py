@@ -218,6 +218,7 @@ def _value(value: Any) -> str | None:
 def _handler(server: BigQueryServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else an answer's body waits 40 ms until its headers are acknowledged
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
