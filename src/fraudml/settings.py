@@ -93,6 +93,13 @@ class Settings(BaseSettings):
         ge=1_000,
         description="How long a worker may be silent before its partitions go to others; milliseconds.",
     )
+    kafka_fetch_wait_ms: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="How long a request for messages may wait at the broker, in milliseconds. Kafka answers as soon as "
+        "there are some; with a broker that does not, less is faster.",
+    )
     kafka_static_membership: bool = Field(
         False, description="Whether a worker that is back in time with the same worker_id keeps its partitions."
     )

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.stream.connection import Security, connection
-from fraudml.adapters.stream.kafka import KafkaStream
+from fraudml.adapters.stream.kafka import KafkaStream, Member
 from fraudml.decisions.model import Model
 from fraudml.decisions.recorder import Recorder
 from fraudml.decisions.scorer import Scorer
@@ -206,9 +206,12 @@ class InProcess:
         return KafkaStream(
             connection(str(self.settings.kafka_bootstrap_servers), Security()),
             [topic],
-            group=self.settings.kafka_group + suffix,
-            name=str(self.settings.worker_id),
-            session_ms=self.settings.kafka_session_timeout_ms,
+            Member(
+                self.settings.kafka_group + suffix,
+                str(self.settings.worker_id),
+                self.settings.kafka_session_timeout_ms,
+            ),
+            fetch_wait_ms=10,  # the broker of the tests waits to the end
             on_rebalance=rebalanced,
             alive=alive,
         )

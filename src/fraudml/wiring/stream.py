@@ -40,15 +40,18 @@ def stream(
 ) -> KafkaStream:
     """A member of the workers' group for a topic; ``suffix``: what the names of group and worker end in."""
     config = kafka(settings)  # first: it tells when the driver is missing
-    from fraudml.adapters.stream.kafka import KafkaStream
+    from fraudml.adapters.stream.kafka import KafkaStream, Member
 
     return KafkaStream(
         config,
         [topic],
-        group=settings.kafka_group + suffix,
-        name=settings.worker_id or socket.gethostname(),
-        session_ms=settings.kafka_session_timeout_ms,
-        static=settings.kafka_static_membership,
+        Member(
+            settings.kafka_group + suffix,
+            settings.worker_id or socket.gethostname(),
+            settings.kafka_session_timeout_ms,
+            settings.kafka_static_membership,
+        ),
+        fetch_wait_ms=settings.kafka_fetch_wait_ms,
         on_rebalance=on_rebalance,
         alive=alive,
     )

@@ -42,6 +42,8 @@ class StatusServer:
 
     def __init__(self, host: str, port: int, facts: Facts) -> None:
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True  # an answer is two packets, and the second would wait for an acknowledgement
+
             def do_GET(self) -> None:
                 status, text, kind = answer(self.path.partition("?")[0], facts)
                 self.send_response(status)

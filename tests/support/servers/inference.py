@@ -88,6 +88,7 @@ def answer(name: str, values: Any, shape: list[int] | None = None) -> Packed:
 def _handler(server: InferenceServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits for an acknowledgement of its headers
 
         def setup(self) -> None:
             server.connections += 1

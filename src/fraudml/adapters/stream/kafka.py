@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -26,23 +26,30 @@ REJOIN_S, MOST_REJOIN_S = 5.0, 300.0
 logger = logging.getLogger(__name__)
 
 
+class Member(NamedTuple):
+    """Of a consumer group. ``name``: of this worker; ``static``: the membership outlives its process for the session's
+    time."""
+
+    group: str
+    name: str
+    session_ms: int
+    static: bool = False
+
+
 class KafkaStream:
     """See :class:`fraudml.decisions.stream.Stream`.
 
-    ``config``: of every client (:func:`fraudml.adapters.stream.connection.connection`); ``name``: of this worker;
-    ``static``: its membership outlives its process for the session's time. ``alive`` is called, in any thread, while a
-    broker that is gone is waited for; it raises to end that.
+    ``config``: of every client (:func:`fraudml.adapters.stream.connection.connection`). ``alive`` is called, in any
+    thread, while a broker that is gone is waited for; it raises to end that.
     """
 
     def __init__(
         self,
         config: Config,
         topics: Sequence[str],
+        member: Member,
         *,
-        group: str,
-        name: str,
-        session_ms: int,
-        static: bool = False,
+        fetch_wait_ms: int = 100,
         on_rebalance: OnRebalance = lambda what, partitions: None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
@@ -52,15 +59,17 @@ class KafkaStream:
         self._ours: set[Partition] = set()
         self._held: set[Partition] = set()  # not to be read until resume()
         self._gone: set[Partition] = set()  # no longer ours since the last read began
-        self._session_s = session_ms / 1_000
-        self._producer = TransactionalProducer(config, f"{group}-{name}", transaction_s=TRANSACTION_S, alive=alive)
+        self._session_s = member.session_ms / 1_000
+        self._producer = TransactionalProducer(
+            config, f"{member.group}-{member.name}", transaction_s=TRANSACTION_S, alive=alive
+        )
         self._consumer = Consumer(
             config
-            | ({"group.instance.id": name} if static else {})
+            | ({"group.instance.id": member.name} if member.static else {})
             | {
-                "group.id": group,
-                "session.timeout.ms": session_ms,
-                "heartbeat.interval.ms": min(3_000, session_ms // 3),
+                "group.id": member.group,
+                "session.timeout.ms": member.session_ms,
+                "heartbeat.interval.ms": min(3_000, member.session_ms // 3),
                 "partition.assignment.strategy": "cooperative-sticky",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
@@ -68,7 +77,7 @@ class KafkaStream:
                 "queued.max.messages.kbytes": BUFFERED_KIB,
                 "fetch.max.bytes": MOST_BYTES,
                 "max.partition.fetch.bytes": 1_048_576,
-                "fetch.wait.max.ms": 100,
+                "fetch.wait.max.ms": fetch_wait_ms,
             }
         )
         self._topics = list(topics)
