@@ -108,8 +108,9 @@ def run() -> str:
     return (
         common.table(["messages/s", *(f"round {n + 1}" for n in range(ROUNDS)), "median"], rows)
         + f"\n\nThe worker has {share:.2f} of the bare loop beside it (median of rounds).\n\n"
-        + "Milliseconds from publication until a reader of committed messages has the decision; the bare loop publishes "
-        "in transactions what it reads.\n\n" + common.table(["", "load", "p50", "p95", "p99", "messages"], waits)
+        + "Milliseconds from publication until a reader of committed messages has the decision; the bare loop "
+        "publishes in transactions what it reads.\n\n"
+        + common.table(["", "load", "p50", "p95", "p99", "messages"], waits)
     )
 
 
