@@ -12,6 +12,7 @@ import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from fraudml import wiring
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.stream.connection import Security, connection
 from fraudml.adapters.stream.kafka import KafkaStream, Member
@@ -103,19 +104,22 @@ class Topics:
         hidden = {number: uncommitted(port, topic, number) for number in {each.partition for each in found}}
         return [each for each in found if each.offset not in hidden[each.partition]]
 
-    def ends(self, name: str) -> int:
-        """How many messages a topic has."""
-        return len(_all(self.servers, self.names[name]))
+    def ends(self, name: str = "transactions") -> int:
+        """Where a topic ends, over all partitions; so many messages it has, if they came without transactions."""
+        places = [TopicPartition(self.names[name], number) for number in range(self.partitions)]
+        return sum(self._asker("").get_watermark_offsets(place, 30)[1] for place in places)
 
     def offsets(self, suffix: str = "", name: str = "transactions") -> dict[int, int]:
         """Where the group is in a topic, by partition; 0 where nothing was committed."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group + suffix, **QUIET})
-        topic = self.names[name]
-        try:
-            known = consumer.committed([TopicPartition(topic, number) for number in range(self.partitions)], 30)
-        finally:
-            consumer.close()
-        return {each.partition: max(each.offset, 0) for each in known}
+        places = [TopicPartition(self.names[name], number) for number in range(self.partitions)]
+        return {each.partition: max(each.offset, 0) for each in self._asker(suffix).committed(places, 30)}
+
+    def _asker(self, suffix: str) -> Consumer:
+        """Who asks about the group, again and again; it does not join."""
+        askers: dict[str, Consumer] = self.__dict__.setdefault("_askers", {})
+        if suffix not in askers:
+            askers[suffix] = Consumer({"bootstrap.servers": self.servers, "group.id": self.group + suffix, **QUIET})
+        return askers[suffix]
 
 
 def _all(servers: str, topic: str) -> list[Published]:
@@ -126,10 +130,11 @@ def _all(servers: str, topic: str) -> list[Published]:
     consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
     found: list[Published] = []
     ended: set[int] = set()
-    end = time.monotonic() + 60
+    heard_s = time.monotonic()
     while len(ended) < partitions:
-        assert time.monotonic() < end, f"{topic} cannot be read to its end"
+        assert time.monotonic() < heard_s + 60, f"{topic} cannot be read to its end"
         for each in consumer.consume(1_000, 1.0):
+            heard_s = time.monotonic()
             if each.error() is None:
                 headers = {name: value or b"" for name, value in each.headers() or ()}
                 found.append(Published(each.partition(), each.offset(), each.key(), each.value(), headers))
@@ -162,7 +167,7 @@ class InProcess:
         )
         self.rebalances: list[str] = []
         self.partitions: set[int] = set()  # of the transactions
-        self.worker = Worker(self.process, self._open)
+        self.worker = Worker(self.process, self._open, lambda: wiring.waits_since(self.settings))
         self.ending = self.worker.ending
         self.worker.start()
 

@@ -9,11 +9,11 @@ WITHIN_S = 60.0  # on a busy machine
 PAUSE_S = 0.01
 
 
-def until(fact: Callable[[], object], otherwise: str = "it never became so") -> None:
+def until(fact: Callable[[], object], otherwise: str = "it never became so", every_s: float = PAUSE_S) -> None:
     """Ask again until it is so."""
     pause = threading.Event()
-    for _ in range(round(WITHIN_S / PAUSE_S)):
+    for _ in range(round(WITHIN_S / every_s)):
         if fact():
             return
-        pause.wait(PAUSE_S)
+        pause.wait(every_s)
     raise AssertionError(otherwise)

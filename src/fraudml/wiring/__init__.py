@@ -29,6 +29,7 @@ from fraudml.wiring.topics import (
     mover,
     stream_topics,
     topic_reader,
+    waits_since,
 )
 
 __all__ = [
@@ -76,5 +77,6 @@ __all__ = [
     "token_bank",
     "topic_reader",
     "upgrade_database",
+    "waits_since",
     "warehouse",
 ]

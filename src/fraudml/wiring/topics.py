@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from fraudml.settings import Settings
@@ -41,6 +42,14 @@ def topic_reader(settings: Settings, group: str) -> TopicReader:
     from fraudml.adapters.stream.reader import TopicReader
 
     return TopicReader(config, group, WITHIN_S)
+
+
+def waits_since(settings: Settings) -> int | None:
+    """When the oldest transaction that waits for a worker was published; ``None`` where none waits."""
+    topic = settings.topic_transactions
+    count = administration(settings).cluster().topics.get(topic, 0)
+    with closing(topic_reader(settings, settings.kafka_group)) as reader:
+        return reader.oldest(reader.committed([(topic, number) for number in range(count)]))
 
 
 def dead_letter_group(settings: Settings) -> str:

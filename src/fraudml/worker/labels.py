@@ -12,21 +12,24 @@ from fraudml.errors import FraudmlError, NotFoundError, RowError
 from fraudml.events.label import Label
 from fraudml.worker.loop import Handled
 
-# Labels and transactions are different topics: for so long a label may be here before its transaction is.
+# Labels and transactions are different topics: for so long a label may be there before its transaction is.
 PATIENCE_US = 30_000_000
+
+# When the oldest transaction that waits to be decided, by whatever worker, was published; ``None`` where none waits.
+WaitsSince = Callable[[], int | None]
 
 
 class Labels:
-    """Handles messages of labels. ``behind`` says whether transactions wait to be decided: then a label may be about
-    one of them, whatever its age."""
+    """Handles messages of labels."""
 
-    def __init__(self, scorer: Scorer, codec: Codec, behind: Callable[[], bool]) -> None:
+    def __init__(self, scorer: Scorer, codec: Codec, waits_since: WaitsSince) -> None:
         self._scorer = scorer
         self._codec = codec
-        self._behind = behind
+        self._waits_since = waits_since
 
     def __call__(self, messages: Sequence[Message]) -> Handled:
-        """Record. A label whose transaction is not decided yet waits a while, and those behind it in its partition."""
+        """Record. A label waits until all is decided that was published before it, or up to 30 s later, and so do those
+        behind it in its partition."""
         read: list[tuple[Message, Label | RowError]] = []
         for message in messages:
             try:
@@ -35,12 +38,13 @@ class Labels:
                 read.append((message, error))
         told = iter(self._scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
         handled = Handled()
+        waits_since: list[int | None] = []  # asked at most once
         for message, label in read:
             outcome = next(told) if isinstance(label, Label) else label
             place = (message.topic, message.partition)
             if place in handled.early:  # what was recorded is read again as a repeat
                 continue
-            if isinstance(outcome, NotFoundError) and self._may_come(message):
+            if isinstance(outcome, NotFoundError) and self._may_come(message, waits_since):
                 handled.early[place] = message
             elif isinstance(outcome, FraudmlError):
                 handled.dead.append((message, str(outcome)))
@@ -48,5 +52,10 @@ class Labels:
                 handled.count("recorded" if outcome else "unchanged")
         return handled
 
-    def _may_come(self, message: Message) -> bool:
-        return time.time_ns() // 1_000 < message.time_us + PATIENCE_US or self._behind()
+    def _may_come(self, message: Message, known: list[int | None]) -> bool:
+        until_us = message.time_us + PATIENCE_US
+        if time.time_ns() // 1_000 < until_us:
+            return True
+        if not known:
+            known.append(self._waits_since())
+        return known[0] is not None and known[0] <= until_us

@@ -22,7 +22,7 @@ from fraudml.decisions.stream import OnRebalance, Partition, Stream
 from fraudml.errors import StreamError
 from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.scoring.process import ScoringProcess
-from fraudml.worker.labels import Labels
+from fraudml.worker.labels import Labels, WaitsSince
 from fraudml.worker.loop import Loop
 from fraudml.worker.outbox import Outbox
 from fraudml.worker.status import Facts, Heart, StatusServer
@@ -43,10 +43,11 @@ Open = Callable[[str, str, OnRebalance, Callable[[], None]], Stream]
 class Worker:
     """The two loops of a worker over a scoring process, in two threads; ``error`` is what ended one of them."""
 
-    def __init__(self, process: ScoringProcess, open_stream: Open) -> None:
+    def __init__(self, process: ScoringProcess, open_stream: Open, waits_since: WaitsSince) -> None:
         settings = process.settings
         self._process = process
         self._open = open_stream
+        self._waits_since = waits_since
         self.ending = threading.Event()
         self.error: BaseException | None = None
         self.metrics = StreamMetrics(process.metrics.collector)
@@ -99,7 +100,7 @@ class Worker:
         process, settings, beat = self._process, self._process.settings, self.hearts[topic].beat
         codec = JsonCodec(process.schema, process.hasher, max_ahead_s=settings.max_ahead_s)
         if topic == settings.topic_labels:
-            labels = Labels(process.scorer, codec, self._behind)
+            labels = Labels(process.scorer, codec, self._waits_since)
             return Loop(topic, stream, labels, self.metrics, self.ending, most=LABELS_AT_ONCE, beat=beat)
         outbox = Outbox(process.schema, codec, settings.topic_decisions, settings.topic_alerts)
         decide = Transactions(process, codec, outbox, self.metrics)
@@ -110,10 +111,6 @@ class Worker:
 
     def _suffix(self, topic: str) -> str:
         return "-labels" if topic == self._process.settings.topic_labels else ""
-
-    def _behind(self) -> bool:
-        decides = self._loops.get(self._process.settings.topic_transactions)
-        return decides is None or not decides.working or any(decides.lag.values())
 
     def _rebalanced(self, what: str, places: Sequence[Partition]) -> None:
         self.metrics.rebalanced(what, len(places))
@@ -136,15 +133,15 @@ def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
     def open_stream(topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
         return wiring.stream(settings, topic, suffix, on_rebalance, alive)
 
-    worker = Worker(process, open_stream)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        worker.ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
     with ExitStack() as stack:
         stack.callback(process.close)
+        worker = Worker(process, open_stream, lambda: wiring.waits_since(settings))
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            worker.ending.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
         facts = Facts(lambda: worker.stuck, lambda: worker.ready, process.metrics.text)
         status = StatusServer(settings.host, settings.worker_port, facts)
         stack.callback(status.close)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fraudml.adapters.stream.committer import Batch, Committer
 from fraudml.adapters.stream.connection import MOST_BYTES, Config, message_of, stream_error
@@ -59,6 +59,7 @@ class KafkaStream:
         self._ours: set[Partition] = set()
         self._held: set[Partition] = set()  # not to be read until resume()
         self._gone: set[Partition] = set()  # no longer ours since the last read began
+        self._failed_move: KafkaError | None = None  # of a commit without a transaction
         self._session_s = member.session_ms / 1_000
         self._producer = TransactionalProducer(
             config, f"{member.group}-{member.name}", transaction_s=TRANSACTION_S, alive=alive
@@ -73,6 +74,7 @@ class KafkaStream:
                 "partition.assignment.strategy": "cooperative-sticky",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
+                "on_commit": self._moved,
                 "auto.offset.reset": "earliest",  # whatever happened to the offsets: nothing is left out
                 "queued.max.messages.kbytes": BUFFERED_KIB,
                 "fetch.max.bytes": MOST_BYTES,
@@ -113,6 +115,8 @@ class KafkaStream:
             messages = [each for each in messages if (each.topic, each.partition) not in self._gone]
         for message in messages:
             self._next.setdefault((message.topic, message.partition), message.offset)
+        if self._failed_move is not None:
+            raise stream_error(KafkaException(self._failed_move), "committing offsets")
         if held_up:  # what was read before must not be committed as if it were ours
             raise held_up
         return messages
@@ -126,6 +130,7 @@ class KafkaStream:
         """Read on from the offsets that the broker has for the group."""
         self._committer.settle()
         self._committer.reset()
+        self._failed_move = None
         ours = [TopicPartition(*place) for place in self._ours]
         known = patiently("asking for offsets", lambda wait_s: self._consumer.committed(ours, wait_s), self._alive)
         for each in known:
@@ -194,8 +199,12 @@ class KafkaStream:
             self._producer.commit(outgoing, done, member)
         else:
             offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
-            self._consumer.commit(offsets=offsets, asynchronous=True)  # if it fails, they are read again
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         self._next.update(done)
+
+    def _moved(self, error: KafkaError | None, offsets: Sequence[Any]) -> None:
+        """A callback of the driver, while it polls: what came of a commit without a transaction."""
+        self._failed_move = self._failed_move or error
 
     def _held_up(self) -> StreamError | None:
         """Why others may have our partitions by now. The broker refuses our commits then, but not every kind of one."""

@@ -76,6 +76,16 @@ class TopicReader:
                 self._left.discard(place)
         return found
 
+    def oldest(self, starts: Mapping[Partition, int]) -> int | None:
+        """When the oldest message from these offsets on was published, by the first of each partition; ``None`` where
+        there are none."""
+        found: dict[Partition, int] = {}
+        for each in self._read(starts):
+            if isinstance(each, Message):
+                found.setdefault((each.topic, each.partition), each.time_us)
+                self._left.discard((each.topic, each.partition))
+        return min(found.values(), default=None)
+
     def at(self, place: Partition, offset: int) -> Message | None:
         """The message at an offset; ``None`` where there is none (any more)."""
         _, end = self.spans({place: 0})[place]
