@@ -27,16 +27,32 @@ SLOW = (
     "fraudml.training.families.xgboost",
     "fraudml.training.families.random_forest",
     "fraudml.training.families.logistic_regression",
-    "fraudml.training.report.page",
+    "fraudml.cli.retrain_run",
     "fraudml.service.app",
     "fraudml.wiring",
+    "fraudml.adapters.log.sqlite",
+    "fraudml.adapters.offline.duckdb",
+    "fraudml.adapters.source.files",
+    "fraudml.adapters.source.profile",
+    "fraudml.inference",
+    "fraudml.simulation",
     "duckdb",
+    "pyarrow.csv",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "alembic.command",
     "sqlalchemy.dialects.sqlite",
-    "matplotlib.figure",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.utils.search_logged_model_utils",
+    "markdown_it",
+    "onnx",
+    "rich._emoji_codes",
+    "rich.columns",
+    "sklearn.model_selection",
+    "sqlglot.dialects.duckdb",
+    "sqlglot.dialects.postgres",
 )
 
 
@@ -44,10 +60,13 @@ def prepare(address: str, client: tuple[str, ...]) -> None:
     from fraudml.adapters.registry import _client, mlflow
     from fraudml.adapters.registry.apart import RegistryApart
     from fraudml.cli.demo import processes
+    from fraudml.training.report import page
+    from tests.support.training import make_result
 
     _client.load_mlflow()
     for name in SLOW:
         importlib.import_module(name)
+    page.render(make_result())  # Matplotlib looks for its fonts, and reads the labels of its axes, once
     # What these commands start begins with everything imported, too.
     RegistryApart.command = (*client, "-m", RegistryApart.command[-1])
     processes.FRAUDML = client
