@@ -1,4 +1,4 @@
-"""Imports what commands import, and forks for each of them. Ends with its standard input."""
+"""Imports what commands import, and forks for each of them. Ends with the process that runs the tests."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def copied(made: Path, path: Path) -> None:
         shutil.copyfile(made, path)
 
 
-def serve(address: str) -> None:
+def serve(address: str, runs: int) -> None:
+    ended = os.pidfd_open(runs)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a command
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
@@ -90,8 +91,9 @@ def serve(address: str) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
-            ready, _, _ = select.select([listening, 0], [], [])
-            if 0 in ready:
+            ready, _, _ = select.select([listening, ended], [], [])
+            if ended in ready:
+                shutil.rmtree(Path(address).parent)
                 return
             connection, _ = listening.accept()
             if os.fork() == 0:
@@ -162,5 +164,6 @@ def run(arguments: list[str], directory: str, environment: dict[str, str], files
 
 
 if __name__ == "__main__":
-    prepare(sys.argv[1], tuple(sys.argv[2:]))
-    serve(sys.argv[1])
+    prepare(sys.argv[2], tuple(sys.argv[3:]))
+    serve(sys.argv[2], int(sys.argv[1]))
+    os._exit(0)  # to let go of each object takes seconds
