@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,13 @@ def command() -> tuple[str, ...]:
             server.returncode = 0  # nobody waits for it: it may outlive this worker
     os.environ[SHARED] = address
     return *client, address
+
+
+def empty_registry(home: Path) -> Path:
+    """Give a home MLflow's file as it is when nothing was registered: a copy, as making it takes seconds."""
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(command()[-1]).with_name("registry.db"), home / "registry.db")
+    return home
 
 
 def _folder() -> tuple[Path, int]:
