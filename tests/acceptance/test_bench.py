@@ -12,6 +12,7 @@ from fraudml import project as projects
 from fraudml import wiring
 from fraudml.models import lifecycle
 from fraudml.settings import Settings
+from tests.support import prepared
 from tests.support.answering import answer, answering
 from tests.support.bundles import make_bundle
 from tests.support.commands import refused, well
@@ -38,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
     declared = projects.parse(DECLARED)
     make_bundle(directory / "bundle", declared.feature_set)
-    registry = wiring.registry(Settings(_env_file=None, home=directory / ".fraudml"))
+    registry = wiring.registry(Settings(_env_file=None, home=prepared.empty_registry(directory / ".fraudml")))
     lifecycle.promote(registry, registry.register(directory / "bundle").version, "the only one")
     return directory
 

@@ -21,7 +21,7 @@ from fraudml.cli.demo import workspace
 from fraudml.errors import ConfigError
 from tests.support.commands import refused, well
 
-SMALL = ("--rows", "30000", "--fraud-rate", "0.03")
+SMALL = ("--rows", "20000", "--fraud-rate", "0.03")  # the fewest that it takes
 WITHIN_S = 600  # only against hanging
 
 

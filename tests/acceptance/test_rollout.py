@@ -24,6 +24,7 @@ from fraudml.features.spec import FeatureSet
 from fraudml.models import lifecycle
 from fraudml.models.bundle import Thresholds
 from fraudml.settings import Settings
+from tests.support import prepared
 from tests.support.bundles import make_bundle
 from tests.support.commands import refused, well
 from tests.support.serving import Running, serving
@@ -52,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("rollout")
     (directory / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
     feature_set = projects.parse(DECLARED).feature_set
-    registry = wiring.registry(Settings(_env_file=None, home=directory / ".fraudml"))
+    registry = wiring.registry(Settings(_env_file=None, home=prepared.empty_registry(directory / ".fraudml")))
     for name, sign, middle in (("large amounts", 1, 90_000), ("small", -1, 10_000), ("larger range", 1, 86_000)):
         make_bundle(
             directory / name,

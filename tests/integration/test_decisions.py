@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_kill import rows
+from tests.support import trained
 from tests.support.commands import fraudml, refused, well
 from tests.support.serving import an_example, serving
 
@@ -19,10 +20,7 @@ from tests.support.serving import an_example, serving
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose service has decided 60 transactions, the last 20 with a prediction cache, and got a label."""
-    directory = tmp_path_factory.mktemp("decided")
-    well("simulate", "tx.csv", "--rows", "6000", "--customers", "60", "--fraud-rate", "0.05", cwd=directory)
-    well("init", "tx.csv", "--yes", cwd=directory)
-    well("train", "--family", "logistic_regression", "--json", cwd=directory)
+    directory = trained.project(tmp_path_factory.mktemp("decided"))
     key = well("keys", "create", "test", "--scope", "admin", cwd=directory).out.strip()
     for turn, count, cache in ((0, 40, "off"), (1, 20, "on")):
         with pytest.MonkeyPatch.context() as patch:

@@ -31,6 +31,7 @@ from fraudml.models.bundle import Bundle
 from fraudml.monitoring.metrics import Metrics
 from fraudml.settings import Settings
 from fraudml.wiring.backends import check_model_server, model_server
+from tests.support import prepared
 from tests.support.bundles import linear_model, make_bundle
 from tests.support.commands import fraudml
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, transaction
@@ -134,7 +135,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
     """Through wiring and the scorer, as ``fraudml serve`` has it."""
     settings = Settings(
         _env_file=None,
-        home=tmp_path / "home",
+        home=prepared.empty_registry(tmp_path / "home"),
         model_server_url=f"{mlserver.url}/versions/{{version}}",
         model_server_timeout_ms=20_000,
     )
@@ -176,7 +177,7 @@ def test_doctor_looks_at_mlserver(mlserver: MlServer, bundle: Bundle, tmp_path: 
     facts = _facts.facts(mlserver.url, PATIENT_S)
     assert isinstance(facts, ServerFacts)
     assert (facts.product, facts.version) == ("mlserver", "1.7.1")
-    settings = Settings(_env_file=None, home=tmp_path / "home", model_server_url=mlserver.url)
+    settings = Settings(_env_file=None, home=prepared.empty_registry(tmp_path / "home"), model_server_url=mlserver.url)
     models = wiring.registry(settings)
     other = tmp_path / "other"
     make_bundle(other, FEATURES, bias=-1.0)

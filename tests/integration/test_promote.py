@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.integration.test_kill import rows
+from tests.support import trained
 from tests.support.commands import well
 from tests.support.hammer import Hammer
 from tests.support.serving import an_example, serving
@@ -18,11 +19,8 @@ from tests.support.serving import an_example, serving
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a champion and another model."""
-    directory = tmp_path_factory.mktemp("promote")
-    well("simulate", "tx.csv", "--rows", "6000", "--customers", "60", "--fraud-rate", "0.05", cwd=directory)
-    well("init", "tx.csv", "--yes", cwd=directory)
-    for _ in range(2):
-        well("train", "--family", "logistic_regression", "--json", cwd=directory)
+    directory = trained.project(tmp_path_factory.mktemp("promote"))
+    well("train", "--family", "logistic_regression", "--json", cwd=directory)
     well("models", "promote", "1", "--reason", "test", cwd=directory)
     return directory
 

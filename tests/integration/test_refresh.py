@@ -18,6 +18,7 @@ from fraudml.models.rollout import Mode, Plan
 from fraudml.monitoring.metrics import Metrics
 from fraudml.scoring.refresh import Refresher
 from fraudml.settings import Settings
+from tests.support import prepared
 from tests.support.bundles import make_bundle
 from tests.support.commands import well
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, bundle, transaction
@@ -39,7 +40,7 @@ def make_scorer(settings: Settings, model: Model) -> Scorer:
 
 
 def test_a_promotion_and_a_rollback_reach_a_running_scorer(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home", cache="on")
+    settings = Settings(home=prepared.empty_registry(tmp_path / "home"), cache="on")
     models, metrics = wiring.registry(settings), Metrics()
     source = wiring.model_source(settings, FEATURES, on_cache=metrics.cache)
     with pytest.raises(NotFoundError, match="fraudml train"):
@@ -92,7 +93,7 @@ def test_a_service_that_never_looks_takes_no_part_in_an_experiment(
     tmp_path: Path, refresh_s: str, arms: set[str]
 ) -> None:
     (tmp_path / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
-    registry = wiring.registry(Settings(_env_file=None, home=tmp_path / ".fraudml"))
+    registry = wiring.registry(Settings(_env_file=None, home=prepared.empty_registry(tmp_path / ".fraudml")))
     for number in (1, 2):
         make_bundle(tmp_path / str(number), projects.parse(DECLARED).feature_set, bias=-float(number))
         registry.register(tmp_path / str(number))

@@ -22,6 +22,7 @@ from fraudml.errors import RegistryError
 from fraudml.models import lifecycle
 from fraudml.settings import Settings
 from tests.integration.test_refresh import DECLARED
+from tests.support import prepared
 from tests.support.bundles import make_bundle
 from tests.support.commands import well
 from tests.support.serving import children, serving
@@ -156,7 +157,7 @@ def test_a_library_that_ends_its_thread_leaves_nobody_waiting() -> None:
 def test_a_service_outlives_it_and_it_does_not_outlive_a_service(tmp_path: Path) -> None:
     (tmp_path / "fraudml.yaml").write_text(DECLARED, encoding="utf-8")
     (tmp_path / "mlflow.py").write_text("raise SystemExit('not the library')", encoding="utf-8")
-    registry = wiring.registry(Settings(_env_file=None, home=tmp_path / ".fraudml"))
+    registry = wiring.registry(Settings(_env_file=None, home=prepared.empty_registry(tmp_path / ".fraudml")))
     for number in (1, 2):
         make_bundle(tmp_path / str(number), projects.parse(DECLARED).feature_set, bias=-float(number))
         registry.register(tmp_path / str(number))

@@ -20,6 +20,7 @@ import redis
 
 from fraudml.adapters.online.redis import marks
 from fraudml.operations.doctor.places import JOURNAL_HEADER
+from tests.support import trained
 from tests.support.commands import refused, well
 from tests.support.hammer import Hammer
 from tests.support.servers.redis import RedisServer
@@ -33,11 +34,7 @@ ROWS = 300  # the audit judges each late decision by the reference, which is slo
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a champion."""
-    directory = tmp_path_factory.mktemp("replicas")
-    well("simulate", "tx.csv", "--rows", "8000", "--customers", "60", "--fraud-rate", "0.05", cwd=directory)
-    well("init", "tx.csv", "--yes", cwd=directory)
-    well("train", "--family", "logistic_regression", "--json", cwd=directory)
-    return directory
+    return trained.project(tmp_path_factory.mktemp("replicas"))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from fraudml.models.rollout import Mode, Plan, Rollout
 from fraudml.monitoring.metrics import Metrics
 from fraudml.scoring.refresh import Refresher
 from fraudml.settings import Settings
+from tests.support import prepared
 from tests.support.bundles import make_bundle
 from tests.support.scoring import FEATURES, SCHEMA, ReferenceStore, transaction
 
@@ -37,7 +38,7 @@ CALL = "model-refresh-call"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with the versions 1 to 4."""
     folder = tmp_path_factory.mktemp("challengers")
-    registry = wiring.registry(Settings(_env_file=None, home=folder / "home"))
+    registry = wiring.registry(Settings(_env_file=None, home=prepared.empty_registry(folder / "home")))
     for number in (1, 2, 3, 4):
         make_bundle(folder / str(number), FEATURES, bias=-float(number))
         registry.register(folder / str(number))

@@ -1,4 +1,4 @@
-"""Imports what commands import, and forks for each of them. Ends with its standard input."""
+"""Imports what commands import, and forks for each of them. Ends with the process that runs the tests."""
 
 from __future__ import annotations
 
@@ -27,16 +27,32 @@ SLOW = (
     "fraudml.training.families.xgboost",
     "fraudml.training.families.random_forest",
     "fraudml.training.families.logistic_regression",
-    "fraudml.training.report.page",
+    "fraudml.cli.retrain_run",
     "fraudml.service.app",
     "fraudml.wiring",
+    "fraudml.adapters.log.sqlite",
+    "fraudml.adapters.offline.duckdb",
+    "fraudml.adapters.source.files",
+    "fraudml.adapters.source.profile",
+    "fraudml.inference",
+    "fraudml.simulation",
     "duckdb",
+    "pyarrow.csv",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "alembic.command",
     "sqlalchemy.dialects.sqlite",
-    "matplotlib.figure",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.utils.search_logged_model_utils",
+    "markdown_it",
+    "onnx",
+    "rich._emoji_codes",
+    "rich.columns",
+    "sklearn.model_selection",
+    "sqlglot.dialects.duckdb",
+    "sqlglot.dialects.postgres",
 )
 
 
@@ -44,10 +60,13 @@ def prepare(address: str, client: tuple[str, ...]) -> None:
     from fraudml.adapters.registry import _client, mlflow
     from fraudml.adapters.registry.apart import RegistryApart
     from fraudml.cli.demo import processes
+    from fraudml.training.report import page
+    from tests.support.training import make_result
 
     _client.load_mlflow()
     for name in SLOW:
         importlib.import_module(name)
+    page.render(make_result())  # Matplotlib looks for its fonts, and reads the labels of its axes, once
     # What these commands start begins with everything imported, too.
     RegistryApart.command = (*client, "-m", RegistryApart.command[-1])
     processes.FRAUDML = client
@@ -63,7 +82,8 @@ def copied(made: Path, path: Path) -> None:
         shutil.copyfile(made, path)
 
 
-def serve(address: str) -> None:
+def serve(address: str, runs: int) -> None:
+    ended = os.pidfd_open(runs)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait for a command
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
@@ -71,8 +91,9 @@ def serve(address: str) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         while True:
-            ready, _, _ = select.select([listening, 0], [], [])
-            if 0 in ready:
+            ready, _, _ = select.select([listening, ended], [], [])
+            if ended in ready:
+                shutil.rmtree(Path(address).parent)
                 return
             connection, _ = listening.accept()
             if os.fork() == 0:
@@ -143,5 +164,6 @@ def run(arguments: list[str], directory: str, environment: dict[str, str], files
 
 
 if __name__ == "__main__":
-    prepare(sys.argv[1], tuple(sys.argv[2:]))
-    serve(sys.argv[1])
+    prepare(sys.argv[2], tuple(sys.argv[3:]))
+    serve(sys.argv[2], int(sys.argv[1]))
+    os._exit(0)  # to let go of each object takes seconds

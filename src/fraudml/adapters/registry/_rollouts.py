@@ -57,7 +57,8 @@ class Revisions:
         known = self.read(client)
         last = known[-1].revision if known else 0
         if rollout.revision == last:
-            self._ensure_model(client)
+            if not known:
+                self._ensure_model(client)
             tags = {DOCUMENT_TAG: _encode(rollout).decode()}
             number = int(client.create_model_version(self._name, SOURCE, tags=tags).version)
             for counted in reversed(self.read(client)):

@@ -67,14 +67,14 @@ Aggregates = Mapping[Aggregate, str]  # -> the name of the column that holds it
 
 def transaction_windows(tables: Tables, columns: Sequence[str], frames: Mapping[Frame, Aggregates]) -> exp.Select:
     """Every transaction with the aggregates of all frames: one pass, sorted once per entity."""
-    query = exp.select(*(column(name) for name in columns)).from_(tables.table(Stream.transactions))
+    selected: list[exp.Expr] = [column(name) for name in columns]
     for frame, aggregates in frames.items():
         for aggregate, name in aggregates.items():
             apart = [_lone(frame.over)] if tables.dialect.missing_apart else []
             window = _slide(_aggregate(tables, aggregate), frame, apart)
             value = exp.Case().when(present(column(frame.over)), window)
-            query = query.select(named(value, name))
-    return query
+            selected.append(named(value, name))
+    return exp.select(*selected).from_(tables.table(Stream.transactions), copy=False)
 
 
 def label_windows(tables: Tables, over: str, frames: Mapping[Frame, Aggregates]) -> exp.Select:
@@ -89,11 +89,11 @@ def label_windows(tables: Tables, over: str, frames: Mapping[Frame, Aggregates])
         .where(*(present(column(name)) for name in (over, IS_FRAUD, KNOWN_AT)))
     )
     both = exp.union(probes, reports, distinct=False).subquery(quoted("stream"))
-    query = exp.select(column(over), column(EVENT_TIME), column(PROBE)).from_(both)
+    selected: list[exp.Expr] = [column(over), column(EVENT_TIME), column(PROBE)]
     for frame, aggregates in frames.items():
         for aggregate, name in aggregates.items():
-            query = query.select(named(_slide(_aggregate(tables, aggregate), frame), name))
-    return query
+            selected.append(named(_slide(_aggregate(tables, aggregate), frame), name))
+    return exp.select(*selected).from_(both)
 
 
 def previous_events(tables: Tables, over: str, values: Mapping[str, str]) -> exp.Select:
@@ -117,15 +117,15 @@ def previous_events(tables: Tables, over: str, values: Mapping[str, str]) -> exp
         .where(present(column(over)))
         .subquery(quoted("moments"))
     )
-    query = exp.select(column(over), column(EVENT_TIME)).from_(greatest)
+    selected: list[exp.Expr] = [column(over), column(EVENT_TIME)]
     for name, alias in {EVENT_TIME: PREVIOUS_TIME, **values}.items():
         lag = exp.Window(
             this=exp.Lag(this=column(name)),
             partition_by=[column(over)],
             order=exp.Order(expressions=[column(EVENT_TIME)]),
         )
-        query = query.select(named(lag, alias))
-    return query.where(exp.EQ(this=column(PLACE), expression=integer(1)))
+        selected.append(named(lag, alias))
+    return exp.select(*selected).from_(greatest).where(exp.EQ(this=column(PLACE), expression=integer(1)))
 
 
 def _lone(over: str) -> exp.Expr:

@@ -67,7 +67,7 @@ def state_features_sql(
     """
     found = dialect if isinstance(dialect, Dialect) else find_dialect(dialect)
     tables = Tables(feature_set.schema, found, transactions, labels)
-    return _Query(feature_set, tables).build().sql(dialect=found.name, pretty=True)
+    return _Query(feature_set, tables).build().sql(dialect=found.name, pretty=True, copy=False)
 
 
 class _Query:
@@ -86,25 +86,25 @@ class _Query:
         self.names = 0
 
     def build(self) -> exp.Select:
-        """The whole query."""
+        """The whole query. Nothing is copied for a next step: copies of long queries took most of the time."""
         values = [named(self._value(feature), feature.name) for feature in self.feature_set.state_features]
         own = {frame: found for frame, found in self.aggregates.items() if frame.stream is Stream.transactions}
         reports = {frame: found for frame, found in self.aggregates.items() if frame.stream is Stream.labels}
         query = exp.select(*(column(name, WINDOWS) for name in self.columns), *values)
-        query = query.from_(quoted(WINDOWS))
-        query = query.with_(quoted(WINDOWS), as_=transaction_windows(self.tables, self.columns, own))
+        query = query.from_(quoted(WINDOWS), copy=False)
+        query = query.with_(quoted(WINDOWS), as_=transaction_windows(self.tables, self.columns, own), copy=False)
         for over in dict.fromkeys(frame.over for frame in reports):
             of_entity = {frame: found for frame, found in reports.items() if frame.over == over}
             name = _source(Stream.labels, over)
-            query = query.with_(quoted(name), as_=label_windows(self.tables, over, of_entity))
+            query = query.with_(quoted(name), as_=label_windows(self.tables, over, of_entity), copy=False)
             query = _attach(query, name, over, probe=True)
         for (over, of, length, resolution), name in self.distinct.items():
             numbers = distinct_values(self.tables, over, of, name, length_us=length, resolution_us=resolution)
-            query = query.with_(quoted(_distinct_source(name)), as_=numbers)
+            query = query.with_(quoted(_distinct_source(name)), as_=numbers, copy=False)
             query = _attach(query, _distinct_source(name), over, probe=True)
         for over, found_values in self.previous.items():
             name = f"previous_{over}"
-            query = query.with_(quoted(name), as_=previous_events(self.tables, over, found_values))
+            query = query.with_(quoted(name), as_=previous_events(self.tables, over, found_values), copy=False)
             query = _attach(query, name, over)
         return query
 
@@ -228,4 +228,4 @@ def _attach(query: exp.Select, name: str, over: str, *, probe: bool = False) -> 
     conditions = [exp.EQ(this=column(key, name), expression=column(key, WINDOWS)) for key in (over, EVENT_TIME)]
     if probe:
         conditions.insert(0, exp.EQ(this=column(PROBE, name), expression=integer(1)))
-    return query.join(quoted(name), on=exp.and_(*conditions), join_type="left")
+    return query.join(quoted(name), on=exp.and_(*conditions), join_type="left", copy=False)

@@ -61,14 +61,21 @@ class Drawing:
 def drawing(name: str, title: str, *, width: float = 6.4, height: float = 3.8) -> Iterator[Drawing]:
     """Draw one figure; ``name`` is unique on the page, ``title`` is what a screen reader says; sizes in inches."""
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=(width, height), layout=layout, facecolor="none")
         drawn = Drawing(figure)
         yield drawn
         for axes in figure.axes:
             axes.set_facecolor("none")
+        # Laid out here: while there is a layout, saving draws all of it twice.
+        FigureCanvasSVG(figure)  # texts are measured as SVG has them
+        layout.execute(figure)
+        figure.set_layout_engine(None)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         drawn.svg = _inline(buffer.getvalue(), name, title)
