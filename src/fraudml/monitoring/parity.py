@@ -178,14 +178,15 @@ class _Arrived:
         return list(events.values()), list(labels.values())
 
     def moments(self, arrival: int, target: Transaction) -> list[int]:
-        """Arrival numbers before which the target's entities may have been read: its own and, where other processes
-        wrote at about the same time, theirs. Between processes the numbers tell the order of clocks, not of state."""
+        """Arrival numbers before which the target's entities may have been read, the likeliest first: its own and, where
+        other processes wrote at about the same time, theirs. Between processes the numbers tell the order of clocks, not
+        of state."""
         found = {arrival}
         for pair in enumerate(target.entities):
             for number, _ in (*self._events.get(pair, ()), *self._labels.get(pair, ())):
                 if abs(number - arrival) <= CONCURRENT_US and number % WRITERS != arrival % WRITERS:
                     found |= {number, number + 1}
-        return sorted(found)
+        return sorted(found, key=lambda moment: abs(moment - arrival))
 
 
 def _by_entity(arrived: list[tuple[int, _Event]]) -> dict[tuple[int, str | None], list[tuple[int, _Event]]]:
@@ -218,9 +219,12 @@ def _judge(
         skewed[changed] = True
         then = recomputed.copy()
         for moment in arrived.moments(decision.arrival, target):
+            asked = np.flatnonzero(skewed)
+            if not len(asked):
+                break
             known, heard = arrived.before(moment, target)
-            truth = evaluate(feature_set, target, known, heard, only=feature_set.needed_by(names[changed].tolist()))
-            then[changed] = [as_float(truth[name]) for name in names[changed]]
+            truth = evaluate(feature_set, target, known, heard, only=feature_set.needed_by(names[asked].tolist()))
+            then[asked] = [as_float(truth[name]) for name in names[asked]]
             skewed &= ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
         unpromised = np.full(len(names), key in too_late) | (coarse & decision.late)

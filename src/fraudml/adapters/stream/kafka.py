@@ -21,6 +21,7 @@ from fraudml.errors import StreamError
 
 BUFFERED_KIB = 16_384  # of messages read ahead, for all partitions together
 TRANSACTION_S = 10.0  # a transaction that takes longer is aborted by the broker
+HELD_UP = "the worker was held up for longer than the session; its messages are read again"
 REJOIN_S, MOST_REJOIN_S = 5.0, 300.0
 
 logger = logging.getLogger(__name__)
@@ -96,8 +97,7 @@ class KafkaStream:
         if not self._ours and time.monotonic() >= self._rejoin_at_s:
             self._rejoin()
         first = self._consumer.poll(wait_s)
-        held_up = self._held_up()
-        self._polled_s = time.monotonic()
+        before_s, self._polled_s = self._polled_s, time.monotonic()
         found = [] if first is None else [first]
         if found and most > 1:
             found += self._consumer.consume(most - 1, 0)
@@ -117,14 +117,24 @@ class KafkaStream:
             self._next.setdefault((message.topic, message.partition), message.offset)
         if self._failed_move is not None:
             raise stream_error(KafkaException(self._failed_move), "committing offsets")
-        if held_up:  # what was read before must not be committed as if it were ours
-            raise held_up
+        if self._polled_s - before_s > self._session_s:  # what was read before is perhaps not ours any more
+            raise StreamError(HELD_UP)
         return messages
 
     def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
-        """As one transaction, perhaps together with what comes next."""
-        # asked for here: while a rebalance is told of, which waits for the committer, the driver does not answer
-        self._committer.add(Batch(outgoing, done, then, self._consumer.consumer_group_metadata()))
+        """As one transaction, perhaps together with what comes next. Nothing to publish needs none."""
+        if outgoing:
+            # Asked for here: while this thread is told of a rebalance, and waits for the committer's, the driver answers
+            # no other one about the group.
+            self._committer.add(Batch(outgoing, done, then, self._consumer.consumer_group_metadata()))
+            return
+        self._committer.settle()
+        self._committer.check()
+        self._check_held_up()
+        offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
+        self._consumer.commit(offsets=offsets, asynchronous=True)  # _moved is told of the outcome
+        self._next.update(done)
+        then()
 
     def rewind(self) -> None:
         """Read on from the offsets that the broker has for the group."""
@@ -192,25 +202,19 @@ class KafkaStream:
         self._producer.close()
 
     def _commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], member: Any) -> None:
-        """In the committer's thread. Nothing to publish needs no transaction."""
-        if held_up := self._held_up():
-            raise held_up
-        if outgoing:
-            self._producer.commit(outgoing, done, member)
-        else:
-            offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
-            self._consumer.commit(offsets=offsets, asynchronous=True)
+        """In the committer's thread."""
+        self._check_held_up()
+        self._producer.commit(outgoing, done, member)
         self._next.update(done)
 
     def _moved(self, error: KafkaError | None, offsets: Sequence[Any]) -> None:
         """A callback of the driver, while it polls: what came of a commit without a transaction."""
         self._failed_move = self._failed_move or error
 
-    def _held_up(self) -> StreamError | None:
-        """Why others may have our partitions by now. The broker refuses our commits then, but not every kind of one."""
-        if time.monotonic() - self._polled_s <= self._session_s:
-            return None
-        return StreamError("the worker was held up for longer than the session; its messages are read again")
+    def _check_held_up(self) -> None:
+        """Others may have our partitions by now. The broker refuses our commits then, but not every kind of one."""
+        if time.monotonic() - self._polled_s > self._session_s:
+            raise StreamError(HELD_UP)
 
     def _seek(self, place: Partition, offset: int) -> None:
         try:

@@ -115,11 +115,15 @@ class TransactionalProducer:
             self._refusals.append(error)
 
     def _abort(self) -> None:
-        """Undo a transaction. What a producer cannot undo, the next one with its name does when it starts."""
+        """Undo a transaction. What a producer cannot undo, the next one with its name does when it starts; that is not
+        for us where the other one is there already (what failed before may only have said that it is the end)."""
         try:
             self._producer.abort_transaction(ABORT_S)
         except (KafkaException, SystemError) as error:
-            logger.warning("%s; a new producer goes on", stream_error(error, "aborting"))
+            failure = stream_error(error, "aborting")
+            if isinstance(failure, FencedError):
+                raise failure from error
+            logger.warning("%s; a new producer goes on", failure)
             old, self._producer = [self._producer], self._started()
             _let_go(old)
 
