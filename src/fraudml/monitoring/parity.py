@@ -178,9 +178,9 @@ class _Arrived:
         return list(events.values()), list(labels.values())
 
     def moments(self, arrival: int, target: Transaction) -> list[int]:
-        """Arrival numbers before which the target's entities may have been read, the likeliest first: its own and, where
-        other processes wrote at about the same time, theirs. Between processes the numbers tell the order of clocks, not
-        of state."""
+        """Arrival numbers before which the target's entities may have been read, the likeliest first: its own and,
+        where other processes wrote at about the same time, theirs. Between processes the numbers tell the order of
+        clocks, not of state."""
         found = {arrival}
         for pair in enumerate(target.entities):
             for number, _ in (*self._events.get(pair, ()), *self._labels.get(pair, ())):

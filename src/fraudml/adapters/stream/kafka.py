@@ -124,8 +124,8 @@ class KafkaStream:
     def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
         """As one transaction, perhaps together with what comes next. Nothing to publish needs none."""
         if outgoing:
-            # Asked for here: while this thread is told of a rebalance, and waits for the committer's, the driver answers
-            # no other one about the group.
+            # Asked for here: while this thread is told of a rebalance, and waits for the committer's, no other one gets
+            # an answer from the consumer.
             self._committer.add(Batch(outgoing, done, then, self._consumer.consumer_group_metadata()))
             return
         self._committer.settle()
