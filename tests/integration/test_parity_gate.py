@@ -111,11 +111,13 @@ class World:
         bring_up(store, self.log, lambda: iter(self.history), wiring.reach_us(self.settings, self.declared))
         return Scorer(self.model, store, self.log, writer=writer)
 
-    def audit(self) -> parity.AuditReport:
+    def audit(self, most: int | None = None) -> parity.AuditReport:
         store = wiring.offline_store(self.settings)
         lateness_us = wiring.lateness_us(self.settings)
         try:
-            return parity.audit(self.log, store, self.feature_set, history=iter(self.history), lateness_us=lateness_us)
+            return parity.audit(
+                self.log, store, self.feature_set, history=iter(self.history), lateness_us=lateness_us, most=most
+            )
         finally:
             store.close()
 
@@ -223,6 +225,8 @@ def test_a_wrong_value_is_found(world: World) -> None:
     assert report.differing == 50
     assert report.by_feature == {"amount": 50}
     assert report.examples[0].served != report.examples[0].recomputed
+    some = world.audit(most=10)
+    assert (some.differing, some.unjudged, report.unjudged) == (10, 40, 0)
 
 
 @pytest.mark.parametrize(("writer", "differ"), [(1, False), (0, True)])

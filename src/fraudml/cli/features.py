@@ -63,6 +63,9 @@ def audit(
         list[str] | None,
         typer.Option(help="History the service was started with; default: the project's source; '' for none."),
     ] = None,
+    judge: Annotated[
+        int | None, typer.Option(min=1, help="Judge at most so many of the decisions that differ; default: all.")
+    ] = None,
     project_file: ProjectFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +90,7 @@ def audit(
                     declared.feature_set,
                     history=past.read(),
                     lateness_us=wiring.lateness_us(current),
+                    most=judge,
                     progress=progress,
                     judged=judged,
                 )
@@ -161,6 +165,8 @@ def _show(report: AuditReport) -> None:
         output.results.print(
             f"  {report.late:,} decisions were late; {report.skipped:,} skipped: degraded, or of another FeatureSet"
         )
+    if report.unjudged:
+        output.results.print(f"  {report.unjudged:,} more decisions differ and were not judged: see --judge")
     for example in report.examples[:EXAMPLES_SHOWN]:
         output.results.print(
             f"  {example.transaction_id} {example.feature}: served {example.served}, recomputed {example.recomputed}"

@@ -11,6 +11,7 @@ is kept for. What remains is ``differing``: true skew.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -53,7 +54,8 @@ class AuditReport(msgspec.Struct):
     """What an audit found; ``values`` are those compared.
 
     ``skipped``: decisions of another FeatureSet, or made without the online store (they say so themselves);
-    ``late``: decisions on late events, whose windows see what the store still held; they are compared too.
+    ``late``: decisions on late events, whose windows see what the store still held; they are compared too;
+    ``unjudged``: decisions that differ and were not judged, because only so many were to be.
     """
 
     decisions: int = 0
@@ -63,6 +65,7 @@ class AuditReport(msgspec.Struct):
     approximate: int = 0
     late: int = 0
     skipped: int = 0
+    unjudged: int = 0
     by_feature: dict[str, int] = {}
     examples: list[Difference] = []
 
@@ -80,12 +83,14 @@ def audit(
     *,
     history: Iterable[pa.RecordBatch] = (),
     lateness_us: int = 86_400_000_000,
+    most: int | None = None,
     progress: Progress | None = None,
     judged: Progress | None = None,
 ) -> AuditReport:
     """Compare every logged vector of this FeatureSet with the offline store; ``store`` is empty when handed in.
 
-    ``lateness_us``: that of the online store which served.
+    ``lateness_us``: that of the online store which served; ``most``: the reference, which takes milliseconds for each,
+    judges no more of the decisions that differ, spread evenly over all.
 
     ``history``: what the online store was built from before the first decision (batches of ``arrow_schema``);
     rows whose id is also in the log are left out, as they are when the service starts.
@@ -101,6 +106,11 @@ def audit(
     store.put(pa.RecordBatchReader.from_batches(schema, chain(past, log.replay())))
     store.put_labels(list(log.later_labels()))
     suspects = _compare(store, feature_set, logged, report, progress)
+    if most is not None and len(suspects) > most:
+        chosen = np.linspace(0, len(suspects) - 1, most).astype(int)
+        report.unjudged = len(suspects) - len(chosen)
+        names = list(suspects)
+        suspects = {names[place]: suspects[names[place]] for place in chosen}
     if suspects:
         arrived = _Arrived(*_arrivals(past, log, feature_set, suspects))
         too_late = _too_late(past, log, lateness_us) & suspects.keys()
@@ -170,11 +180,13 @@ class _Arrived:
         self._events = _by_entity(events)
         self._labels = _by_entity(labels)
 
-    def before(self, arrival: int, target: Transaction) -> tuple[list[Transaction], list[Label]]:
-        """What had arrived about the target's entities."""
-        mine = list(enumerate(target.entities))
-        events = {id(event): event for pair in mine for a, event in self._events.get(pair, ()) if a < arrival}
-        labels = {id(label): label for pair in mine for a, label in self._labels.get(pair, ()) if a < arrival}
+    def before(
+        self, arrival: int, target: Transaction, positions: Container[int]
+    ) -> tuple[list[Transaction], list[Label]]:
+        """What had arrived about the target's entities at these positions."""
+        mine = [pair for pair in enumerate(target.entities) if pair[0] in positions]
+        events = {id(event): event for pair in mine for event in _until(arrival, self._events.get(pair, []))}
+        labels = {id(label): label for pair in mine for label in _until(arrival, self._labels.get(pair, []))}
         return list(events.values()), list(labels.values())
 
     def moments(self, arrival: int, target: Transaction) -> list[int]:
@@ -195,7 +207,18 @@ def _by_entity(arrived: list[tuple[int, _Event]]) -> dict[tuple[int, str | None]
         for pair in enumerate(numbered[1].entities):
             if pair[1] is not None:
                 found.setdefault(pair, []).append(numbered)
+    for each in found.values():
+        each.sort(key=_number)
     return found
+
+
+def _number(numbered: tuple[int, object]) -> int:
+    return numbered[0]
+
+
+def _until(arrival: int, arrived: list[tuple[int, _Event]]) -> Iterator[_Event]:
+    """Those of a list by arrival that arrived before."""
+    return (each for _, each in arrived[: bisect_left(arrived, arrival, key=_number)])
 
 
 def _judge(
@@ -208,7 +231,7 @@ def _judge(
     judged: Progress | None,
 ) -> None:
     """Ask the reference what could be known when each suspect was scored."""
-    names = np.array(feature_set.input_names)
+    names, schema = np.array(feature_set.input_names), feature_set.schema
     coarse = np.isin(names, list(feature_set.coarse_names()))
     for done, (key, recomputed) in enumerate(suspects.items()):
         if judged:
@@ -222,8 +245,9 @@ def _judge(
             asked = np.flatnonzero(skewed)
             if not len(asked):
                 break
-            known, heard = arrived.before(moment, target)
-            truth = evaluate(feature_set, target, known, heard, only=feature_set.needed_by(names[asked].tolist()))
+            needed = feature_set.needed_by(names[asked].tolist())
+            over = {schema.entity_names.index(each.over) for each in feature_set.state_features if each.name in needed}
+            truth = evaluate(feature_set, target, *arrived.before(moment, target, over), only=needed)
             then[asked] = [as_float(truth[name]) for name in names[asked]]
             skewed &= ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
