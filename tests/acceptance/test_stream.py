@@ -23,6 +23,7 @@ from fraudml import project, wiring
 from fraudml.decisions.answer import encode, prediction
 from fraudml.decisions.rebuild import rebuild
 from fraudml.settings import Settings
+from fraudml.worker.run import STUCK
 from tests.support.commands import well
 from tests.support.servers.kafka import unique
 from tests.support.streaming import SESSION_MS, Topics, by_id
@@ -164,7 +165,7 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
     assert not topics.committed("transactions.dlq")
     assert not topics.committed("labels.dlq")
 
-    audit = well("features", "audit", "--history", "", "--json", cwd=home, within_s=7_200).json
+    audit = well("features", "audit", "--history", "", "--judge", "2000", "--json", cwd=home, within_s=7_200).json
     assert audit["decisions"] == COUNT, audit
     assert audit["differing"] == 0, audit["examples"]
 
@@ -185,3 +186,48 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
 
 def _rest(event: Any) -> tuple[Any, ...]:
     return event.entities, event.amount_minor, event.attributes
+
+
+HANGING = """
+import sys, threading
+from fraudml.adapters.stream import producer
+
+class Hanging(producer.Producer):
+    def commit_transaction(self, *arguments):
+        threading.Event().wait()
+
+producer.Producer = Hanging
+from fraudml.cli.main import run
+sys.argv = ["fraudml", "worker", "--id", "hangs", "--port", "0", "--history", ""]
+run()
+"""
+
+
+def test_a_worker_whose_client_hangs_ends_itself_and_the_next_one_publishes(
+    home: Path, kafka_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {name: unique(name) for name in ("transactions", "labels", "decisions", "alerts")}
+    settings: dict[str, Any] = {
+        "database_url": f"sqlite:///{tmp_path / 'log.db'}",
+        "kafka_bootstrap_servers": kafka_servers,
+        "kafka_group": unique("workers"),
+        "kafka_session_timeout_ms": SESSION_MS,
+        "worker_stuck_s": 1,
+        **{f"topic_{name}": topic for name, topic in names.items()},
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"FRAUDML_{name.upper()}", str(value))
+    well("stream", "init", "--partitions", "1", cwd=home)
+    well("replay", "tx.parquet", "--limit", "3", "--no-labels", cwd=home)
+    hangs = subprocess.run(
+        [sys.executable, "-c", HANGING], cwd=home, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert hangs.returncode == STUCK, hangs.stderr
+    assert "hangs" in hangs.stderr
+    topics = Topics.over(kafka_servers, names, settings["kafka_group"], 1)
+    assert not topics.committed("decisions")
+    with group(home, dict(os.environ)) as workers:
+        workers.start("hangs")  # under its name: what it had begun ends with that
+        until_read(topics, 3)
+        workers.end()
+    assert len(by_id(topics.committed("decisions"))) == 3
