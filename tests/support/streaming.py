@@ -133,7 +133,7 @@ def _all(servers: str, topic: str) -> list[Published]:
     heard_s = time.monotonic()
     while len(ended) < partitions:
         assert time.monotonic() < heard_s + 60, f"{topic} cannot be read to its end"
-        for each in consumer.consume(1_000, 1.0):
+        for each in consumer.consume(1_000, 0.1):
             heard_s = time.monotonic()
             if each.error() is None:
                 headers = {name: value or b"" for name, value in each.headers() or ()}
