@@ -181,18 +181,19 @@ class _Arrived:
         self._labels = _by_entity(labels)
 
     def before(
-        self, arrival: int, target: Transaction, positions: Container[int]
+        self, arrival: int, moment: int, target: Transaction, positions: Container[int]
     ) -> tuple[list[Transaction], list[Label]]:
-        """What had arrived about the target's entities at these positions."""
+        """What had arrived about the target's entities at these positions: of its own process all with lower numbers,
+        in its own batch, too; of others what came before the moment."""
         mine = [pair for pair in enumerate(target.entities) if pair[0] in positions]
-        events = {id(event): event for pair in mine for event in _until(arrival, self._events.get(pair, []))}
-        labels = {id(label): label for pair in mine for label in _until(arrival, self._labels.get(pair, []))}
+        events = {id(event): event for pair in mine for event in _until(arrival, moment, self._events.get(pair, []))}
+        labels = {id(label): label for pair in mine for label in _until(arrival, moment, self._labels.get(pair, []))}
         return list(events.values()), list(labels.values())
 
     def moments(self, arrival: int, target: Transaction) -> list[int]:
-        """Arrival numbers before which the target's entities may have been read, the likeliest first: its own and,
-        where other processes wrote at about the same time, theirs. Between processes the numbers tell the order of
-        clocks, not of state."""
+        """Arrival numbers before which what other processes wrote may have been read, the likeliest first: the target's
+        own and, where they wrote about its entities at about the same time, theirs. Between processes the numbers tell
+        the order of clocks, not of state."""
         found = {arrival}
         for pair in enumerate(target.entities):
             for number, _ in (*self._events.get(pair, ()), *self._labels.get(pair, ())):
@@ -216,9 +217,11 @@ def _number(numbered: tuple[int, object]) -> int:
     return numbered[0]
 
 
-def _until(arrival: int, arrived: list[tuple[int, _Event]]) -> Iterator[_Event]:
-    """Those of a list by arrival that arrived before."""
-    return (each for _, each in arrived[: bisect_left(arrived, arrival, key=_number)])
+def _until(arrival: int, moment: int, arrived: list[tuple[int, _Event]]) -> Iterator[_Event]:
+    """Those of a list by arrival that came before: see :meth:`_Arrived.before`."""
+    for number, each in arrived[: bisect_left(arrived, max(arrival, moment), key=_number)]:
+        if number < (arrival if number % WRITERS == arrival % WRITERS else moment):
+            yield each
 
 
 def _judge(
@@ -247,7 +250,7 @@ def _judge(
                 break
             needed = feature_set.needed_by(names[asked].tolist())
             over = {schema.entity_names.index(each.over) for each in feature_set.state_features if each.name in needed}
-            truth = evaluate(feature_set, target, *arrived.before(moment, target, over), only=needed)
+            truth = evaluate(feature_set, target, *arrived.before(decision.arrival, moment, target, over), only=needed)
             then[asked] = [as_float(truth[name]) for name in names[asked]]
             skewed &= ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
