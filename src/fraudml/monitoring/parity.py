@@ -89,7 +89,7 @@ def audit(
 ) -> AuditReport:
     """Compare every logged vector of this FeatureSet with the offline store; ``store`` is empty when handed in.
 
-    ``lateness_us``: that of the online store which served; ``most``: the reference, which takes milliseconds for each,
+    ``lateness_us``: that of the online store which served; ``most``: the reference, which is slow,
     judges no more of the decisions that differ, spread evenly over all.
 
     ``history``: what the online store was built from before the first decision (batches of ``arrow_schema``);

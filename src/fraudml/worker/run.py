@@ -133,15 +133,15 @@ def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
     def open_stream(topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
         return wiring.stream(settings, topic, suffix, on_rebalance, alive)
 
+    worker = Worker(process, open_stream, lambda: wiring.waits_since(settings))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        worker.ending.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     with ExitStack() as stack:
         stack.callback(process.close)
-        worker = Worker(process, open_stream, lambda: wiring.waits_since(settings))
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            worker.ending.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
         facts = Facts(lambda: worker.stuck, lambda: worker.ready, process.metrics.text)
         status = StatusServer(settings.host, settings.worker_port, facts)
         stack.callback(status.close)
