@@ -51,6 +51,7 @@ def test_a_decision_comes_back_as_it_was_also_after_a_restart(reopen: Open) -> N
             degraded=(Degradation.online_store, Degradation.model),
             trial=Trial(revision=7, share=0.05),
             source="transactions/3/1182",
+            entered_us=7,
         ),
         decision(transaction(4), 10, trial=Trial(8, 1 / 3, explore=0.02, let_through=True)),
     ]
@@ -58,6 +59,7 @@ def test_a_decision_comes_back_as_it_was_also_after_a_restart(reopen: Open) -> N
     log = reopen()
     assert log.find(["t1", "t2", "t3", "t4", "t5"]) == {d.transaction.transaction_id: d for d in made}
     assert log.decision("t3") == made[2]
+    assert log.entered_before() == {9: 7}
 
 
 identifiers = st.text(min_size=1, max_size=30).filter(lambda t: t.encode("utf-8", "ignore").decode() == t)

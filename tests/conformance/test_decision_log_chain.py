@@ -35,7 +35,10 @@ def filled(log: DecisionLog) -> DecisionLog:
     made = []
     for n in range(1, 10):
         trial, source = Trial(1, 0.5) if n > 5 else None, "transactions/0/7" if n > 7 else None
-        made.append(decision(transaction(n), n * WRITERS, trial=trial, source=source, late=n == 3))
+        entered_us = 5 if n == 9 else None
+        made.append(
+            decision(transaction(n), n * WRITERS, trial=trial, source=source, entered_us=entered_us, late=n == 3)
+        )
     log.append(made[:4])
     log.append([*made[4:], decision(Transaction(LONG, T0, (None, None), None, (None, None, None)), 10 * WRITERS)])
     log.append_labels([report(1, 11 * WRITERS), report(2, 12 * WRITERS)])

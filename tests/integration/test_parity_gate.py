@@ -22,7 +22,7 @@ from fraudml.errors import DataError
 from fraudml.events.label import Label
 from fraudml.events.transaction import Transaction
 from fraudml.models import bundle
-from fraudml.monitoring import parity
+from fraudml.monitoring import known, parity
 from fraudml.settings import Settings
 from fraudml.simulation import LabelDelays, SimulationConfig, write
 from tests.support.bundles import make_bundle
@@ -242,6 +242,28 @@ def test_between_processes_the_order_of_clocks_need_not_be_that_of_state(
     report = world.audit()
     assert (report.differing > 0) is differ
     assert (report.explained > 0) is not differ
+
+
+@pytest.mark.parametrize("world", ["redis"], indirect=True)
+@pytest.mark.parametrize("successor", [0, 2])
+def test_what_a_process_had_put_into_state_before_it_ended_is_known_to_have_been_seen(
+    world: World, successor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "CONCURRENT_US", 0)
+    first = world.live[0]
+    same = [event for event in world.live if event.entities[0] == first.entities[0]]
+    here, there = world.scorer(), world.scorer(1)
+    there.decide(same[:2])  # and was killed
+    seen = here.score([same[4]])
+    again = world.scorer(successor).score([*same[:2], same[3]])
+    report = world.audit()
+    assert (report.decisions, report.differing) == (4, 0), report.examples
+    assert report.explained > 0
+    entered = [decision.entered_us for decision in again]
+    assert entered[0] == entered[1]
+    assert entered[0] is not None
+    assert entered[0] < seen[0].arrival
+    assert entered[2] is seen[0].entered_us is None
 
 
 def test_nothing_to_audit_is_said(world: World) -> None:

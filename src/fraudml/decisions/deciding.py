@@ -28,6 +28,7 @@ def decide(
     """One decision for each transaction of the batch, in its order; ``stale``: what is degraded for all of them."""
     batch, state, state_us, sources = read
     late = [False] * len(batch) if state is None else state.late.tolist()
+    entered_us = None if state is None or state.entered_us is None else state.entered_us.tolist()
     decided_at_us = time.time_ns() // 1_000
     made: dict[int, Decision] = {}
     for part in parts:
@@ -58,6 +59,7 @@ def decide(
                 degraded=degraded + always,
                 trial=trial,
                 source=None if sources is None else sources[row],
+                entered_us=None if entered_us is None else entered_us[row] or None,
             )
     return list(made.values()) if len(parts) == 1 else [made[row] for row in range(len(batch))]
 

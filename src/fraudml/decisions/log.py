@@ -139,6 +139,10 @@ class DecisionLog(Protocol):
         """All label reports in order of arrival: batches of :data:`AUDIT_LABELS`."""
         ...
 
+    def entered_before(self) -> dict[int, int]:
+        """The few decisions that have ``entered_us``, by arrival."""
+        ...
+
     def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
         """Store what another model said about decisions; of one that is there already, by arrival and version, the
         first one stands. Needs no claim. They are figures for a comparison, no part of what the log answers for.

@@ -69,7 +69,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``vector``: the features before the model's float32, little-endian float64 ``[k]`` in ``FeatureSet.input_names``
     order, NaN for missing. ``score``: calibrated probability; ``None`` when the model gave none. ``arrival``: the
     place among all decisions and label reports (see :class:`fraudml.decisions.log.Arrivals`). ``source``: which message
-    of a stream it answers, ``topic/partition/offset``.
+    of a stream it answers, ``topic/partition/offset``. ``entered_us``: since when others could see the transaction in
+    online state, where a process ended between that and its decision, which this one made again.
     """
 
     transaction: Transaction
@@ -86,6 +87,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     degraded: tuple[Degradation, ...] = ()
     trial: Trial | None = None
     source: str | None = None
+    entered_us: int | None = None
 
     def features(self) -> NDArray[np.float64]:
         """The logged vector: float64 ``[k]``, read-only."""

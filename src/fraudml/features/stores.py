@@ -26,10 +26,13 @@ class StateRead(NamedTuple):
     ``values``: float64 ``[n, s]``, one column per ``FeatureSet.state_features``; NaN is null; a category read by
     ``last`` is its vocabulary code (0 unknown).
     ``late``: bool ``[n]``, true where some entity of the transaction had already seen a later event.
+    ``entered_us``: int64 ``[n]``, when a shared store had got the transaction before, from a call whose process ended
+    before anybody knew; 0 for all others, ``None`` where there are no such.
     """
 
     values: NDArray[np.float64]
     late: NDArray[np.bool_]
+    entered_us: NDArray[np.int64] | None = None
 
 
 class OfflineStore(Protocol):

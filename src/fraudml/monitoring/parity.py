@@ -11,10 +11,9 @@ is kept for. What remains is ``differing``: true skew.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,23 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fraudml.decisions.log import ARRIVAL, WRITERS, DecisionLog
+from fraudml.decisions.log import DecisionLog
 from fraudml.decisions.rebuild import NotLogged
 from fraudml.errors import DataError
-from fraudml.events.label import Label
-from fraudml.events.schema import AMOUNT, EVENT_TIME, IS_FRAUD, KNOWN_AT, TRANSACTION_ID
+from fraudml.events.schema import EVENT_TIME, TRANSACTION_ID
 from fraudml.events.source import Progress, arrow_schema
-from fraudml.events.transaction import Transaction
 from fraudml.features.derive import Deriver
 from fraudml.features.reference import as_float, evaluate
 from fraudml.features.spec import FeatureSet
 from fraudml.features.stores import OfflineStore
+from fraudml.monitoring.known import Known, gather
 
 RELATIVE_TOLERANCE = 1e-9
 MAX_EXAMPLES = 20
-CONCURRENT_US = 5_000_000  # as far as clocks of several machines, and batches, may be apart
-_Event = TypeVar("_Event", Transaction, Label)
-HISTORY_ARRIVAL = -1  # history was there before every decision
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -71,7 +66,6 @@ class AuditReport(msgspec.Struct):
 
 
 class _Logged(NamedTuple):
-    arrival: int
     vector: NDArray[np.float64]
     late: bool
 
@@ -112,9 +106,9 @@ def audit(
         names = list(suspects)
         suspects = {names[place]: suspects[names[place]] for place in chosen}
     if suspects:
-        arrived = _Arrived(*_arrivals(past, log, feature_set, suspects))
+        known = gather(past, log, feature_set, suspects)
         too_late = _too_late(past, log, lateness_us) & suspects.keys()
-        _judge(suspects, arrived, feature_set, logged, too_late, report, judged)
+        _judge(suspects, known, feature_set, logged, too_late, report, judged)
     return report
 
 
@@ -133,17 +127,17 @@ def _logged_vectors(log: DecisionLog, feature_set: FeatureSet, report: AuditRepo
     logged: dict[str, _Logged] = {}
     width = len(feature_set.inputs)
     for batch in log.audit_batches():
-        columns = (TRANSACTION_ID, ARRIVAL, "fingerprint", "blind", "late")
+        columns = (TRANSACTION_ID, "fingerprint", "blind", "late")
         rows = zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
         vectors = batch.column("vector")
         values, offsets = vectors.values.to_numpy(zero_copy_only=False), vectors.offsets.to_numpy()
-        for i, (key, arrival, fingerprint, blind, late) in enumerate(rows):
+        for i, (key, fingerprint, blind, late) in enumerate(rows):
             vector = values[offsets[i] : offsets[i + 1]]
             if fingerprint != feature_set.fingerprint or blind or len(vector) != width:
                 report.skipped += 1
                 continue
             report.late += bool(late)
-            logged[key] = _Logged(arrival, vector, bool(late))
+            logged[key] = _Logged(vector, bool(late))
     return logged
 
 
@@ -172,61 +166,9 @@ def _compare(
     return suspects
 
 
-class _Arrived:
-    """Events and label reports by entity, each with its arrival number."""
-
-    def __init__(self, events: list[tuple[int, Transaction]], labels: list[tuple[int, Label]]) -> None:
-        self.by_id = {event.transaction_id: event for _, event in events}
-        self._events = _by_entity(events)
-        self._labels = _by_entity(labels)
-
-    def before(
-        self, arrival: int, moment: int, target: Transaction, positions: Container[int]
-    ) -> tuple[list[Transaction], list[Label]]:
-        """What had arrived about the target's entities at these positions: of its own process all with lower numbers,
-        in its own batch, too; of others what came before the moment."""
-        mine = [pair for pair in enumerate(target.entities) if pair[0] in positions]
-        events = {id(event): event for pair in mine for event in _until(arrival, moment, self._events.get(pair, []))}
-        labels = {id(label): label for pair in mine for label in _until(arrival, moment, self._labels.get(pair, []))}
-        return list(events.values()), list(labels.values())
-
-    def moments(self, arrival: int, target: Transaction) -> list[int]:
-        """Arrival numbers before which what other processes wrote may have been read, the likeliest first: the target's
-        own and, where they wrote about its entities at about the same time, theirs. Between processes the numbers tell
-        the order of clocks, not of state."""
-        found = {arrival}
-        for pair in enumerate(target.entities):
-            for number, _ in (*self._events.get(pair, ()), *self._labels.get(pair, ())):
-                if abs(number - arrival) <= CONCURRENT_US and number % WRITERS != arrival % WRITERS:
-                    found |= {number, number + 1}
-        return sorted(found, key=lambda moment: abs(moment - arrival))
-
-
-def _by_entity(arrived: list[tuple[int, _Event]]) -> dict[tuple[int, str | None], list[tuple[int, _Event]]]:
-    found: dict[tuple[int, str | None], list[tuple[int, _Event]]] = {}
-    for numbered in arrived:
-        for pair in enumerate(numbered[1].entities):
-            if pair[1] is not None:
-                found.setdefault(pair, []).append(numbered)
-    for each in found.values():
-        each.sort(key=_number)
-    return found
-
-
-def _number(numbered: tuple[int, object]) -> int:
-    return numbered[0]
-
-
-def _until(arrival: int, moment: int, arrived: list[tuple[int, _Event]]) -> Iterator[_Event]:
-    """Those of a list by arrival that came before: see :meth:`_Arrived.before`."""
-    for number, each in arrived[: bisect_left(arrived, max(arrival, moment), key=_number)]:
-        if number < (arrival if number % WRITERS == arrival % WRITERS else moment):
-            yield each
-
-
 def _judge(
     suspects: dict[str, NDArray[np.float64]],
-    arrived: _Arrived,
+    known: Known,
     feature_set: FeatureSet,
     logged: dict[str, _Logged],
     too_late: set[str],
@@ -239,18 +181,18 @@ def _judge(
     for done, (key, recomputed) in enumerate(suspects.items()):
         if judged:
             judged(done, len(suspects))
-        target, decision = arrived.by_id[key], logged[key]
+        target, decision = known.by_id[key], logged[key]
         changed = np.flatnonzero(~same(decision.vector, recomputed))
         skewed = np.full(len(names), False)
         skewed[changed] = True
         then = recomputed.copy()
-        for moment in arrived.moments(decision.arrival, target):
+        for view in known.views(target):
             asked = np.flatnonzero(skewed)
             if not len(asked):
                 break
             needed = feature_set.needed_by(names[asked].tolist())
             over = {schema.entity_names.index(each.over) for each in feature_set.state_features if each.name in needed}
-            truth = evaluate(feature_set, target, *arrived.before(decision.arrival, moment, target, over), only=needed)
+            truth = evaluate(feature_set, target.event, *known.before(target, view, over), only=needed)
             then[asked] = [as_float(truth[name]) for name in names[asked]]
             skewed &= ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
@@ -277,43 +219,6 @@ def _too_late(past: Sequence[pa.RecordBatch], log: DecisionLog, lateness_us: int
         found.update(batch.column(TRANSACTION_ID).filter(pa.array(behind)).to_pylist())
         newest_us = int(newest[-1])
     return found
-
-
-def _arrivals(
-    past: Sequence[pa.RecordBatch], log: DecisionLog, feature_set: FeatureSet, suspects: Container[str]
-) -> tuple[list[tuple[int, Transaction]], list[tuple[int, Label]]]:
-    """All events and label reports that share an entity with a suspect, each with its arrival number."""
-    logged = chain.from_iterable(_transactions(batch, feature_set) for batch in log.audit_batches())
-    targets = (event for event in logged if event.transaction_id in suspects)
-    wanted = {pair for event in targets for pair in enumerate(event.entities) if pair[1] is not None}
-    found: dict[str, tuple[int, Transaction]] = {}
-    labels = []
-    for batch in past:
-        verdicts = zip(batch.column(IS_FRAUD).to_pylist(), batch.column(KNOWN_AT).to_pylist(), strict=True)
-        for event, (fraud, known_at) in zip(_transactions(batch, feature_set), verdicts, strict=True):
-            if not wanted.isdisjoint(enumerate(event.entities)):
-                found[event.transaction_id] = (HISTORY_ARRIVAL, event)
-                if fraud is not None:
-                    label = Label(event.transaction_id, fraud, known_at, event.entities)
-                    labels.append((HISTORY_ARRIVAL, label))
-    for batch in log.audit_batches():
-        for number, event in zip(batch.column(ARRIVAL).to_pylist(), _transactions(batch, feature_set), strict=True):
-            if not wanted.isdisjoint(enumerate(event.entities)):
-                found[event.transaction_id] = (number, event)
-    for batch in log.audit_labels():
-        columns = (TRANSACTION_ID, IS_FRAUD, KNOWN_AT, ARRIVAL)
-        for key, fraud, known_at, number in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-            if key in found:
-                labels.append((number, Label(key, fraud, known_at, found[key][1].entities)))
-    return list(found.values()), labels
-
-
-def _transactions(batch: pa.RecordBatch, feature_set: FeatureSet) -> Iterator[Transaction]:
-    schema = feature_set.schema
-    count = len(schema.entities)
-    names = [TRANSACTION_ID, EVENT_TIME, AMOUNT, *schema.entity_names, *schema.attribute_names]
-    for key, event_time, amount, *values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-        yield Transaction(key, event_time, tuple(values[:count]), amount, tuple(values[count:]))
 
 
 def _none(value: float) -> float | None:

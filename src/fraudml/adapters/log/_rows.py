@@ -18,6 +18,7 @@ from fraudml.events.schema import Schema
 from fraudml.events.source import arrow_schema
 from fraudml.events.transaction import Transaction
 
+YOUNGER = 2  # columns of decisions, the last ones, that came after the chain
 # A row as the driver gives it: a tuple in the order of the columns selected.
 Row = Sequence[Any]
 
@@ -76,6 +77,7 @@ class RowCodec:
                 timed,
                 None if decision.trial is None else _encode(decision.trial).decode(),
                 decision.source,
+                decision.entered_us,
             )
             rows.append((first, second))
         return rows
@@ -84,7 +86,7 @@ class RowCodec:
         """From a row of ``transactions`` followed by one of ``decisions`` without its arrival."""
         arrival, transaction_id, event_time_us, amount_minor, entities, attributes = row[:6]
         vector, score, action, version, fingerprint, arm, late, degraded, decided_at_us, *rest = row[6:]
-        timings, trial, source = rest
+        timings, trial, source, entered_us = rest
         keys = _object.decode(entities)
         values = _object.decode(attributes)
         event = Transaction(
@@ -109,6 +111,7 @@ class RowCodec:
             degraded=_degraded.decode(degraded),
             trial=None if trial is None else _trial.decode(trial),
             source=source,
+            entered_us=entered_us,
         )
 
     def label(self, row: Row) -> Label:
@@ -157,9 +160,13 @@ def members(rows: Sequence[tuple[Row, Row]]) -> list[Member]:
 
 
 def linked_decision(first: Row, second: Row) -> tuple[Row, Row]:
-    """What a link has of the rows of a decision. ``source`` is younger than the chain: it counts where it is set, so
-    that older links fit."""
-    return first, second if second[-1] is not None else second[:-1]
+    """What a link has of the rows of a decision. ``source`` and ``entered_us`` are younger than the chain: they count
+    where they are set, so that older links fit."""
+    for _ in range(YOUNGER):
+        if second[-1] is not None:
+            break
+        second = second[:-1]
+    return first, second
 
 
 def label_row(item: LabelReport, nth: int) -> Row:

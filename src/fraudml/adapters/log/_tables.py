@@ -40,6 +40,7 @@ decisions = sa.Table(
     sa.Column("timings", sa.Text, nullable=False),
     sa.Column("trial", sa.Text),  # JSON; null for most
     sa.Column("source", sa.Text),  # the message that it answers: topic/partition/offset; null for those of the API
+    sa.Column("entered_us", sa.BigInteger),  # since when state had it, where its decision was made again
 )
 
 # What models that decide nothing said about decisions. They need not be there: theirs may wait in a journal.

@@ -194,6 +194,13 @@ class SqliteDecisionLog:
         )
         yield from self._stream(query, batch_size, audit_labels)
 
+    def entered_before(self) -> dict[int, int]:
+        """Those of another order in state."""
+        d = decisions.c
+        with failures("reading"), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(d.arrival, d.entered_us).where(d.entered_us.is_not(None)))
+            return {row.arrival: row.entered_us for row in rows}
+
     def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
         """What is new, in one commit."""
         if scores:

@@ -70,6 +70,7 @@ class Rows(NamedTuple):
     timings: Column
     trial: Column
     source: Column
+    entered_us: Column
 
 
 def rows(decisions: Sequence[Decision], stored: Sequence[tuple[Row, Row]]) -> Rows:
@@ -97,6 +98,7 @@ def rows(decisions: Sequence[Decision], stored: Sequence[tuple[Row, Row]]) -> Ro
         timings=_alike([second[10] for _, second in stored], str.encode),
         trial=[NULL if second[11] is None else _bytes(second[11].encode()) for _, second in stored],
         source=[NULL if decision.source is None else _bytes(decision.source.encode()) for decision in decisions],
+        entered_us=[NULL if decision.entered_us is None else _int8(8, decision.entered_us) for decision in decisions],
     )
 
 

@@ -137,6 +137,11 @@ class PostgresDecisionLog:
         """Label reports, streamed."""
         yield from self._stream(statements.AUDIT_LABELS, after, batch_size, audit_labels, limit)
 
+    def entered_before(self) -> dict[int, int]:
+        """Those of another order in state."""
+        found = self._stream(statements.ENTERED_BEFORE, None, 50_000, list)
+        return {arrival: entered_us for rows in found for arrival, entered_us in rows}
+
     def append_shadow(self, scores: Sequence[ShadowScore]) -> None:
         """What is new, in one commit, by a connection of the pool: no decision waits for it."""
         columns = zip(*((s.arrival, s.model_version, s.score, s.action.value, s.model_us) for s in scores), strict=True)

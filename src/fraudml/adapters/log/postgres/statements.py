@@ -59,6 +59,7 @@ GIVEN = {
     "timings": TEXT,
     "trial": TEXT,
     "source": TEXT,
+    "entered_us": BIGINT,
 }
 # The columns of each table that are written, in the order in which the tables are.
 INTO = {
@@ -70,7 +71,7 @@ INTO = {
     "decisions": (
         *("transaction_id", "event_time_us", "arrival"),
         *("vector", "score", "action", "model_version", "fingerprint", "arm"),
-        *("late", "degraded", "decided_at_us", "timings", "trial", "source", "amount_minor"),
+        *("late", "degraded", "decided_at_us", "timings", "trial", "source", "entered_us", "amount_minor"),
     ),
 }
 _JSON = {"entities", "attributes", "timings"}
@@ -128,7 +129,7 @@ CARRY = f"INSERT INTO chain ({', '.join(LINK)}) VALUES ({', '.join(['%s'] * len(
 ID = "coalesce(t.original_id, convert_to(t.transaction_id, 'UTF8'))"
 _OF_DECISION = (
     *("d.vector", "d.score", "d.action", "d.model_version", "d.fingerprint", "d.arm"),
-    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text", "d.trial", "d.source"),
+    *("d.late", "d.degraded", "d.decided_at_us", "d.timings::text", "d.trial", "d.source", "d.entered_us"),
 )
 _PLACE = "USING (transaction_id, event_time_us)"
 
@@ -155,7 +156,7 @@ FIND = Statement(
 )
 FOUND = (
     *(BIGINT, BYTEA, BIGINT, BIGINT, TEXT, TEXT),
-    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT, TEXT, TEXT),
+    *(BYTEA, FLOAT, TEXT, TEXT, TEXT, TEXT, BOOL, TEXT, BIGINT, TEXT, TEXT, TEXT, BIGINT),
 )
 
 # In no order: without sorting, which BY_INDEX switches off, the server would read all labels in the one asked for.
@@ -225,6 +226,7 @@ AUDIT = (
     f"SELECT {_EVENT}, i.arrival, d.decided_at_us, d.score, d.action, d.model_version, d.arm, d.fingerprint, "
     f"d.late, d.degraded, d.vector {_IN_ORDER} JOIN decisions AS d {_PLACE} WHERE i.arrival > %s ORDER BY i.arrival"
 )
+ENTERED_BEFORE = "SELECT arrival, entered_us FROM decisions WHERE entered_us IS NOT NULL"
 # The transactions themselves are asked for long ids only.
 AUDIT_LABELS = (
     f"SELECT {ID.replace('t.transaction_id', 'l.transaction_id')}, "  # noqa: S608

@@ -68,6 +68,7 @@ decisions = sa.Table(
     sa.Column("amount_minor", sa.BigInteger),
     sa.Column("trial", sa.Text),  # JSON; null for most
     sa.Column("source", sa.Text),  # the message that it answers: topic/partition/offset; null for those of the API
+    sa.Column("entered_us", sa.BigInteger),  # since when state had it, where its decision was made again
     sa.Index("decisions_blind", "arrival", postgresql_where=sa.text(f"degraded LIKE '{BLIND}'")),
 )
 

@@ -69,7 +69,8 @@ class Epoch:
         """Four bytes that tell this load from others, but not from one that it goes on with; none without a load."""
         return bytes.fromhex(self.token[:STAMP_DIGITS].decode())
 
-    def _every(self) -> list[bytes]:
+    def keys(self) -> list[bytes]:
+        """Those of all marks."""
         if not self._keys:
             number = MARKS if self._link.is_cluster else 1
             self._keys = [f"fraudml:{{{self._namespace}:epoch:{i}}}".encode() for i in range(number)]
@@ -78,10 +79,10 @@ class Epoch:
     def asked(self, nodes: Collection[object]) -> Asked:
         """For each node the command that reads the mark which speaks for it."""
         if not self._link.is_cluster:
-            return Asked([_get(key) for key in self._every()], [])
+            return Asked([_get(key) for key in self.keys()], [])
         owners = self._owners
         if time.monotonic() - self._looked > FRESH_S or not all(node in owners for node in nodes):
-            owners = self._link.primaries(self._every())
+            owners = self._link.primaries(self.keys())
             for node in nodes:
                 owners.setdefault(node, [])
             self._owners, self._looked = owners, time.monotonic()
@@ -94,7 +95,7 @@ class Epoch:
 
     def nodes(self, *, insist: bool = False) -> dict[object, Node]:
         """Each node. ``insist``: ask also those that are left alone."""
-        owners = self._link.primaries(self._every())
+        owners = self._link.primaries(self.keys())
         told = self._link.exchange([_get(keys[0]) for keys in owners.values()], insist=insist)
         return {node: Node(keys, each) for (node, keys), each in zip(owners.items(), told, strict=True)}
 

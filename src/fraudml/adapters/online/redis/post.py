@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
+from fraudml.adapters.online.redis.calls import Call, Calls
 from fraudml.adapters.online.redis.epoch import Epoch
 from fraudml.adapters.online.redis.failures import failure
 from fraudml.adapters.online.redis.groups import Group
@@ -58,18 +59,27 @@ LIVE = Options()
 class Post:
     """Makes the script's calls. ``beyond_us``: how long a lane is kept beyond the reach of its windows."""
 
-    def __init__(self, link: Link, prefixes: Sequence[bytes], beyond_us: int) -> None:
+    def __init__(self, link: Link, calls: Calls, prefixes: Sequence[bytes], beyond_us: int) -> None:
         self._link = link
+        self._calls = calls
         self._prefixes = prefixes
         self._beyond_us = beyond_us
         self._lanes = Script.read("lanes.lua")
         self._replace = Script.read("replace.lua")
 
-    def send(self, reads: Sequence[Read], epoch: Epoch, first: Sequence[Command], options: Options = LIVE) -> list[Any]:
+    def send(
+        self,
+        reads: Sequence[Read],
+        epoch: Epoch,
+        first: Sequence[Command],
+        options: Options = LIVE,
+        *,
+        call: Call | None = None,
+    ) -> list[Any]:
         """Send what is to be added, fill in what the lanes held, and return the marks of the nodes touched.
 
         ``first`` are commands to send before, whose answers do not matter. The marks are read last: state that was
-        emptied meanwhile is noticed.
+        emptied meanwhile is noticed. ``call``: to be noted.
         """
         parts: list[tuple[Read, Part]] = []
         for read in reads:
@@ -80,9 +90,11 @@ class Post:
             newest = int(read.group.times.max()) if read.new else 0
             read.held = [b""] * len(keys)
             parts += [(read, part) for part in self.parts(read.lane, keys, new, newest, options)]
-        commands = [*first, *(part.command for _, part in parts)]
         nodes = {self._link.node_of(part.command.key): None for _, part in parts}
         marks = epoch.asked(nodes)
+        if call is not None and marks.commands:
+            first = [*self._calls.note(marks.commands[0].key, call), *first]
+        commands = [*first, *(part.command for _, part in parts)]
         answers = self._link.answers([*commands, *marks.commands])
         for answer in answers[len(first) :]:
             if isinstance(answer, Exception):

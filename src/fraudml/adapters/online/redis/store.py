@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median_low
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from fraudml.adapters.online._rows import Row, Rows
 from fraudml.adapters.online.redis import epoch as epochs
 from fraudml.adapters.online.redis import records
 from fraudml.adapters.online.redis.answer import NEVER, Answer, blank
+from fraudml.adapters.online.redis.calls import Call, Calls
 from fraudml.adapters.online.redis.groups import group
 from fraudml.adapters.online.redis.lanes import Lane, lay_out
 from fraudml.adapters.online.redis.link import Client, Link
@@ -38,8 +40,14 @@ MOST_RISES = 64  # of time in a batch whose keys' transactions are out of order:
 WAIT = 4  # deadlines that a call waits for the calls of other threads
 
 
-# Cells, which transactions are late, and whether state is complete.
-Answered = tuple[NDArray[np.float64], NDArray[np.bool_], bool]
+class Answered(NamedTuple):
+    """For each transaction its cells, whether it is late, and since when it was there before (0: it was not, ``None``
+    for all); ``ready``: state is complete."""
+
+    cells: NDArray[np.float64]
+    late: NDArray[np.bool_]
+    entered_us: NDArray[np.int64] | None
+    ready: bool
 
 
 class RedisOnlineStore:
@@ -76,7 +84,8 @@ class RedisOnlineStore:
         self._link = Link(connect, timeout_ms / 1_000)
         self._timeout_s = timeout_ms / 1_000
         self._epoch = epochs.Epoch(self._link, self._layout.namespace)
-        self._post = Post(self._link, self._layout.keys(feature_set), lateness_us + ahead_us)
+        self._calls = Calls(self._link)
+        self._post = Post(self._link, self._calls, self._layout.keys(feature_set), lateness_us + ahead_us)
         self._tidy = Tidy(self._post)
         self._answer = Answer(self._layout, plan, self._records)
         self._blank = blank(self._layout)
@@ -184,18 +193,21 @@ class RedisOnlineStore:
     def _in_parts(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None) -> StateRead:
         values = np.empty((len(transactions), len(self._layout.positions)))
         late = np.zeros(len(transactions), dtype=np.bool_)
+        entered_us = np.zeros(len(transactions), dtype=np.int64)
         ready = True
         if self._layout.width == 0 and not any(self._layout.lanes):
             return StateRead(values, late)
         with self._alone():
             for first in range(0, len(transactions), AT_ONCE):
                 part = slice(first, first + AT_ONCE)
-                cells, late[part], is_ready = self._run(transactions[part], None if rows is None else rows[part])
-                values[part] = cells[:, self._layout.positions]
-                ready &= is_ready
+                found = self._run(transactions[part], None if rows is None else rows[part])
+                values[part], late[part] = found.cells[:, self._layout.positions], found.late
+                if found.entered_us is not None:
+                    entered_us[part] = found.entered_us
+                ready &= found.ready
         if not ready:
             raise StateLost(epochs.LOST)
-        return StateRead(values, late)
+        return StateRead(values, late, entered_us if entered_us.any() else None)
 
     def _run(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None) -> Answered:
         times = np.array([event.event_time_us for event in transactions], dtype=np.int64)
@@ -204,10 +216,10 @@ class RedisOnlineStore:
         if rows is not None and max((found.rises for found in groups if found is not None), default=0) > MOST_RISES:
             half = len(rows) // 2
             first, then = (self._run(transactions[part], rows[part]) for part in (slice(half), slice(half, None)))
-            cells, late = np.concatenate([first[0], then[0]]), np.concatenate([first[1], then[1]])
-            return cells, late, first[2] and then[2]
+            return _joined(first, then)
         fields = self._records.of_rows(rows) if rows is not None else {}
         ids = records.ids_of([event.transaction_id for event in transactions]) if rows is not None else None
+        call = None if ids is None else Call(ids, time.time_ns() // 1_000)
         reads: list[Read] = []
         for lanes, found in zip(self._layout.lanes, groups, strict=True):
             if found is None:
@@ -218,7 +230,10 @@ class RedisOnlineStore:
                     new = records.pack(lane, ids, times, fields)[found.events].tobytes()
                 reads.append(Read(lane, found, new))
         tidied = self._tidy.take() if rows is not None else []
-        marks = self._post.send(reads, self._epoch, tidied)
+        marks = self._post.send(reads, self._epoch, tidied, call=call)
+        entered_us = None
+        if call is not None and any(read.repeated for read in reads):
+            entered_us = self._calls.entered_us(self._epoch.keys(), call)
         ready = self._epoch.is_ready(marks)
         cells, late = np.tile(self._blank, (len(times), 1)), np.zeros(len(times), dtype=np.bool_)
         for read in reads:
@@ -229,7 +244,7 @@ class RedisOnlineStore:
             self._note_times(times)
         if not ready:
             self._tidy.take()  # nobody folds what may be loaded again
-        return cells, late, ready
+        return Answered(cells, late, entered_us, ready)
 
     def _add_labels(self, labels: Sequence[Label], options: Options) -> bool:
         ids, times, fields = records.of_labels(labels)
@@ -268,3 +283,12 @@ class RedisOnlineStore:
         if not self._checked:
             check_policy(self._link)
             self._checked = True
+
+
+def _joined(first: Answered, then: Answered) -> Answered:
+    both = [
+        np.zeros(len(each.late), dtype=np.int64) if each.entered_us is None else each.entered_us
+        for each in (first, then)
+    ]
+    cells, late = np.concatenate([first.cells, then.cells]), np.concatenate([first.late, then.late])
+    return Answered(cells, late, np.concatenate(both), first.ready and then.ready)

@@ -1,4 +1,4 @@
-"""Which message of a stream a decision answers.
+"""Which message of a stream a decision answers, and since when state had its transaction.
 
 Revision ID: 0009
 Revises: 0008
@@ -16,10 +16,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """A column that may be null and has no default: the table is not written again."""
+    """Columns that may be null and have no default: the table is not written again."""
     op.add_column("decisions", sa.Column("source", sa.Text))
+    op.add_column("decisions", sa.Column("entered_us", sa.BigInteger))
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop them."""
+    op.drop_column("decisions", "entered_us")
     op.drop_column("decisions", "source")
