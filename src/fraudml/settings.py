@@ -111,6 +111,11 @@ class Settings(BaseSettings):
         None, min_length=1, description="Name of a worker, unlike all others' of its group. Default: the host's."
     )
     worker_batch: int = Field(500, gt=0, le=10_000, description="Most messages that a worker handles together.")
+    worker_redis_timeout_ms: int = Field(
+        5_000,
+        gt=0,
+        description="The same as redis_timeout_ms for workers: nobody waits for their answers; milliseconds.",
+    )
     worker_stuck_s: float = Field(
         60.0, gt=0, description="How long a worker may show no sign of life before it ends itself; seconds."
     )

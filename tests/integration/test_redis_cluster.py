@@ -92,6 +92,17 @@ def holds(node: RedisServer) -> int:
         return len(list(client.scan_iter(match="*:customer:*", count=1_000)))
 
 
+def test_what_was_added_before_is_known_whichever_nodes_it_is_on(cluster: RedisClusterServers) -> None:
+    first, then = open_store(cluster), open_store(cluster, ready=False)
+    batch = events(*range(60))
+    for event in batch[:20]:
+        first.read_then_update([event])
+    entered_us = then.read_then_update(batch).entered_us
+    assert entered_us is not None
+    assert np.flatnonzero(entered_us).tolist() == list(range(20))
+    assert np.all(np.diff(entered_us[:20]) > 0)
+
+
 def test_keys_lie_on_all_nodes_and_values_are_the_reference(cluster: RedisClusterServers) -> None:
     store = open_store(cluster)
     decided = events(*range(200))
@@ -216,7 +227,7 @@ def test_a_node_that_slots_move_to_when_a_cluster_grows_lacks_the_last_events_on
         store.read_then_update(events(*range(30)))
         store.confirm(T0)
         node = cluster.add()
-        owners = store._link.primaries(store._epoch._every())
+        owners = store._link.primaries(store._epoch.keys())
         marked = {key_slot(key) for keys in owners.values() for key in keys}
         with cluster.nodes[0].client() as client:
             unmarked = next(slot for slot in map(key_slot, client.keys()) if slot not in marked)

@@ -36,7 +36,7 @@ def worker(
     """
     declared, current = read_project(project_file)
     changes = {key: value for key, value in {"worker_id": name, "worker_port": port}.items() if value is not None}
-    current = current.model_copy(update=changes)
+    current = current.model_copy(update={**changes, "redis_timeout_ms": current.worker_redis_timeout_ms})
     wiring.kafka(current)  # what fails at once fails before minutes are spent on state
     registry = wiring.registry_apart(current)
     registry.start()  # its process imports MLflow while this one imports what follows

@@ -53,7 +53,10 @@ def meaning(error: Exception) -> str:
         if isinstance(error, kind):
             return _ANSWERS[same]
     if isinstance(error, exceptions.TimeoutError):
-        return "it did not answer within FRAUDML_REDIS_TIMEOUT_MS; see whether it is overloaded or out of reach"
+        return (
+            "it did not answer within FRAUDML_REDIS_TIMEOUT_MS (of workers: FRAUDML_WORKER_REDIS_TIMEOUT_MS); "
+            "see whether it is overloaded or out of reach"
+        )
     if isinstance(error, exceptions.MaxConnectionsError):
         return "all connections of this process are in use; that is a defect, please report it"
     if isinstance(error, (exceptions.RedisClusterException, exceptions.ClusterError)):
