@@ -1,13 +1,12 @@
-"""A worker that is killed, or stopped, at one step of its loop; run as a program by ``test_worker_killed``."""
+"""A worker that is killed, or stopped, at one step of its loop, in a process of its own."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import sys
+from multiprocessing.context import ForkServerProcess
 from typing import Any
-
-import msgspec
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.stream import producer
@@ -18,7 +17,6 @@ from fraudml.decisions.scorer import Scorer
 from tests.support.scoring import SCHEMA
 from tests.support.streaming import InProcess, Topics
 
-SIGNAL = "KILLED_WORKER_BY"  # a number in the environment
 # What is done, and whether the worker dies before or after it.
 STEPS: dict[str, tuple[Any, str, bool]] = {
     "read": (KafkaStream, "read", True),
@@ -26,41 +24,46 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "before the log": (Recorder, "commit", False),
     "logged": (Recorder, "commit", True),
     "publishing": (TransactionalProducer, "_publish", True),
-    "published": (None, "", False),  # in the driver, see killed()
+    "published": (None, "", False),  # in the driver, see dying()
     "before the end": (None, "", False),
     "committed": (TransactionalProducer, "commit", True),
 }
 
 
-def die() -> None:
-    """Or stop, to go on later."""
-    os.kill(os.getpid(), int(os.environ.get(SIGNAL, signal.SIGKILL)))
+def start(topics: Topics, database: str, step: str, number: signal.Signals, after: int) -> ForkServerProcess:
+    """A worker that gets the signal when it takes the step for the ``after``-th time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # which takes seconds, once for all
+    where = (topics.servers, topics.names, topics.group, topics.partitions)
+    process = context.Process(target=main, args=(where, database, step, number, after), daemon=True)
+    process.start()
+    return process
 
 
-def killed(step: str, driver: Any) -> Any:
+def dying(step: str, driver: Any, number: signal.Signals) -> Any:
     """The driver's producer, or one that dies when a transaction has been published, or is about to end."""
 
     class Dying(driver):  # type: ignore[misc]
         def send_offsets_to_transaction(self, *arguments: Any) -> None:
             if step == "published":
                 self.flush(30)
-                die()
+                os.kill(os.getpid(), number)
             super().send_offsets_to_transaction(*arguments)
 
         def commit_transaction(self, *arguments: Any) -> None:
             if step == "before the end":
                 self.flush(30)
-                die()
+                os.kill(os.getpid(), number)
             super().commit_transaction(*arguments)
 
     return Dying
 
 
-def main(step: str, database: str, names: str, after: int) -> None:
-    """Work until the step has been taken with messages in hand for the ``after``-th time."""
+def main(where: tuple[Any, ...], database: str, step: str, number: signal.Signals, after: int) -> None:
+    """Work until the step has been taken with messages in hand so often."""
     owner, method, afterwards = STEPS[step]
     if owner is None:
-        producer.Producer = killed(step, producer.Producer)  # type: ignore[misc]
+        producer.Producer = dying(step, producer.Producer, number)  # type: ignore[misc]
     else:
         real, times = getattr(owner, method), 0
 
@@ -69,21 +72,15 @@ def main(step: str, database: str, names: str, after: int) -> None:
             if not afterwards:
                 times += 1
                 if times == after:
-                    die()
+                    os.kill(os.getpid(), number)
             result = real(self, *arguments, **named)
             if afterwards and (method != "read" or result):
                 times += 1
                 if times == after:
-                    die()
+                    os.kill(os.getpid(), number)
             return result
 
         setattr(owner, method, step_and_die)
-    topics = Topics.__new__(Topics)
-    topics.__dict__ |= msgspec.json.decode(names)
-    worker = InProcess(SqliteDecisionLog(database, SCHEMA), topics, worker_batch=7).worker
+    worker = InProcess(SqliteDecisionLog(database, SCHEMA), Topics.over(*where), worker_batch=7).worker
     worker.ending.wait()
     worker.join()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
