@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -14,6 +15,17 @@ from fraudml.errors import StreamError
 
 _EXISTS = "TOPIC_ALREADY_EXISTS"
 _GONE = ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "REQUEST_TIMED_OUT")
+_ATTEMPT_S = 1.0  # to reach a broker; whoever refuses us then has done so
+_REFUSALS = {
+    "_AUTHENTICATION": (
+        "refuses the login; see FRAUDML_KAFKA_SASL_USERNAME, FRAUDML_KAFKA_SASL_PASSWORD and "
+        "FRAUDML_KAFKA_SASL_MECHANISM"
+    ),
+    "_SSL": (
+        "and this process do not agree on TLS; see FRAUDML_KAFKA_SSL_CA_LOCATION, "
+        "FRAUDML_KAFKA_SSL_CERTIFICATE_LOCATION, which it may ask for, and FRAUDML_KAFKA_SECURITY_PROTOCOL"
+    ),
+}
 
 
 class Cluster(NamedTuple):
@@ -37,14 +49,23 @@ class Administration:
     def __init__(self, config: Config, timeout_s: float) -> None:
         self._servers = config["bootstrap.servers"]
         self._timeout_s = timeout_s
-        self._client = AdminClient(config)  # kept while its futures run
+        self._refusal = ""
+        told: Config = {**config, "error_cb": self._note}
+        self._client = AdminClient(told)  # kept while its futures run
 
     def cluster(self) -> Cluster:
         """Of all topics: to ask for one by name would make it, on brokers that do so."""
-        try:
-            found = self._client.list_topics(timeout=self._timeout_s)
-        except KafkaException as error:
-            raise self._error(error, "asking for topics") from error
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            left_s = until_s - time.monotonic()
+            try:
+                found = self._client.list_topics(timeout=max(0.01, min(left_s, _ATTEMPT_S)))
+                break
+            except KafkaException as error:
+                self._client.poll(0)
+                gone = error.args[0].name() in _GONE
+                if not gone or self._refusal or left_s <= _ATTEMPT_S:
+                    raise self._error(error, "asking for topics") from error
         brokers = [f"{each.host}:{each.port}" for each in found.brokers.values()]
         return Cluster(sorted(brokers), {name: len(topic.partitions) for name, topic in found.topics.items()})
 
@@ -77,7 +98,14 @@ class Administration:
             for each in found.members
         )
 
+    def _note(self, error: Any) -> None:
+        """The driver tells why it does not get in; the call that waits is only told that it waited."""
+        name = "_SSL" if "SSL routines" in error.str() else error.name()  # of TLS 1.3 some come behind the handshake
+        self._refusal = _REFUSALS.get(name, self._refusal)
+
     def _error(self, error: KafkaException, doing: str) -> StreamError:
+        if self._refusal:
+            return StreamError(f"Kafka at {self._servers} {self._refusal}")
         if error.args[0].name() in _GONE:
             return StreamError(
                 f"Kafka at {self._servers} does not answer within {self._timeout_s:g} s; see whether it runs, and "
