@@ -41,10 +41,10 @@ def store(url: str) -> RedisOnlineStore:
 
 def test_the_first_time_counts_however_often_it_is_given_again(url: str) -> None:
     before_us = time.time_ns() // 1_000
-    first = store(url).read_then_update([transaction(1), transaction(2)])
+    first = store(url).read_then_update([transaction(1), transaction(2)], trace=True)
     between_us = time.time_ns() // 1_000
-    second = store(url).read_then_update([transaction(2), transaction(3)])
-    third = store(url).read_then_update([transaction(n) for n in (4, 3, 2, 1)])
+    second = store(url).read_then_update([transaction(2), transaction(3)], trace=True)
+    third = store(url).read_then_update([transaction(n) for n in (4, 3, 2, 1)], trace=True)
     assert first.entered_us is None
     assert second.entered_us is not None
     assert third.entered_us is not None
@@ -56,16 +56,16 @@ def test_the_first_time_counts_however_often_it_is_given_again(url: str) -> None
 
 def test_batches_of_several_calls_are_put_together(url: str) -> None:
     batch = [transaction(n, customer=f"c{n % 7}") for n in range(2_500)]
-    store(url).read_then_update(batch[1_990:2_010])
-    entered_us = store(url).read_then_update(batch).entered_us
+    store(url).read_then_update(batch[1_990:2_010], trace=True)
+    entered_us = store(url).read_then_update(batch, trace=True).entered_us
     assert entered_us is not None
     assert np.flatnonzero(entered_us).tolist() == list(range(1_990, 2_010))
 
 
 def test_where_many_are_out_of_order_too(url: str) -> None:
     batch = [transaction(n) for n in range(300, 0, -1)]
-    store(url).read_then_update(batch[:10])
-    entered_us = store(url).read_then_update(batch).entered_us
+    store(url).read_then_update(batch[:10], trace=True)
+    entered_us = store(url).read_then_update(batch, trace=True).entered_us
     assert entered_us is not None
     assert np.flatnonzero(entered_us).tolist() == list(range(10))
 
@@ -75,19 +75,26 @@ def test_who_only_reads_leaves_no_note(url: str, server: RedisServer) -> None:
     made.read([transaction(1)])
     with server.client() as client:
         assert not list(client.scan_iter(match="*:calls"))
-        made.read_then_update([transaction(1)])
+        made.read_then_update([transaction(1)], trace=True)
         (key,) = client.scan_iter(match="*:calls")
         assert client.xlen(key) == 1
         assert 0 < client.pttl(key) <= KEPT_MS
 
 
-def test_notes_that_cannot_be_read_cost_nothing_else(url: str, server: RedisServer) -> None:
+def test_calls_that_are_not_traced_leave_none_and_read_none(url: str) -> None:
     made = store(url)
     made.read_then_update([transaction(1)])
+    assert made.read_then_update([transaction(1)], trace=True).entered_us is None
+    assert made.read_then_update([transaction(1)]).entered_us is None
+
+
+def test_notes_that_cannot_be_read_cost_nothing_else(url: str, server: RedisServer) -> None:
+    made = store(url)
+    made.read_then_update([transaction(1)], trace=True)
     with server.client() as client:
         (key,) = client.scan_iter(match="*:calls")
         client.set(key, "of another type")
-    read = made.read_then_update([transaction(1), transaction(2)])
+    read = made.read_then_update([transaction(1), transaction(2)], trace=True)
     assert read.entered_us is None
     assert not np.isnan(read.values).all()
 

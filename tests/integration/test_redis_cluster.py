@@ -96,8 +96,8 @@ def test_what_was_added_before_is_known_whichever_nodes_it_is_on(cluster: RedisC
     first, then = open_store(cluster), open_store(cluster, ready=False)
     batch = events(*range(60))
     for event in batch[:20]:
-        first.read_then_update([event])
-    entered_us = then.read_then_update(batch).entered_us
+        first.read_then_update([event], trace=True)
+    entered_us = then.read_then_update(batch, trace=True).entered_us
     assert entered_us is not None
     assert np.flatnonzero(entered_us).tolist() == list(range(20))
     assert np.all(np.diff(entered_us[:20]) > 0)

@@ -125,7 +125,7 @@ class ReferenceStore:
         self._check()
         return None
 
-    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+    def read_then_update(self, transactions: Sequence[Transaction], *, trace: bool = False) -> StateRead:
         self._check()
         reads = []
         for event in transactions:

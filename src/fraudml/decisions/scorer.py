@@ -242,7 +242,7 @@ class Scorer:
     def _decide(self, batch: list[Transaction], sources: list[str] | None, decided: Decided) -> list[Decision]:
         lineup = self._lineup
         started = time.perf_counter()
-        state = self._state.read_then_update(batch)
+        state = self._state.read_then_update(batch, trace=sources is not None)  # a stream gives them again
         read = self._time(decided, "state", started)
         parts = lineup.score(batch, state)
         self._time(decided, "model", read)

@@ -68,13 +68,13 @@ class OnlineState:
         if self._failure is failure:  # it did not fail again
             self._works()
 
-    def read_then_update(self, batch: Sequence[Transaction]) -> StateRead | None:
+    def read_then_update(self, batch: Sequence[Transaction], *, trace: bool = False) -> StateRead | None:
         """What the store reads for each transaction before adding it; ``None`` when that cannot be told."""
         try:
             if not self._catch_up():
                 self._keep(self._missed, batch)  # behind those that came before
                 return None
-            read = self._store.read_then_update(batch)
+            read = self._store.read_then_update(batch, trace=trace)
         except StateLost as error:
             self._note_loss(error)
             return None

@@ -26,8 +26,8 @@ class StateRead(NamedTuple):
     ``values``: float64 ``[n, s]``, one column per ``FeatureSet.state_features``; NaN is null; a category read by
     ``last`` is its vocabulary code (0 unknown).
     ``late``: bool ``[n]``, true where some entity of the transaction had already seen a later event.
-    ``entered_us``: int64 ``[n]``, when a shared store had got the transaction before, from a call whose process ended
-    before anybody knew; 0 for all others, ``None`` where there are no such.
+    ``entered_us``: int64 ``[n]``, when a shared store had got the transaction before, from a traced call whose process
+    ended before anybody knew; 0 for all others, ``None`` where there are no such.
     """
 
     values: NDArray[np.float64]
@@ -131,10 +131,11 @@ class OnlineStore(Protocol):
         """The last mark; ``None`` where loading has to begin at the beginning."""
         ...
 
-    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+    def read_then_update(self, transactions: Sequence[Transaction], *, trace: bool = False) -> StateRead:
         """Read the features of each transaction and add it to state, one after the other in the given order.
 
-        The caller removes repeated transaction ids before.
+        The caller removes repeated transaction ids before. ``trace``: should this process end now, another one will
+        give the same transactions again; a shared store then says since when it had them.
         """
         ...
 

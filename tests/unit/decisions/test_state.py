@@ -64,7 +64,7 @@ class SharedStore(ReferenceStore):
         self._check()
         self.is_complete = True
 
-    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+    def read_then_update(self, transactions: Sequence[Transaction], *, trace: bool = False) -> StateRead:
         read = super().read_then_update(transactions)
         self._tell_apart()
         return read

@@ -107,7 +107,7 @@ class MemoryOnlineStore:
     def mark(self) -> None:
         """Loading begins at the beginning."""
 
-    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+    def read_then_update(self, transactions: Sequence[Transaction], *, trace: bool = False) -> StateRead:
         """See ``OnlineStore``."""
         rows = self._rows.of(transactions)
         with self._lock:

@@ -155,10 +155,10 @@ class RedisOnlineStore:
         with self._loading:
             return self._epoch.mark()
 
-    def read_then_update(self, transactions: Sequence[Transaction]) -> StateRead:
+    def read_then_update(self, transactions: Sequence[Transaction], *, trace: bool = False) -> StateRead:
         """See ``OnlineStore``."""
         rows = self._rows.of(transactions)
-        return self._in_parts(transactions, rows)
+        return self._in_parts(transactions, rows, trace)
 
     def read(self, transactions: Sequence[Transaction]) -> StateRead:
         """See ``OnlineStore``."""
@@ -190,7 +190,9 @@ class RedisOnlineStore:
             self._loader.flush()
             return count(self._link, self._layout, self.feature_set)
 
-    def _in_parts(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None) -> StateRead:
+    def _in_parts(
+        self, transactions: Sequence[Transaction], rows: Sequence[Row] | None, trace: bool = False
+    ) -> StateRead:
         values = np.empty((len(transactions), len(self._layout.positions)))
         late = np.zeros(len(transactions), dtype=np.bool_)
         entered_us = np.zeros(len(transactions), dtype=np.int64)
@@ -200,7 +202,7 @@ class RedisOnlineStore:
         with self._alone():
             for first in range(0, len(transactions), AT_ONCE):
                 part = slice(first, first + AT_ONCE)
-                found = self._run(transactions[part], None if rows is None else rows[part])
+                found = self._run(transactions[part], None if rows is None else rows[part], trace)
                 values[part], late[part] = found.cells[:, self._layout.positions], found.late
                 if found.entered_us is not None:
                     entered_us[part] = found.entered_us
@@ -209,17 +211,18 @@ class RedisOnlineStore:
             raise StateLost(epochs.LOST)
         return StateRead(values, late, entered_us if entered_us.any() else None)
 
-    def _run(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None) -> Answered:
+    def _run(self, transactions: Sequence[Transaction], rows: Sequence[Row] | None, trace: bool) -> Answered:
         times = np.array([event.event_time_us for event in transactions], dtype=np.int64)
         keys = zip(*(event.entities for event in transactions), strict=True)
         groups = [group(each, times, update=rows is not None) for each in keys]
         if rows is not None and max((found.rises for found in groups if found is not None), default=0) > MOST_RISES:
             half = len(rows) // 2
-            first, then = (self._run(transactions[part], rows[part]) for part in (slice(half), slice(half, None)))
+            parts = (slice(half), slice(half, None))
+            first, then = (self._run(transactions[part], rows[part], trace) for part in parts)
             return _joined(first, then)
         fields = self._records.of_rows(rows) if rows is not None else {}
         ids = records.ids_of([event.transaction_id for event in transactions]) if rows is not None else None
-        call = None if ids is None else Call(ids, time.time_ns() // 1_000)
+        call = Call(ids, time.time_ns() // 1_000) if trace and ids is not None else None
         reads: list[Read] = []
         for lanes, found in zip(self._layout.lanes, groups, strict=True):
             if found is None:
