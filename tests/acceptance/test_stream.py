@@ -32,6 +32,7 @@ from tests.support.waiting import until
 COUNT = int(os.environ.get("FRAUDML_TEST_STREAM_ROWS", "600"))
 KILLS = int(os.environ.get("FRAUDML_TEST_STREAM_KILLS", "3"))
 RATE = int(os.environ.get("FRAUDML_TEST_STREAM_RATE", "100"))
+SESSION = int(os.environ.get("FRAUDML_TEST_STREAM_SESSION_MS", SESSION_MS))  # longer than any answer of a busy broker
 PARTITIONS = 4
 
 
@@ -117,7 +118,7 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
         "redis_url": redis_url,
         "kafka_bootstrap_servers": kafka_servers,
         "kafka_group": unique("workers"),
-        "kafka_session_timeout_ms": SESSION_MS,
+        "kafka_session_timeout_ms": SESSION,
         **{f"topic_{name}": topic for name, topic in names.items()},
     }
     for name, value in settings.items():
@@ -138,7 +139,11 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
         replayed: list[Any] = []
         replay = threading.Thread(
             target=lambda: replayed.append(
-                well("replay", "tx.parquet", "--limit", str(COUNT), "--rate", f"{RATE}/s", "--json", cwd=home).json
+                well(
+                    *("replay", "tx.parquet", "--limit", str(COUNT), "--rate", f"{RATE}/s", "--json"),
+                    cwd=home,
+                    within_s=600 + 3 * COUNT / RATE,
+                ).json
             )
         )
         replay.start()
@@ -152,6 +157,10 @@ def test_two_workers_that_are_killed_decide_each_transaction_once(
         until_read(topics, topics.ends())
         until_read(topics, topics.ends("labels"), "-labels", "labels")
         workers.end()
+
+    places = well("stream", "status", "--json", cwd=home).json["lag"]
+    assert {place["lag"] for place in places} == {0}
+    assert sum(place["offset"] for place in places if place["topic"] == names["labels"]) == topics.ends("labels") > 0
 
     published = by_id(decisions := topics.committed("decisions"))
     logged = {

@@ -200,7 +200,7 @@ class InProcess:
         with suppress(FencedError):
             self.worker.join()
 
-    def _open(self, topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> KafkaStream:
+    def _open(self, topic: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> KafkaStream:
         def rebalanced(what: str, places: Sequence[Partition]) -> None:
             on_rebalance(what, places)
             if topic == self.settings.topic_transactions:
@@ -212,7 +212,7 @@ class InProcess:
             connection(str(self.settings.kafka_bootstrap_servers), Security()),
             [topic],
             Member(
-                self.settings.kafka_group + suffix,
+                wiring.workers_group(self.settings, topic),
                 str(self.settings.worker_id),
                 self.settings.kafka_session_timeout_ms,
             ),

@@ -49,7 +49,7 @@ def show_all(
     if not found:
         output.results.print("There are no dead letters." if replayed else "No dead letters wait.")
         return
-    rows = [[each.id, _iso(each.died_at_us)[:19], _short(each.error), f"{_size(each):,}"] for each in found]
+    rows = [[each.id, _iso(each.died_at_us)[:19], _safe(_short(each.error)), f"{_size(each):,}"] for each in found]
     output.table(["id", "died at (UTC)", "error", "bytes"], rows)
     if count > len(found):
         output.results.print(f"and {count - len(found):,} more: --limit")
@@ -71,11 +71,11 @@ def show(
         output.result(told)
         return
     for label in ("id", "error", "source", "died_at", "key"):
-        output.results.print(f"{label.replace('_', ' '):<10}{told[label]}", markup=False, soft_wrap=True)
+        output.results.print(f"{label.replace('_', ' '):<10}{_safe(told[label])}", markup=False, soft_wrap=True)
     for header, value in told["headers"].items():
-        output.results.print(f"header    {header}: {value}", markup=False, soft_wrap=True)
+        output.results.print(_safe(f"header    {header}: {value}"), markup=False, soft_wrap=True)
     output.results.print(f"bytes     {told['bytes']:,}", markup=False)
-    output.results.print(told["value"], markup=False, soft_wrap=True)
+    output.results.print(_safe(told["value"]), markup=False, soft_wrap=True)
     if told["note"]:
         output.remarks.print(told["note"], style="yellow", markup=False)
 
@@ -175,6 +175,15 @@ def _readable(value: bytes) -> tuple[str, bool]:
         return value.decode(), False
     except UnicodeDecodeError:
         return value.hex(), True
+
+
+def _safe(value: object) -> str:
+    """Without what a terminal would take for commands: anybody who may publish has written it.
+
+    >>> print(_safe("a\x1b[2Jb"))
+    a\\x1b[2Jb
+    """
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in str(value))
 
 
 def _size(letter: DeadLetter) -> int:

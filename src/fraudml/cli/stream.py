@@ -56,7 +56,12 @@ def status(as_json: AsJson = False) -> None:
     cluster = administration.cluster()
     wanted = wiring.stream_topics(current)
     missing = [topic for topic in wanted if topic not in cluster.topics]
-    members = administration.members(current.kafka_group)
+    groups = {wiring.workers_group(current, topic): topic for topic in _read_by_workers(current)}
+    members = [
+        {"topic": topic, **member._asdict()}
+        for group, topic in groups.items()
+        for member in administration.members(group)
+    ]
     behind = _behind(current, cluster.topics)
     dead = _dead(current, cluster.topics)
     document: dict[str, Any] = {
@@ -64,7 +69,7 @@ def status(as_json: AsJson = False) -> None:
         "topics": {topic: cluster.topics[topic] for topic in wanted if topic in cluster.topics},
         "missing": missing,
         "group": current.kafka_group,
-        "members": [member._asdict() for member in members],
+        "members": members,
         "lag": behind,
         "dead_letters": dead,
     }
@@ -77,22 +82,27 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _behind(current: Settings, topics: dict[str, int]) -> list[dict[str, Any]]:
-    """Where the workers' group is in each partition that it reads, and what of it waits."""
-    with closing(wiring.topic_reader(current, current.kafka_group)) as reader:
-        read = [current.topic_transactions, current.topic_labels]
-        places = [(topic, number) for topic in read for number in range(topics.get(topic, 0))]
-        at = reader.committed(places)
-        spans = reader.spans(at)
-    return [
-        {
-            "topic": topic,
-            "partition": number,
-            "offset": at[topic, number],
-            "end": spans[topic, number][1],
-            "lag": spans[topic, number][1] - spans[topic, number][0],
-        }
-        for topic, number in places
-    ]
+    """Where the workers' groups are in each partition that they read, and what of it waits."""
+    found = []
+    for topic in _read_by_workers(current):
+        with closing(wiring.topic_reader(current, wiring.workers_group(current, topic))) as reader:
+            at = reader.committed([(topic, number) for number in range(topics.get(topic, 0))])
+            spans = reader.spans(at)
+        found += [
+            {
+                "topic": topic,
+                "partition": number,
+                "offset": offset,
+                "end": spans[topic, number][1],
+                "lag": spans[topic, number][1] - spans[topic, number][0],
+            }
+            for (_, number), offset in at.items()
+        ]
+    return found
+
+
+def _read_by_workers(current: Settings) -> list[str]:
+    return [current.topic_transactions, current.topic_labels]
 
 
 def _dead(current: Settings, topics: dict[str, int]) -> dict[str, int]:
@@ -117,7 +127,8 @@ def _show(document: dict[str, Any]) -> None:
     members = document["members"]
     output.results.print(f"Group {document['group']}: {len(members)} members", markup=False)
     for member in members:
-        output.results.print(f"  {member['name']} ({member['host']}): {member['partitions']} partitions", markup=False)
+        has = f"{member['partitions']} partitions of {member['topic']}"
+        output.results.print(f"  {member['name']} ({member['host']}): {has}", markup=False)
     lag = [
         [each["topic"], *(str(each[name]) for name in ("partition", "offset", "end", "lag"))]
         for each in document["lag"]

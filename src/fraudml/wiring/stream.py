@@ -35,10 +35,14 @@ def kafka(settings: Settings) -> dict[str, Any]:
     )
 
 
-def stream(
-    settings: Settings, topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]
-) -> KafkaStream:
-    """A member of the workers' group for a topic; ``suffix``: what the names of group and worker end in."""
+def workers_group(settings: Settings, topic: str) -> str:
+    """The group that workers read a topic in: a group balances the number of partitions, whatever their topic, so in
+    one a worker could get all labels and no transaction."""
+    return f"{settings.kafka_group}-labels" if topic == settings.topic_labels else settings.kafka_group
+
+
+def stream(settings: Settings, topic: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> KafkaStream:
+    """A member of the workers' group for a topic."""
     config = kafka(settings)  # first: it tells when the driver is missing
     from fraudml.adapters.stream.kafka import KafkaStream, Member
 
@@ -46,7 +50,7 @@ def stream(
         config,
         [topic],
         Member(
-            settings.kafka_group + suffix,
+            workers_group(settings, topic),
             settings.worker_id or socket.gethostname(),
             settings.kafka_session_timeout_ms,
             settings.kafka_static_membership,

@@ -14,6 +14,7 @@ from fraudml.worker.loop import Handled
 
 # Labels and transactions are different topics: for so long a label may be there before its transaction is.
 PATIENCE_US = 30_000_000
+MOST_PATIENCE_US = 6 * 3_600_000_000  # whatever the times of messages are, which producers set
 
 # When the oldest transaction that waits to be decided, by whatever worker, was published; ``None`` where none waits.
 WaitsSince = Callable[[], int | None]
@@ -26,6 +27,7 @@ class Labels:
         self._scorer = scorer
         self._codec = codec
         self._waits_since = waits_since
+        self._waiting: dict[str, int] = {}  # messages of labels that wait, and since when they do here
 
     def __call__(self, messages: Sequence[Message]) -> Handled:
         """Record. A label waits until all is decided that was published before it, or up to 30 s later, and so do those
@@ -46,15 +48,21 @@ class Labels:
                 continue
             if isinstance(outcome, NotFoundError) and self._may_come(message, waits_since):
                 handled.early[place] = message
-            elif isinstance(outcome, FraudmlError):
+                continue
+            self._waiting.pop(message.source, None)
+            if isinstance(outcome, FraudmlError):
                 handled.dead.append((message, str(outcome)))
             else:
                 handled.count("recorded" if outcome else "unchanged")
         return handled
 
     def _may_come(self, message: Message, known: list[int | None]) -> bool:
-        until_us = message.time_us + PATIENCE_US
-        if time.time_ns() // 1_000 < until_us:
+        now_us = time.time_ns() // 1_000
+        since_us = self._waiting.setdefault(message.source, now_us)
+        if now_us > since_us + MOST_PATIENCE_US:
+            return False
+        until_us = min(message.time_us, since_us) + PATIENCE_US
+        if now_us < until_us:
             return True
         if not known:
             known.append(self._waits_since())

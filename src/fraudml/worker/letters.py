@@ -245,9 +245,10 @@ class _Sending:
 
 def _partition(letter: DeadLetter) -> int | None:
     """Back to the partition that it came from, so that it is in order with what is about the same entity."""
-    if letter.source is None:
+    try:
+        (topic, number), _ = place_of(letter.source or "")
+    except ConfigError:  # a header that no worker has written
         return None
-    (topic, number), _ = place_of(letter.source)
     return number if topic == letter.topic else None
 
 

@@ -1,7 +1,6 @@
 """Puts a worker together and runs it to its end.
 
-Transactions and labels are read by two members of two groups: a group balances the number of partitions, whatever their
-topic, so in one group a worker could get all labels and no transaction.
+Transactions and labels are read by two members of two groups (:func:`fraudml.wiring.workers_group`).
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ LABELS_AT_ONCE = 250  # transactions do not wait for more of them
 
 logger = logging.getLogger(__name__)
 
-# Opens a stream of one topic: the topic, what the group's name ends in, what to call meanwhile.
-Open = Callable[[str, str, OnRebalance, Callable[[], None]], Stream]
+# Opens a stream of one topic: the topic, what to call meanwhile.
+Open = Callable[[str, OnRebalance, Callable[[], None]], Stream]
 
 
 class Worker:
@@ -86,7 +85,7 @@ class Worker:
     def _run(self, topic: str) -> None:
         try:
             with ExitStack() as stack:
-                stream = self._open(topic, self._suffix(topic), self._rebalanced, lambda: self._alive(topic))
+                stream = self._open(topic, self._rebalanced, lambda: self._alive(topic))
                 stack.callback(stream.close)
                 self._loops[topic] = self._loop(topic, stream)
                 self._loops[topic].run()
@@ -109,9 +108,6 @@ class Worker:
             topic, stream, decide, self.metrics, self.ending, most=most, beat=beat, on_published=decide.published
         )
 
-    def _suffix(self, topic: str) -> str:
-        return "-labels" if topic == self._process.settings.topic_labels else ""
-
     def _rebalanced(self, what: str, places: Sequence[Partition]) -> None:
         self.metrics.rebalanced(what, len(places))
 
@@ -130,8 +126,8 @@ def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
     settings = process.settings
     sys.setswitchinterval(SWITCH_S)
 
-    def open_stream(topic: str, suffix: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
-        return wiring.stream(settings, topic, suffix, on_rebalance, alive)
+    def open_stream(topic: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> Stream:
+        return wiring.stream(settings, topic, on_rebalance, alive)
 
     worker = Worker(process, open_stream, lambda: wiring.waits_since(settings))
 

@@ -65,10 +65,10 @@ def test_a_batch_that_was_left_behind_was_seen_long_before_it_was_decided(succes
 
 
 def test_those_of_a_batch_that_is_decided_again_see_each_other_in_their_order() -> None:
-    mates = [numbered(n, 0, n, entered=-SECOND, batch=7) for n in range(1, 5)]
+    mates = [numbered(n, 0, n, entered=-SECOND, batch=7) for n in (1, 2, 4)]
     decision = numbered(9, 0, 3, entered=-SECOND, batch=7)
     seen = could_see(decision, mates)
-    assert seen == {frozenset({"t1", "t2"}), frozenset({"t1", "t2", "t3", "t4"})}, "and in parts what state had of it"
+    assert seen == {frozenset({"t1", "t2"}), frozenset({"t1", "t2", "t4"})}, "and in parts what state had of it"
 
 
 def test_a_decision_without_state_left_its_event_there_at_some_time() -> None:

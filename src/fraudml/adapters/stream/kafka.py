@@ -111,6 +111,8 @@ class KafkaStream:
                 logger.warning("Kafka failed while reading: %s", error.str())
                 if error.name() == "UNKNOWN_TOPIC_OR_PART":
                     self._rejoin_at_s = time.monotonic() + self._rejoin_s
+        if self._gone & self._ours:  # and back again in the same call: what was read of it may be of before
+            raise StreamError("partitions went and came back; they are read from where the group is")
         if self._gone:  # in the middle: these are read by somebody else
             messages = [each for each in messages if (each.topic, each.partition) not in self._gone]
         for message in messages:

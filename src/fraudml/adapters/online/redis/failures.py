@@ -17,7 +17,8 @@ _ANSWERS = {
     "MASTERDOWN": "it is a replica that lost its primary; see to the primary",
     "NOAUTH": "it wants a password; put it into FRAUDML_REDIS_URL",
     "WRONGPASS": "it refuses the user or password in FRAUDML_REDIS_URL",
-    "NOPERM": "its user may not run what is needed: GET, SET, APPEND, PTTL, PEXPIRE, DEL, EVALSHA, EVAL, INFO, SCAN",
+    "NOPERM": "its user may not run what is needed: GET, SET, APPEND, PTTL, PEXPIRE, DEL, EVALSHA, EVAL, INFO, SCAN, "
+    "XADD, XRANGE",
     "CROSSSLOT": "it is a cluster; add ?cluster=true to FRAUDML_REDIS_URL",
     "MOVED": "it is a cluster; add ?cluster=true to FRAUDML_REDIS_URL",
     "ASK": "it is a cluster; add ?cluster=true to FRAUDML_REDIS_URL",

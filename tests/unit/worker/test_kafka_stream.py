@@ -1,0 +1,96 @@
+"""What a member does with partitions that go and come while it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from fraudml.adapters.stream import kafka
+from fraudml.adapters.stream.kafka import KafkaStream, Member
+from fraudml.errors import StreamError
+
+PLACE = TopicPartition("transactions", 0)
+
+
+class Found:
+    """A message of the driver's."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = lambda: offset
+        self.topic, self.partition = lambda: "transactions", lambda: 0
+        self.key = self.value = self.headers = self.error = lambda: None
+        self.timestamp = lambda: (1, 0)
+
+
+class Driver:
+    """A consumer that calls back while it polls, as the driver does."""
+
+    def __init__(self, config: object) -> None:
+        self.events: list[Callable[[], object]] = []
+        self.messages: list[Found] = []
+
+    def subscribe(self, topics: list[str], **callbacks: Callable[..., None]) -> None:
+        self.assign = lambda: callbacks["on_assign"](self, [PLACE])
+        self.lose = lambda: callbacks["on_lost"](self, [PLACE])
+        self.revoke = lambda: callbacks["on_revoke"](self, [PLACE])
+
+    def poll(self, wait_s: float) -> Found | None:
+        while self.events:
+            self.events.pop(0)()
+        return self.messages.pop(0) if self.messages else None
+
+    def consume(self, most: int, wait_s: float) -> list[Found]:
+        found, self.messages = self.messages, []
+        return found
+
+    def close(self) -> None:
+        pass
+
+
+class Publisher:
+    def __init__(self, *arguments: object, **named: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaStream]:
+    monkeypatch.setattr(kafka, "Consumer", Driver)
+    monkeypatch.setattr(kafka, "TransactionalProducer", Publisher)
+    with closing(KafkaStream({}, ["transactions"], Member("g", "me", 60_000))) as made:
+        yield made
+
+
+@pytest.fixture
+def driver(stream: KafkaStream) -> Any:
+    return stream._consumer
+
+
+def offsets(stream: KafkaStream) -> list[int]:
+    return [message.offset for message in stream.read(10, 0.0)]
+
+
+def test_what_was_read_of_a_partition_that_went_is_left_to_others(stream: KafkaStream, driver: Any) -> None:
+    driver.events = [driver.assign]
+    driver.messages = [Found(0), Found(1)]
+    assert offsets(stream) == [0, 1]
+    driver.events = [driver.revoke]
+    driver.messages = [Found(2)]
+    assert offsets(stream) == []
+
+
+def test_a_partition_that_goes_and_comes_back_at_once_is_read_from_where_the_group_is(
+    stream: KafkaStream, driver: Any
+) -> None:
+    driver.events = [driver.assign]
+    assert offsets(stream) == []
+    driver.events = [driver.lose, driver.assign]
+    driver.messages = [Found(5)]
+    with pytest.raises(StreamError, match="went and came back"):
+        stream.read(10, 0.0)
