@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,9 +17,10 @@ from fraudml.adapters.connections import redis
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.adapters.online.redis import RedisOnlineStore, link, load
 from fraudml.decisions import rebuild
+from fraudml.decisions.log import WRITERS
 from fraudml.decisions.model import Model
 from fraudml.decisions.rebuild import ReadHistory, bring_up
-from fraudml.decisions.record import Decision, Degradation
+from fraudml.decisions.record import Decision, Degradation, LabelReport
 from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.errors import OnlineStoreError, StateLost
@@ -278,6 +280,15 @@ def test_nobody_there_is_an_error_that_says_so(tmp_path: Path, world: World) -> 
         world.another_store().lost()
     world.server.process.start()
     assert world.another_store().lost()
+
+
+def test_a_label_that_an_ended_process_had_only_logged_is_in_state_once_it_comes_again(world: World) -> None:
+    world.score(1, 2)
+    told = [Label("t1", True, T0 + 2_500_000), Label("t2", True, T0 + 2_500_000)]
+    world.scorer.add_labels(told[1:])
+    world.log.append_labels([LabelReport(told[0], world.log.last_arrival() + WRITERS)])  # and was killed
+    assert world.scorer.add_labels(told, again=True) == [False, False]
+    world.check_all([msgspec.structs.replace(label, entities=world.decided[0].entities) for label in told])
 
 
 def test_labels_are_kept_for_a_server_that_is_gone(world: World) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
 
 from fraudml.decisions import explanation
 from fraudml.decisions.deciding import Read, decide
@@ -185,8 +187,9 @@ class Scorer:
         known.update([(decision.transaction.transaction_id, decision) for decision in durable])
         return [self._answer(transaction, known[transaction.transaction_id]) for transaction in decided.transactions]
 
-    def add_labels(self, labels: Sequence[Label]) -> list[bool | FraudmlError]:
-        """Record reports about decided transactions; their entities are looked up in the log.
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> list[bool | FraudmlError]:
+        """Record reports about decided transactions; their entities are looked up in the log. ``again``: a process that
+        ended may have logged some that state does not have.
 
         For each: True when recorded, False for a repeat (:func:`fraudml.decisions.log.is_news`), or the error:
         ``NotFoundError`` for an unknown transaction, ``RowError`` when known before the event itself. Raises
@@ -209,6 +212,9 @@ class Scorer:
             if news:
                 self._state.add_labels([report.label for report in news])
             recorded = {report.arrival for report in news}
+            if again and self._store.shared and len(recorded) < len(told):
+                repeated = {report.label.transaction_id for report in told if report.arrival not in recorded}
+                self._state.add_labels(self._logged_labels(repeated, decided), again=True)
             return [r.arrival in recorded if isinstance(r, LabelReport) else r for r in reports]
 
     def explain(self, transaction: Transaction) -> Explained:
@@ -232,6 +238,14 @@ class Scorer:
                 return  # decisions go on
             self._state.add_labels([report.label for report in self._unsure if report.arrival in logged])
             self._unsure = []
+
+    def _logged_labels(self, ids: Iterable[str], decided: Mapping[str, Decision]) -> list[Label]:
+        """All that is reported about these transactions, with their entities."""
+        return [
+            msgspec.structs.replace(report.label, entities=decided[key].transaction.entities)
+            for key in ids
+            for report in self._log.label_history(key)
+        ]
 
     def _time(self, decided: Decided, stage: str, started: float) -> float:
         now = time.perf_counter()

@@ -84,11 +84,11 @@ class OnlineState:
             return None
         return self._trusted(read)
 
-    def add_labels(self, labels: Sequence[Label]) -> None:
-        """Add label reports, now or as soon as the store works again."""
+    def add_labels(self, labels: Sequence[Label], *, again: bool = False) -> None:
+        """Add label reports, now or as soon as the store works again. ``again``: it may have them."""
         try:
             if self._catch_up():
-                self._store.add_labels(labels)
+                self._store.add_labels(labels, again=again)
             else:
                 self._keep(self._missed_labels, labels)
         except StateLost as error:

@@ -38,7 +38,7 @@ class Labels:
                 read.append((message, self._codec.decode_label(message.value)))
             except RowError as error:
                 read.append((message, error))
-        told = iter(self._scorer.add_labels([label for _, label in read if isinstance(label, Label)]))
+        told = iter(self._scorer.add_labels([label for _, label in read if isinstance(label, Label)], again=True))
         handled = Handled()
         waits_since: list[int | None] = []  # asked at most once
         for message, label in read:

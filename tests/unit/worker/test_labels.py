@@ -18,7 +18,7 @@ OLD_US = 1_000_000  # when a label was published, long ago
 class Unknown:
     """A scorer that has decided nothing, and a codec."""
 
-    def add_labels(self, labels: list[Label]) -> list[NotFoundError]:
+    def add_labels(self, labels: list[Label], *, again: bool) -> list[NotFoundError]:
         return [NotFoundError("not decided") for _ in labels]
 
     def decode_label(self, value: bytes | None) -> Label:
