@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -11,6 +12,7 @@ from confluent_kafka import TopicPartition
 
 from fraudml.adapters.stream import kafka
 from fraudml.adapters.stream.kafka import KafkaStream, Member
+from fraudml.decisions.stream import Outgoing
 from fraudml.errors import StreamError
 
 PLACE = TopicPartition("transactions", 0)
@@ -32,6 +34,7 @@ class Driver:
     def __init__(self, config: object) -> None:
         self.events: list[Callable[[], object]] = []
         self.messages: list[Found] = []
+        self.commits: list[tuple[bool, list[int]]] = []
 
     def subscribe(self, topics: list[str], **callbacks: Callable[..., None]) -> None:
         self.assign = lambda: callbacks["on_assign"](self, [PLACE])
@@ -47,12 +50,21 @@ class Driver:
         found, self.messages = self.messages, []
         return found
 
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self.commits.append((asynchronous, [each.offset for each in offsets]))
+
+    def consumer_group_metadata(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
 class Publisher:
     def __init__(self, *arguments: object, **named: object) -> None:
+        pass
+
+    def commit(self, *arguments: object) -> None:
         pass
 
     def close(self) -> None:
@@ -94,3 +106,16 @@ def test_a_partition_that_goes_and_comes_back_at_once_is_read_from_where_the_gro
     driver.messages = [Found(5)]
     with pytest.raises(StreamError, match="went and came back"):
         stream.read(10, 0.0)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_transaction_does_not_overtake_a_move_without_one(stream: KafkaStream, driver: Any, answered: bool) -> None:
+    done = {("transactions", 0): 3}
+    stream.commit([], done, lambda: None)
+    if answered:
+        driver.events = [lambda: stream._moved(None, [])]
+        assert offsets(stream) == []
+    published = threading.Event()
+    stream.commit([Outgoing("decisions", None, b"", ())], {("transactions", 0): 5}, published.set)
+    assert published.wait(60)
+    assert driver.commits == ([(True, [3])] if answered else [(True, [3]), (False, [3])])

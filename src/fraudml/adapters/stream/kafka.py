@@ -61,6 +61,7 @@ class KafkaStream:
         self._held: set[Partition] = set()  # not to be read until resume()
         self._gone: set[Partition] = set()  # no longer ours since the last read began
         self._failed_move: KafkaError | None = None  # of a commit without a transaction
+        self._moves: list[list[TopicPartition]] = []  # such commits that no answer has come for
         self._session_s = member.session_ms / 1_000
         self._producer = TransactionalProducer(
             config, f"{member.group}-{member.name}", transaction_s=TRANSACTION_S, alive=alive
@@ -126,6 +127,7 @@ class KafkaStream:
     def commit(self, outgoing: Sequence[Outgoing], done: Mapping[Partition, int], then: Callable[[], None]) -> None:
         """As one transaction, perhaps together with what comes next. Nothing to publish needs none."""
         if outgoing:
+            self._end_moves()
             # Asked for here: while this thread is told of a rebalance, and waits for the committer's, no other one gets
             # an answer from the consumer.
             self._committer.add(Batch(outgoing, done, then, self._consumer.consumer_group_metadata()))
@@ -134,6 +136,7 @@ class KafkaStream:
         self._committer.check()
         self._check_held_up()
         offsets = [TopicPartition(topic, number, offset) for (topic, number), offset in done.items()]
+        self._moves.append(offsets)
         self._consumer.commit(offsets=offsets, asynchronous=True)  # _moved is told of the outcome
         self._next.update(done)
         then()
@@ -143,6 +146,7 @@ class KafkaStream:
         self._committer.settle()
         self._committer.reset()
         self._failed_move = None
+        self._moves.clear()
         ours = [TopicPartition(*place) for place in self._ours]
         known = patiently("asking for offsets", lambda wait_s: self._consumer.committed(ours, wait_s), self._alive)
         for each in known:
@@ -212,6 +216,17 @@ class KafkaStream:
     def _moved(self, error: KafkaError | None, offsets: Sequence[Any]) -> None:
         """A callback of the driver, while it polls: what came of a commit without a transaction."""
         self._failed_move = self._failed_move or error
+        del self._moves[:1]
+
+    def _end_moves(self) -> None:
+        """A transaction goes by another connection, and must not overtake them: once more, then, and wait."""
+        if not self._moves:
+            return
+        try:
+            self._consumer.commit(offsets=self._moves[-1], asynchronous=False)
+        except KafkaException as error:
+            raise stream_error(error, "committing offsets") from error
+        self._moves.clear()
 
     def _check_held_up(self) -> None:
         """Others may have our partitions by now. The broker refuses our commits then, but not every kind of one."""
