@@ -186,13 +186,18 @@ def _judge(
         skewed = np.full(len(names), False)
         skewed[changed] = True
         then = recomputed.copy()
+        tried: set[frozenset[int]] = set()  # most views show the same
         for view in known.views(target):
             asked = np.flatnonzero(skewed)
             if not len(asked):
                 break
             needed = feature_set.needed_by(names[asked].tolist())
             over = {schema.entity_names.index(each.over) for each in feature_set.state_features if each.name in needed}
-            truth = evaluate(feature_set, target.event, *known.before(target, view, over), only=needed)
+            events, labels = known.before(target, view, over)
+            if (seen := frozenset(map(id, [*events, *labels]))) in tried:
+                continue
+            tried.add(seen)
+            truth = evaluate(feature_set, target.event, events, labels, only=needed)
             then[asked] = [as_float(truth[name]) for name in names[asked]]
             skewed &= ~same(decision.vector, then)
         report.explained += int(len(changed) - skewed.sum())
