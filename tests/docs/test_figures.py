@@ -10,9 +10,11 @@ from fraudml.adapters.connections.spark import EXECUTOR_WITHIN_S
 from fraudml.adapters.log._checkpoint import PAGES
 from fraudml.adapters.log._connection import PAGES_UNTIL_COMMITS_HELP
 from fraudml.adapters.offline.spark import FILE_ROWS
+from fraudml.adapters.online.redis.calls import KEPT_MS
 from fraudml.decisions import recent
 from fraudml.decisions.recorder import MOST_JOURNALED, MOST_PROBE_S, REPLAY_AT_ONCE
 from fraudml.decisions.state import MISSED_LIMIT
+from fraudml.monitoring.known import BLIND_US, CONCURRENT_US
 from fraudml.scoring.refresh import ANSWER_S, FETCH_S
 from fraudml.service.auth import KEYS_TTL_S
 from fraudml.service.batch import PART, PARTS_WAITING
@@ -23,10 +25,11 @@ from fraudml.service.server import GRACE_S
 from fraudml.settings import Settings
 from fraudml.training.families.xgboost import XGBoostFamily
 from fraudml.training.spark import HELD_BACK_ROWS, SAMPLE_ROWS
+from fraudml.worker.labels import MOST_PATIENCE_US, PATIENCE_US
 from tests.docs.blocks import DOCS
 
 WORDS = {1.0: "every second", 2.0: "every two seconds"}
-NUMBERS = {2: "two"}
+NUMBERS = {2: "two", 5: "five", 6: "six", 10: "ten"}
 DURABILITY = "concepts/durability-and-idempotency.md"
 HOT_PATH = "concepts/hot-path.md"
 API = "reference/http-api.md"
@@ -47,6 +50,11 @@ SAID = [
     (HOT_PATH, f"waits for that batch, at most {LEND_S * 1_000:g} ms"),
     (HOT_PATH, f"in parts of {PART}, {NUMBERS[PARTS_WAITING]} at a time"),
     (HOT_PATH, f"At most {Settings.model_fields['max_waiting'].default:,} requests wait"),
+    ("concepts/several-processes.md", f"did within {CONCURRENT_US // 10**6} seconds"),
+    ("concepts/several-processes.md", f"for {NUMBERS[BLIND_US // 60_000_000]} minutes what it decided without Redis"),
+    ("concepts/online-state-in-redis.md", f"kept for {NUMBERS[KEPT_MS // 60_000]} minutes"),
+    ("concepts/streaming.md", f"up to {PATIENCE_US // 10**6} s later"),
+    ("concepts/streaming.md", f"no more than {NUMBERS[MOST_PATIENCE_US // 3_600_000_000]} hours"),
     (API, f"in parts of {PART} transactions, {NUMBERS[PARTS_WAITING]} of which wait"),
     (API, f"has {READY_WITHIN_S:g} seconds to answer"),
     ("reference/metrics.md", f"at most {MOST_TOGETHER}"),
