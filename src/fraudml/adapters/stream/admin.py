@@ -66,6 +66,7 @@ class Administration:
                 gone = error.args[0].name() in _GONE
                 if not gone or self._refusal or left_s <= _ATTEMPT_S:
                     raise self._error(error, "asking for topics") from error
+        self._refusal = ""
         brokers = [f"{each.host}:{each.port}" for each in found.brokers.values()]
         return Cluster(sorted(brokers), {name: len(topic.partitions) for name, topic in found.topics.items()})
 
