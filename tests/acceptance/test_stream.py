@@ -1,7 +1,8 @@
 """The whole stream with the real commands: a broker, two workers that are killed, PostgreSQL and Redis.
 
-The simulated history is replayed; in the end every id is accounted for: in the file, in the log and on the topic. A
-million are, in half an hour, with ``FRAUDML_TEST_STREAM_ROWS=1000000``, ``_KILLS=30``, ``_RATE=1300``, ``_SESSION_MS=10000``.
+The simulated history is replayed; in the end every id is accounted for: in the file, in the log and on the topic. With
+``FRAUDML_TEST_STREAM_ROWS=1000000``, ``_KILLS=30``, ``_RATE=1300`` and ``_SESSION_MS=10000`` it is a million, and
+takes half an hour.
 """
 
 from __future__ import annotations
