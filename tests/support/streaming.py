@@ -212,7 +212,7 @@ class InProcess:
             connection(str(self.settings.kafka_bootstrap_servers), Security()),
             [topic],
             Member(
-                wiring.workers_group(self.settings, topic),
+                wiring.workers_groups(self.settings)[topic],
                 str(self.settings.worker_id),
                 self.settings.kafka_session_timeout_ms,
             ),

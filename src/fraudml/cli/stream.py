@@ -56,10 +56,9 @@ def status(as_json: AsJson = False) -> None:
     cluster = administration.cluster()
     wanted = wiring.stream_topics(current)
     missing = [topic for topic in wanted if topic not in cluster.topics]
-    groups = {wiring.workers_group(current, topic): topic for topic in _read_by_workers(current)}
     members = [
         {"topic": topic, **member._asdict()}
-        for group, topic in groups.items()
+        for topic, group in wiring.workers_groups(current).items()
         for member in administration.members(group)
     ]
     behind = _behind(current, cluster.topics)
@@ -84,8 +83,8 @@ def status(as_json: AsJson = False) -> None:
 def _behind(current: Settings, topics: dict[str, int]) -> list[dict[str, Any]]:
     """Where the workers' groups are in each partition that they read, and what of it waits."""
     found = []
-    for topic in _read_by_workers(current):
-        with closing(wiring.topic_reader(current, wiring.workers_group(current, topic))) as reader:
+    for topic, group in wiring.workers_groups(current).items():
+        with closing(wiring.topic_reader(current, group)) as reader:
             at = reader.committed([(topic, number) for number in range(topics.get(topic, 0))])
             spans = reader.spans(at)
         found += [
@@ -99,10 +98,6 @@ def _behind(current: Settings, topics: dict[str, int]) -> list[dict[str, Any]]:
             for (_, number), offset in at.items()
         ]
     return found
-
-
-def _read_by_workers(current: Settings) -> list[str]:
-    return [current.topic_transactions, current.topic_labels]
 
 
 def _dead(current: Settings, topics: dict[str, int]) -> dict[str, int]:

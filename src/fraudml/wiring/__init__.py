@@ -21,7 +21,7 @@ from fraudml.wiring.pinned import pinned
 from fraudml.wiring.receivers import http_receiver, kafka_receiver
 from fraudml.wiring.sharing import recent_decisions, shared_redis, token_bank
 from fraudml.wiring.sources import History, card_hasher, history, label_purity, profile, source
-from fraudml.wiring.stream import kafka, stream, workers_group
+from fraudml.wiring.stream import kafka, stream, workers_groups
 from fraudml.wiring.topics import (
     administration,
     dead_letter_group,
@@ -79,5 +79,5 @@ __all__ = [
     "upgrade_database",
     "waits_since",
     "warehouse",
-    "workers_group",
+    "workers_groups",
 ]

@@ -35,10 +35,11 @@ def kafka(settings: Settings) -> dict[str, Any]:
     )
 
 
-def workers_group(settings: Settings, topic: str) -> str:
-    """The group that workers read a topic in: a group balances the number of partitions, whatever their topic, so in
-    one a worker could get all labels and no transaction."""
-    return f"{settings.kafka_group}-labels" if topic == settings.topic_labels else settings.kafka_group
+def workers_groups(settings: Settings) -> dict[str, str]:
+    """The topics that workers read, and the group of each: a group balances the number of partitions, whatever their
+    topic, so in one a worker could get all labels and no transaction."""
+    group = settings.kafka_group
+    return {settings.topic_transactions: group, settings.topic_labels: f"{group}-labels"}
 
 
 def stream(settings: Settings, topic: str, on_rebalance: OnRebalance, alive: Callable[[], None]) -> KafkaStream:
@@ -50,7 +51,7 @@ def stream(settings: Settings, topic: str, on_rebalance: OnRebalance, alive: Cal
         config,
         [topic],
         Member(
-            workers_group(settings, topic),
+            workers_groups(settings)[topic],
             settings.worker_id or socket.gethostname(),
             settings.kafka_session_timeout_ms,
             settings.kafka_static_membership,

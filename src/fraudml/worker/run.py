@@ -1,6 +1,6 @@
 """Puts a worker together and runs it to its end.
 
-Transactions and labels are read by two members of two groups (:func:`fraudml.wiring.workers_group`).
+Transactions and labels are read by two members of two groups (:func:`fraudml.wiring.workers_groups`).
 """
 
 from __future__ import annotations

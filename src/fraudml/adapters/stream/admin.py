@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from fraudml.errors import StreamError
 
 _EXISTS = "TOPIC_ALREADY_EXISTS"
 _GONE = ("_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "REQUEST_TIMED_OUT")
-_ATTEMPT_S = 1.0  # to reach a broker; whoever refuses us then has done so
+_BEGIN_S = 1.0  # who refuses us has done so by then
 _REFUSALS = {
     "_AUTHENTICATION": (
         "refuses the login; see FRAUDML_KAFKA_SASL_USERNAME, FRAUDML_KAFKA_SASL_PASSWORD and "
@@ -55,17 +54,10 @@ class Administration:
 
     def cluster(self) -> Cluster:
         """Of all topics: to ask for one by name would make it, on brokers that do so."""
-        until_s = time.monotonic() + self._timeout_s
-        while True:
-            left_s = until_s - time.monotonic()
-            try:
-                found = self._client.list_topics(timeout=max(0.01, min(left_s, _ATTEMPT_S)))
-                break
-            except KafkaException as error:
-                self._client.poll(0)
-                gone = error.args[0].name() in _GONE
-                if not gone or self._refusal or left_s <= _ATTEMPT_S:
-                    raise self._error(error, "asking for topics") from error
+        try:
+            found = self._list_topics()
+        except KafkaException as error:
+            raise self._error(error, "asking for topics") from error
         self._refusal = ""
         brokers = [f"{each.host}:{each.port}" for each in found.brokers.values()]
         return Cluster(sorted(brokers), {name: len(topic.partitions) for name, topic in found.topics.items()})
@@ -98,6 +90,18 @@ class Administration:
             Member(each.group_instance_id or each.member_id, each.host, len(each.assignment.topic_partitions))
             for each in found.members
         )
+
+    def _list_topics(self) -> Any:
+        """Waits for a broker, but not for one that has refused us at once."""
+        begin_s = min(_BEGIN_S, self._timeout_s)
+        try:
+            return self._client.list_topics(timeout=begin_s)
+        except KafkaException as error:
+            self._client.poll(0)
+            left_s = self._timeout_s - begin_s
+            if self._refusal or left_s <= 0 or error.args[0].name() not in _GONE:
+                raise
+        return self._client.list_topics(timeout=left_s)
 
     def _note(self, error: Any) -> None:
         """The driver tells why it does not get in; the call that waits is only told that it waited."""

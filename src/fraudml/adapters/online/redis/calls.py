@@ -42,26 +42,24 @@ class Calls:
         added = ("XADD", key, "MINID", "~", oldest_ms, "*", "us", call.now_us, "ids", call.ids.tobytes())
         return [Command(key, added), Command(key, ("PEXPIRE", key, KEPT_MS))]
 
-    def entered_us(self, marks: Sequence[bytes], call: Call) -> NDArray[np.int64] | None:
-        """When each of a call's transactions was noted first, by a call before; 0 for those that were not. ``None``
-        when nothing is known."""
+    def entered_us(self, marks: Sequence[bytes], call: Call) -> NDArray[np.int64]:
+        """When each of a call's transactions was noted first, by a call before; 0 where that is not known."""
         keys = [_beside(mark) for mark in marks]
         try:
             answers = self._link.exchange([Command(key, ("XRANGE", key, "-", "+")) for key in keys])
         except OnlineStoreError:  # decisions do not depend on it, and this has happened after a failure
-            return None
+            answers = []
         notes = sorted((int(note[b"us"]), note[b"ids"]) for told in answers for note in _fields(told))
         notes = [note for note in notes if note[0] < call.now_us]
         if not notes:
-            return None
+            return np.zeros(len(call.ids), dtype=np.int64)
         sizes = [len(ids) // ID_BYTES for _, ids in notes]
         noted = _numbers(np.frombuffer(b"".join(ids for _, ids in notes), f"V{ID_BYTES}"))
         known, first = np.unique(noted, return_index=True)  # the first is the oldest
         own = _numbers(call.ids)
         places = np.searchsorted(known, own).clip(max=len(known) - 1)
         times = np.repeat([now_us for now_us, _ in notes], sizes)[first[places]]
-        found: NDArray[np.int64] = np.where(known[places] == own, times, 0)
-        return found if found.any() else None
+        return np.where(known[places] == own, times, 0)
 
 
 def _beside(mark: bytes) -> bytes:

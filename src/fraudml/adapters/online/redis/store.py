@@ -41,12 +41,12 @@ WAIT = 4  # deadlines that a call waits for the calls of other threads
 
 
 class Answered(NamedTuple):
-    """For each transaction its cells, whether it is late, and since when it was there before (0: it was not, ``None``
-    for all); ``ready``: state is complete."""
+    """For each transaction its cells, whether it is late, and since when it was there before (0: it was not);
+    ``ready``: state is complete."""
 
     cells: NDArray[np.float64]
     late: NDArray[np.bool_]
-    entered_us: NDArray[np.int64] | None
+    entered_us: NDArray[np.int64]
     ready: bool
 
 
@@ -204,8 +204,7 @@ class RedisOnlineStore:
                 part = slice(first, first + AT_ONCE)
                 found = self._run(transactions[part], None if rows is None else rows[part], trace)
                 values[part], late[part] = found.cells[:, self._layout.positions], found.late
-                if found.entered_us is not None:
-                    entered_us[part] = found.entered_us
+                entered_us[part] = found.entered_us
                 ready &= found.ready
         if not ready:
             raise StateLost(epochs.LOST)
@@ -219,7 +218,8 @@ class RedisOnlineStore:
             half = len(rows) // 2
             parts = (slice(half), slice(half, None))
             first, then = (self._run(transactions[part], rows[part], trace) for part in parts)
-            return _joined(first, then)
+            cells, late, entered_us = (np.concatenate(both) for both in zip(first[:3], then[:3], strict=True))
+            return Answered(cells, late, entered_us, first.ready and then.ready)
         fields = self._records.of_rows(rows) if rows is not None else {}
         ids = records.ids_of([event.transaction_id for event in transactions]) if rows is not None else None
         call = Call(ids, time.time_ns() // 1_000) if trace and ids is not None else None
@@ -234,7 +234,7 @@ class RedisOnlineStore:
                 reads.append(Read(lane, found, new))
         tidied = self._tidy.take() if rows is not None else []
         marks = self._post.send(reads, self._epoch, tidied, call=call)
-        entered_us = None
+        entered_us = np.zeros(len(times), dtype=np.int64)
         if call is not None and any(read.repeated for read in reads):
             entered_us = self._calls.entered_us(self._epoch.keys(), call)
         ready = self._epoch.is_ready(marks)
@@ -286,12 +286,3 @@ class RedisOnlineStore:
         if not self._checked:
             check_policy(self._link)
             self._checked = True
-
-
-def _joined(first: Answered, then: Answered) -> Answered:
-    both = [
-        np.zeros(len(each.late), dtype=np.int64) if each.entered_us is None else each.entered_us
-        for each in (first, then)
-    ]
-    cells, late = np.concatenate([first.cells, then.cells]), np.concatenate([first.late, then.late])
-    return Answered(cells, late, np.concatenate(both), first.ready and then.ready)
