@@ -28,8 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "features": {"events"},
     "models": {"features", "events"},
     "decisions": {"models", "features", "events"},
-    "training": CORE,
-    "monitoring": CORE,
+    "pages": set(),
+    "training": CORE | {"pages"},
+    "monitoring": CORE | {"pages"},
     "operations": CORE,
     "adapters": set(),
     "adapters.*": CORE,
@@ -43,7 +44,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     # DESIGN's table plus features and models, which `features list` and `models list` show, and the service that
     # `serve` starts.
     "cli": FRONT
-    | {"service", "worker", "scoring", "training", "operations", "simulation", "inference", "features", "models"},
+    | {
+        "service",
+        "worker",
+        "scoring",
+        "training",
+        "operations",
+        "simulation",
+        "inference",
+        "features",
+        "models",
+        "pages",
+    },
     "inference": {"events", "features"},
     # one file that is copied to devices: see test_the_edge_needs_nothing_but_numpy_and_onnxruntime
     "edge": set(),

@@ -13,8 +13,9 @@ import pytest
 from fraudml.decisions.costs import Costs
 from fraudml.events.schema import NO_CURRENCY, AmountColumn, LabelColumn
 from fraudml.features.spec import FeatureSet
+from fraudml.pages import figures
 from fraudml.training import report
-from fraudml.training.report import figures, plots
+from fraudml.training.report import plots
 from fraudml.training.report.page import render
 from fraudml.training.train import LocalResult
 from tests.support.scoring import FEATURES, SCHEMA

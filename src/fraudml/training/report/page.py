@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fraudml import __version__
 from fraudml.events.schema import NO_CURRENCY
 from fraudml.features.words import Describer, duration_words
+from fraudml.pages import page
 from fraudml.training.report import plots
 
 if TYPE_CHECKING:
     from fraudml.training.train import Candidate, Result
 
-TEMPLATE = "report.html.j2"
-STABLE_NAME = "report.html"
 TOP_FEATURES = 25
 
 
 def write(result: Result, directory: Path) -> Path:
     """Write ``report-<UTC time>.html``, and the same as ``report.html``; returns the path of the former."""
-    text = render(result)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"report-{datetime.now(UTC):%Y%m%dT%H%M%S}Z.html"
-    for target in (path, directory / STABLE_NAME):
-        target.write_text(text, encoding="utf-8")
-    return path
+    return page.write(render(result), directory, "report")
 
 
 def render(result: Result) -> str:
     """The report as one HTML text that needs nothing else: styles and plots are inside."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     currency = _currency(result)
-    environment = Environment(
-        loader=PackageLoader("fraudml.training.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(_filters(currency))
-    return environment.get_template(TEMPLATE).render(
-        version=__version__,
-        created_us=int(datetime.now(UTC).timestamp() * 1e6),
+    return page.render(
+        "fraudml.training.report",
+        "report.html.j2",
+        currency,
         best=result.candidates[0],
         candidates=result.candidates,
         costs=result.costs,
@@ -56,25 +39,6 @@ def render(result: Result) -> str:
         features=_features(result, result.candidates[0]),
         plots=plots.draw(result, result.testing, currency),
     )
-
-
-def _filters(currency: str) -> dict[str, Callable[..., str]]:
-    def money(value: float) -> str:
-        digits = 0 if abs(value) >= 100 else 2
-        return f"{value:,.{digits}f}{f' {currency}' if currency else ''}"
-
-    return {
-        "money": money,
-        "time": lambda us: f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M} UTC",
-        "day": lambda us: f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d}",
-        "count": lambda value: f"{value:,.0f}",
-        "share": lambda value: f"{value:.2%}",
-        "rate": lambda value: f"{100 * value:.3g} %",
-        "percent": lambda value: f"{value:.1%}",
-        "figure": lambda value: "-" if value is None else f"{value:.4f}",
-        "number": lambda value: f"{value:,.4g}",
-        "threshold": lambda value: "never" if value > 1 else f"{value:.4g}",
-    }
 
 
 def _currency(result: Result) -> str:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
 from fraudml.models.bundle import Thresholds
+from fraudml.pages import figures
+from fraudml.pages.figures import FRAUD, GENUINE, INK, LINES, MARKERS, PAPER, SERIES
 from fraudml.training import money
 from fraudml.training.dataset import Dataset
-from fraudml.training.report import figures
-from fraudml.training.report.figures import FRAUD, GENUINE, INK, LINES, MARKERS, PAPER, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages for people: what the reports have in common."""
