@@ -122,6 +122,18 @@ class Settings(BaseSettings):
     worker_port: int = Field(
         9_100, ge=0, le=65535, description="Port of a worker's metrics and health; 0 lets the system choose."
     )
+    monitor_port: int = Field(
+        9_101, ge=0, le=65535, description="Port of `fraudml monitor`'s metrics; 0 lets the system choose."
+    )
+    monitor_every_s: float = Field(
+        300.0, gt=0, description="How often `fraudml monitor` looks at drift, labels and the installation; seconds."
+    )
+    backup_marker: Path | None = Field(
+        None, description="A file that each backup writes or touches when it has succeeded; its age is a metric."
+    )
+    certificates: str = Field(
+        "", description="Files of certificates whose end is a metric, with commas; those of Kafka are watched anyway."
+    )
     warehouse_url: SecretStr | None = Field(
         None, description="Warehouse, or place for Parquet files, that decisions are exported to."
     )
@@ -153,6 +165,15 @@ class Settings(BaseSettings):
     max_waiting: int = Field(2_000, gt=0, description="Requests that may wait; beyond, they are answered 503 at once.")
     deadline_ms: int = Field(
         2_000, gt=0, description="How long a request may wait for its decision before it is answered 503; milliseconds."
+    )
+    latency_objective_ms: int | None = Field(
+        None,
+        gt=0,
+        description="What 95 of 100 requests are to be answered within, and 99 within twice as long; milliseconds. "
+        "Default: that of the tier.",
+    )
+    cost_per_hour: float | None = Field(
+        None, ge=0, description="What a process costs an hour, in any currency: for the cost of 1,000 queries."
     )
     server_timing: bool = Field(False, description="Whether answers carry a Server-Timing header with each stage.")
     max_reject_share: float = Field(
@@ -209,6 +230,16 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: object) -> object:
         """A variable that a template left empty names no server, and no limit."""
         return None if value == "" else value
+
+    @property
+    def latency_objective_s(self) -> float:
+        """What 95 of 100 requests are to be answered within; seconds. By default 100 ms, with PostgreSQL 50 ms, with
+        Redis and Kafka 20 ms (docs/concepts/architecture.md has the tiers)."""
+        if self.latency_objective_ms is not None:
+            return self.latency_objective_ms / 1_000
+        if self.redis_url is not None and self.kafka_bootstrap_servers is not None:
+            return 0.02
+        return 0.1 if self.log_url().startswith("sqlite") else 0.05
 
     def log_url(self) -> str:
         """The decision log's URL, with its password: as set, or a SQLite file in the home directory."""

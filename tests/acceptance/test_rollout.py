@@ -167,7 +167,7 @@ def a_bad_one_is_undone_by_its_labels(home: Path, traffic: Traffic) -> None:
     )
     started = rollout(home, "start", "--challenger", "2", "--share", "50%", "--reason", "looks the same")
     assert started["experiment"]["entity"] == "customer"
-    assert everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-2",model="2"}', 0.5) < APPLIED_WITHIN_S
+    assert everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-2",version="2"}', 0.5) < APPLIED_WITHIN_S
     assert "under way" in refused("rollout", "start", "--challenger", "3", cwd=home)
     traffic.forget_arms()
     first = len(traffic.answers)
@@ -178,7 +178,7 @@ def a_bad_one_is_undone_by_its_labels(home: Path, traffic: Traffic) -> None:
     assert {"champion", "challenger-2"} == set().union(*arms.values())
     served_by = {"champion": "1", "challenger-2": "2"}
     assert all(served_by[each["arm"]] == each["model_version"] for each in traffic.answers[first:])
-    assert everywhere(traffic.clients, 'fraud_rollout_share{arm="champion",model="1"}', 1.0) < APPLIED_WITHIN_S
+    assert everywhere(traffic.clients, 'fraud_rollout_share{arm="champion",version="1"}', 1.0) < APPLIED_WITHIN_S
     status: Any = None
 
     def is_over() -> bool:  # which the document says some moments after a service does
@@ -194,7 +194,7 @@ def a_bad_one_is_undone_by_its_labels(home: Path, traffic: Traffic) -> None:
 
 def a_good_one_is_raised_and_promoted(home: Path, traffic: Traffic) -> None:
     rollout(home, "start", "--challenger", "3", "--share", "20%")
-    everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-3",model="3"}', 0.2)
+    everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-3",version="3"}', 0.2)
     traffic.forget_arms()
     traffic.send(40)
     before = traffic.forget_arms()
@@ -204,7 +204,7 @@ def a_good_one_is_raised_and_promoted(home: Path, traffic: Traffic) -> None:
     (challenger,) = rollout(home, "status")["rollout"]["experiment"]["challengers"]
     assert sum(end - start for start, end in challenger["slots"]) == 200_000, "what is refused changes nothing"
     rollout(home, "set", "--share", "50%")
-    everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-3",model="3"}', 0.5)
+    everywhere(traffic.clients, 'fraud_rollout_share{arm="challenger-3",version="3"}', 0.5)
     traffic.send(80)
     after = traffic.forget_arms()
     assert all(len(arms) == 1 for arms in after.values())
@@ -223,7 +223,7 @@ def a_good_one_is_raised_and_promoted(home: Path, traffic: Traffic) -> None:
     assert "less per 1,000 transactions" in well("rollout", "report", "--maturity", "0s", cwd=home).out
     promoted = rollout(home, "promote", "--reason", report["conclusion"])
     assert (promoted["champion"], promoted["experiment"]) == (3, None)
-    assert everywhere(traffic.clients, 'fraud_model_info{model="3"}', 1.0) < APPLIED_WITHIN_S
+    assert everywhere(traffic.clients, 'fraud_model_info{model="fraud",version="3"}', 1.0) < APPLIED_WITHIN_S
     assert {each["model_version"] for each in traffic.send(4)} == {"3"}
 
 

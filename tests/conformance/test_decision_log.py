@@ -483,6 +483,17 @@ def test_keys_are_kept_without_their_token(reopen: Open, backend: Backend) -> No
     assert key.token_hash == hash_token(token)
 
 
+def test_a_key_keeps_its_end(log: DecisionLog) -> None:
+    _, ends = new_key("ends", [Scope.score], lasts_us=1_000_000)
+    _, stays = new_key("stays", [Scope.score])
+    for key in (ends, stays):
+        log.keys.add(key)
+    found = {key.name: key for key in log.keys.all()}
+    assert found == {"ends": ends, "stays": stays}
+    assert ends.expires_at_us == ends.created_at_us + 1_000_000
+    assert not stays.expired
+
+
 def test_a_key_is_revoked_once(log: DecisionLog) -> None:
     names = ("b", "a")
     for name in names:

@@ -30,7 +30,9 @@ from fraudml.events.schema import (
 )
 from fraudml.features.expression import FUNCTIONS
 from fraudml.features.spec import Aggregation, Feature, LabelAggregation, Transform
+from fraudml.monitoring.catalogue import CATALOGUE, LABELS
 from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.monitor import Monitor
 from fraudml.monitoring.parity import AuditReport
 from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.service import batch, decisions, docs, explain, health, labels, predict, v2
@@ -185,14 +187,27 @@ def test_every_degradation_is_documented(page: str) -> None:
     assert {name for name in Degradation if name in re.findall(r"\w+", said)} == set(Degradation)
 
 
-def test_every_metric_is_documented_with_its_type() -> None:
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
+    rows = re.findall(r"^\| `(fraud_\w+)` \| (\w+) \|([^|]*)\|", text("metrics.md"), re.MULTILINE)
+    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert documented == {metric.name: (metric.kind, metric.labels) for metric in CATALOGUE.values()}
+
+
+def test_what_a_process_exposes_is_in_the_catalogue() -> None:
     metrics = Metrics()
     StreamMetrics(metrics.collector)
-    said = metrics.text().decode()
-    found = re.findall(r"^# TYPE (\w+) (\w+)$", said, re.MULTILINE)
+    said = metrics.text().decode() + Monitor({}).text().decode()
+    found = re.findall(r"^# TYPE (fraud_\w+) (\w+)$", said, re.MULTILINE)
     types = {name: kind for name, kind in found if not name.endswith("_created")}  # the library's own
-    rows = re.findall(r"^\| `(fraud_\w+)` \| (\w+) \|", text("metrics.md"), re.MULTILINE)
-    assert dict(rows) == types
+    known = {metric.name: str(metric.kind) for metric in CATALOGUE.values()}
+    assert types.items() <= known.items()
+    assert {known[name] for name in known.keys() - types.keys()} == {"gauge"}  # those that are told, if they are
+
+
+def test_every_label_of_a_metric_is_bounded_and_documented() -> None:
+    used = {label for metric in CATALOGUE.values() for label in metric.labels}
+    assert used == set(LABELS)
+    assert first_cells(section(text("metrics.md"), "## Labels")) >= used
 
 
 def test_the_error_tree_is_the_one_in_the_code() -> None:

@@ -147,7 +147,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
     metrics = Metrics()
     with caplog.at_level(logging.INFO, "fraudml.decisions"):
         model = source.load(source.named().champion)
-        metrics.watch_model_server(lambda: model.server_up)
+        metrics.watch_dependency("model_server", lambda: model.server_up)
         scorer = Scorer(model, ReferenceStore(), wiring.decision_log(settings, SCHEMA))
         numbers = iter(range(1, 1_000_000))
 
@@ -161,7 +161,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
         mlserver.process.kill()
         assert degraded() == ("model_server",)
         assert scorer.degraded == ("model_server",)
-        assert b"fraud_model_server_up 0.0" in metrics.text()
+        assert b'fraud_dependency_up{dependency="model_server"} 0.0' in metrics.text()
         mlserver.use(linear_model([0.3] * WIDTH, 1.0))
         mlserver.process.start()
         until(lambda: degraded() == ("model_server",) and "has another model" in caplog.text)
@@ -169,7 +169,7 @@ def test_decisions_by_mlserver_that_dies_and_comes_back_with_another_model(
         mlserver.use(model_of(bundle))
         mlserver.process.start()
         until(lambda: degraded() == ())
-    assert b"fraud_model_server_up 1.0" in metrics.text()
+    assert b'fraud_dependency_up{dependency="model_server"} 1.0' in metrics.text()
     assert "scores again for model 1" in caplog.text
 
 

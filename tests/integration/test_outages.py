@@ -65,7 +65,7 @@ def test_a_log_that_is_locked_costs_no_decision(service: Service, tmp_path: Path
             assert answer.json()["degraded"] == ["decision_log"]
         assert score(service, 2).content == journaled[0].content  # a retry, byte for byte
         assert score(service, 1).content == before.content
-        assert metric(service, "fraud_log_up") == 0
+        assert metric(service, 'fraud_dependency_up{dependency="decision_log"}') == 0
         assert metric(service, "fraud_journal_decisions") == 2
         assert metric(service, 'fraud_degraded_total{reason="decision_log"}') == 3
         assert ready(service) == ["decision_log"]
@@ -73,7 +73,10 @@ def test_a_log_that_is_locked_costs_no_decision(service: Service, tmp_path: Path
         assert label.status_code == 503
         assert int(label.headers["retry-after"]) >= 1
     until(lambda: ready(service) == [])  # without any request that scores
-    assert (metric(service, "fraud_log_up"), metric(service, "fraud_journal_decisions")) == (1, 0)
+    assert (
+        metric(service, 'fraud_dependency_up{dependency="decision_log"}'),
+        metric(service, "fraud_journal_decisions"),
+    ) == (1, 0)
     assert score(service, 4).json()["degraded"] == []
     assert [score(service, number).content for number in (2, 3)] == [answer.content for answer in journaled]
     logged = [key for batch in service.log.replay() for key in batch.column("transaction_id").to_pylist()]

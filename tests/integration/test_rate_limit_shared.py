@@ -135,7 +135,7 @@ def test_without_redis_requests_go_on_and_each_replica_limits_by_itself(start: S
     assert statuses[:5] == [404] * 5
     assert 429 in statuses
     text = one.as_("read").get("/metrics").text
-    assert "fraud_redis_up 0.0" in text
+    assert 'fraud_dependency_up{dependency="redis"} 0.0' in text
     server.process.send(signal.SIGCONT)
 
 

@@ -604,8 +604,8 @@ def test_metrics_count_what_happened(service: Service) -> None:
     service.client.get("/no/such/path")
     text = service.client.get("/metrics").text
     for line in (
-        'fraud_predictions_total{label="approve",model="1"} 1.0',
-        'fraud_predictions_total{label="decline",model="1"} 1.0',
+        'fraud_decisions_total{action="approve",arm="champion",model="fraud",version="1"} 1.0',
+        'fraud_predictions_total{label="fraud",model="fraud"} 1.0',
         'fraud_prediction_latency_seconds_count{route="predict"} 2.0',
         "fraud_late_total 1.0",
         'fraud_rejected_total{reason="invalid"} 1.0',
@@ -614,7 +614,7 @@ def test_metrics_count_what_happened(service: Service) -> None:
         'fraud_stage_seconds_count{stage="model"} 2.0',
         'fraud_http_requests_total{route="/v1/predict",status="422"} 1.0',
         'fraud_http_requests_total{route="unmatched",status="404"} 1.0',
-        'fraud_model_info{model="1"} 1.0',
+        'fraud_model_info{model="fraud",version="1"} 1.0',
     ):
         assert line in text
 

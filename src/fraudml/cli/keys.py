@@ -11,6 +11,7 @@ from fraudml import wiring
 from fraudml.cli import output
 from fraudml.cli.options import AsJson, ProjectFile, read_project
 from fraudml.decisions.keys import Scope, new_key
+from fraudml.events.units import parse_duration
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -24,18 +25,23 @@ def add(parent: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="A name to recognise the key by.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do (may be repeated).")] = [Scope.score],  # noqa: B006
+    expires: Annotated[
+        str | None, typer.Option(help="How long it is valid, such as 90d; default: until it is revoked.")
+    ] = None,
     project_file: ProjectFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a key and print it once; only its hash is stored."""
     declared, current = read_project(project_file)
-    token, key = new_key(name, scope)
+    token, key = new_key(name, scope, None if expires is None else parse_duration(expires))
     with wiring.keys(current, declared.schema) as store:
         store.add(key)
     if as_json:
-        output.result({"name": key.name, "key": token, "scopes": key.scopes})
+        document = {"name": key.name, "key": token, "scopes": key.scopes, "expires": _when(key.expires_at_us)}
+        output.result(document)
         return
-    output.remarks.print(f"Key {key.name!r} may: {', '.join(key.scopes)}. It is shown only now:")
+    until = "" if key.expires_at_us is None else f", until {_when(key.expires_at_us)}"
+    output.remarks.print(f"Key {key.name!r} may: {', '.join(key.scopes)}{until}. It is shown only now:")
     typer.echo(token)
 
 
@@ -53,13 +59,17 @@ def list_keys(project_file: ProjectFile = None, as_json: AsJson = False) -> None
                     "scopes": key.scopes,
                     "created": _when(key.created_at_us),
                     "revoked": _when(key.revoked_at_us),
+                    "expires": _when(key.expires_at_us),
                 }
                 for key in found
             ]
         )
         return
-    rows = [[k.name, ", ".join(k.scopes), _when(k.created_at_us) or "", _when(k.revoked_at_us) or ""] for k in found]
-    output.table(["name", "scopes", "created", "revoked"], rows)
+    rows = [
+        [k.name, ", ".join(k.scopes), *(_when(t) or "" for t in (k.created_at_us, k.revoked_at_us, k.expires_at_us))]
+        for k in found
+    ]
+    output.table(["name", "scopes", "created", "revoked", "expires"], rows)
 
 
 @app.command("revoke")

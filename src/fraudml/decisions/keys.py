@@ -28,13 +28,20 @@ class Scope(StrEnum):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key as it is stored: never the token itself. Times are microseconds UTC; ``None``: not revoked."""
+    """A key as it is stored: never the token itself. Times are microseconds UTC; ``None``: not revoked, or
+    without an end."""
 
     name: str
     token_hash: bytes
     scopes: tuple[Scope, ...]
     created_at_us: int
     revoked_at_us: int | None = None
+    expires_at_us: int | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires_at_us is not None and self.expires_at_us <= time.time_ns() // 1_000
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key may do this."""
@@ -66,8 +73,8 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
-    """A fresh token and the key to store; the token is shown once and kept nowhere.
+def new_key(name: str, scopes: Iterable[Scope], lasts_us: int | None = None) -> tuple[str, ApiKey]:
+    """A fresh token and the key to store; the token is shown once and kept nowhere. ``lasts_us``: after which it ends.
 
     >>> token, key = new_key("laptop", [Scope.score])
     >>> token.startswith("fml_"), key.token_hash == hash_token(token), key.allows(Scope.label)
@@ -80,4 +87,6 @@ def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
         raise ConfigError(f"the key {name!r} needs a scope: {', '.join(Scope)}")
     token = PREFIX + secrets.token_urlsafe(32)
     ordered = tuple(scope for scope in Scope if scope in wanted)
-    return token, ApiKey(name, hash_token(token), ordered, time.time_ns() // 1_000)
+    now_us = time.time_ns() // 1_000
+    expires_at_us = None if lasts_us is None else now_us + lasts_us
+    return token, ApiKey(name, hash_token(token), ordered, now_us, expires_at_us=expires_at_us)

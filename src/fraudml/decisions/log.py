@@ -48,6 +48,11 @@ class DecisionLog(Protocol):
     """
 
     @property
+    def connections(self) -> int | None:
+        """How many connections of its pool are in use; ``None`` without a pool. Answers at once."""
+        ...
+
+    @property
     def keys(self) -> KeyStore:
         """The API keys, kept in the same database."""
         ...

@@ -69,7 +69,7 @@ class Judge:
         self._ending: tuple[Rollout, str] | None = None  # not in the registry yet
         self._failing = self._unwritten = False
         self._stopping = threading.Event()
-        metrics.watch_judge(lambda: self.lag_s)
+        metrics.watch("fraud_rollout_judge_lag_seconds", lambda: self.lag_s)
         self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
 
     def start(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fraudml.decisions.log import DecisionLog
+from fraudml.decisions.recorder import MOST_JOURNALED
 from fraudml.decisions.refill import Refiller
 from fraudml.decisions.scorer import Scorer
 from fraudml.events.cards import CardHasher
@@ -53,11 +54,19 @@ class ScoringProcess:
     registry: Registry | None = None
 
     def __post_init__(self) -> None:
-        recorder = self.scorer.recorder
-        self.metrics.watch_model_server(lambda: self.scorer.model.server_up)
-        self.metrics.watch_journal(lambda: recorder.journaled, lambda: recorder.degraded)
-        if (shared := self.shared) is not None:
-            self.metrics.watch_redis(lambda: shared.up)
+        scorer, recorder, shared, metrics = self.scorer, self.scorer.recorder, self.shared, self.metrics
+        metrics.watch_dependency("online_store", lambda: not scorer.state.gone)
+        metrics.watch_dependency("decision_log", lambda: not recorder.degraded)
+        metrics.watch_dependency("registry", lambda: not scorer.registry_gone)
+        metrics.watch_dependency("model_server", lambda: scorer.model.server_up)
+        metrics.watch_dependency("redis", lambda: shared is None or shared.up)
+        metrics.watch("fraud_journal_decisions", lambda: recorder.journaled)
+        metrics.watch("fraud_journal_limit", lambda: MOST_JOURNALED)
+        if self.log.connections is not None:
+            limit = self.settings.db_pool_size + self.settings.db_pool_overflow
+            metrics.watch("fraud_log_connections", lambda: self.log.connections or 0, state="used")
+            metrics.watch("fraud_log_connections", lambda: limit, state="limit")
+        metrics.serve(scorer.lineup)
 
     def start(self) -> None:
         """Start what works beside the scorer."""

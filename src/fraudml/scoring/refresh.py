@@ -211,7 +211,6 @@ class Refresher:
 
     def _tell(self, *, down: bool) -> None:
         self.registry_down = self._scorer.registry_gone = down
-        self._metrics.registry(not down)
 
 
 def _alone(rollout: Rollout) -> Rollout:

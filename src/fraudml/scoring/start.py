@@ -24,7 +24,7 @@ from fraudml.events.schema import Schema
 from fraudml.events.source import Progress
 from fraudml.features.stores import OnlineStore
 from fraudml.models.registry import Registry
-from fraudml.monitoring.metrics import Metrics
+from fraudml.monitoring.metrics import Metrics, Objective
 from fraudml.monitoring.rollouts.checkpoint import Checkpoint
 from fraudml.monitoring.rollouts.evidence import Currency
 from fraudml.project import Project
@@ -76,7 +76,7 @@ def prepare(
     log = wiring.decision_log(settings, declared.schema)
     # first: what another process appends would be missing in this one's state, unless they share it
     writer = log.claim(shared=store.shared)
-    metrics = Metrics()
+    metrics = Metrics(settings.model_name, Objective(settings.latency_objective_s, settings.cost_per_hour))
     shared = wiring.shared_redis(settings)
     recorder = _recorder(settings, declared, log, store, shared, metrics, waits=waits)
     models = wiring.model_source(

@@ -47,6 +47,5 @@ def create_app(state: ServiceState) -> Service:
     for module in (batch, explain, labels, decisions, health, docs, v2):
         app.include_router(module.router)
     add_handlers(app)
-    state.metrics.serve(state.scorer.lineup)
     # around FastAPI, not in it as its middleware: a request for a prediction never gets that far
     return Service(Envelope(Predict(app, state, guard), state.metrics), ShortWay(state, guard))

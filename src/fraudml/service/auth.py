@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi import Request
 
@@ -43,13 +43,18 @@ class Keyring:
         if time.monotonic() - self._fresh_at > KEYS_TTL_S and not (self._keys is not None and self._reading.under_way):
             await self._refresh()
         # By the hash of what was sent: how long this takes tells nothing that would help to guess a token.
-        return (self._keys or {}).get(hash_token(token))
+        return self._valid(self._keys or {}, token)
 
     def known(self, token: str) -> ApiKey | None:
         """The valid key of a token as far as that is known without asking the store."""
         if self._keys is None or time.monotonic() - self._fresh_at > KEYS_TTL_S:
             return None
-        return self._keys.get(hash_token(token))
+        return self._valid(self._keys, token)
+
+    @staticmethod
+    def _valid(keys: Mapping[bytes, ApiKey], token: str) -> ApiKey | None:
+        key = keys.get(hash_token(token))
+        return None if key is None or key.expired else key
 
     async def _refresh(self) -> None:
         try:
@@ -98,7 +103,7 @@ class Guard:
             )
         key = await self._keyring.find(token)
         if key is None:
-            raise _unauthorized("this API key is not valid, or was revoked")
+            raise _unauthorized("this API key is not valid, has expired or was revoked")
         if not key.allows(scope):
             raise ProblemError(403, f"the key {key.name!r} may not do this; it needs the scope '{scope}'")
         return key

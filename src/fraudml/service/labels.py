@@ -58,6 +58,9 @@ async def _record(state: ServiceState, read: list[Label | RowError]) -> LabelOut
     told = iter(await _in_parts(state, [item for item in read if isinstance(item, Label)]))
     outcomes = [next(told) if isinstance(item, Label) else item for item in read]
     recorded, unchanged, failed = _count(state, outcomes)
+    for item, outcome in zip(read, outcomes, strict=True):
+        if isinstance(item, Label) and outcome is True:
+            state.metrics.reported(item.is_fraud)
     results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
     return LabelOutcomes(results, recorded, unchanged, failed)
 

@@ -84,7 +84,7 @@ def report(error: Exception, facts: Mapping[str, Any], metrics: Metrics) -> Resp
 
 def finish(metrics: Metrics, method: str, route: str, facts: Mapping[str, Any], status: int, seconds: float) -> None:
     """Count and log a request that was answered."""
-    metrics.request(route, status)
+    metrics.request(route, status, facts.get("key"))
     level = logging.DEBUG if status < 400 else logging.WARNING if status >= 500 else logging.INFO
     if not logger.isEnabledFor(level):
         return

@@ -113,6 +113,11 @@ class Pipeline:
         return self._loop
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait to be decided."""
+        return len(self._waiting)
+
+    @property
     def full(self) -> bool:
         """Whether the next request will be turned away."""
         return len(self._waiting) >= self._most_waiting

@@ -51,6 +51,8 @@ class ServiceState(ScoringProcess):
             on_batch=self.metrics.batch,
             overlap=self.log.waits,
         )
+        self.metrics.watch("fraud_queue_requests", lambda: self.pipeline.waiting)
+        self.metrics.watch("fraud_queue_limit", lambda: self.settings.max_waiting)
 
     @property
     def serving(self) -> tuple[str, str, int]:

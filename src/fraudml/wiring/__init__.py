@@ -3,7 +3,7 @@
 A module for each part of an installation. Drivers are imported when their backend is asked for.
 """
 
-from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, upgrade_database
+from fraudml.wiring.databases import Database, database, remove_old, removed_before_us, replicas, upgrade_database
 from fraudml.wiring.engines import exported_files, local_store, offline_store, threads, warehouse
 from fraudml.wiring.locks import only_one
 from fraudml.wiring.log import decision_log, journals, keys
@@ -69,6 +69,7 @@ __all__ = [
     "registry_apart",
     "remove_old",
     "removed_before_us",
+    "replicas",
     "shared_redis",
     "source",
     "stream",

@@ -158,3 +158,13 @@ def check_sqlite(settings: Settings) -> str:
             "FRAUDML_RETAIN_DAYS needs PostgreSQL: unset it, or set FRAUDML_DATABASE_URL=postgresql://..."
         )
     return url
+
+
+def replicas(settings: Settings) -> dict[str, float]:
+    """Seconds that each replica of the decision log's database is behind, by name; SQLite has none."""
+    url = settings.log_url()
+    if not postgres.is_postgres(url):
+        return {}
+    from fraudml.adapters.connections import postgres_replicas
+
+    return postgres_replicas.replicas(url, max(settings.log_timeout_ms / 1_000, 1.0))

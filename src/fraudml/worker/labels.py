@@ -10,6 +10,7 @@ from fraudml.decisions.scorer import Scorer
 from fraudml.decisions.stream import Message
 from fraudml.errors import FraudmlError, NotFoundError, RowError
 from fraudml.events.label import Label
+from fraudml.monitoring.metrics import Metrics
 from fraudml.worker.loop import Handled
 
 # Labels and transactions are different topics: for so long a label may be there before its transaction is.
@@ -23,8 +24,9 @@ WaitsSince = Callable[[], int | None]
 class Labels:
     """Handles messages of labels."""
 
-    def __init__(self, scorer: Scorer, codec: Codec, waits_since: WaitsSince) -> None:
+    def __init__(self, scorer: Scorer, codec: Codec, metrics: Metrics, waits_since: WaitsSince) -> None:
         self._scorer = scorer
+        self._metrics = metrics
         self._codec = codec
         self._waits_since = waits_since
         self._waiting: dict[str, int] = {}  # messages of labels that wait, and since when they do here
@@ -54,6 +56,8 @@ class Labels:
                 handled.dead.append((message, str(outcome)))
             else:
                 handled.count("recorded" if outcome else "unchanged")
+                if outcome and isinstance(label, Label):
+                    self._metrics.reported(label.is_fraud)
         return handled
 
     def _may_come(self, message: Message, known: list[int | None]) -> bool:

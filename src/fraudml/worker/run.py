@@ -21,10 +21,10 @@ from fraudml.decisions.stream import OnRebalance, Partition, Stream
 from fraudml.errors import StreamError
 from fraudml.monitoring.stream_metrics import StreamMetrics
 from fraudml.scoring.process import ScoringProcess
+from fraudml.scoring.status import Facts, Heart, StatusServer
 from fraudml.worker.labels import Labels, WaitsSince
 from fraudml.worker.loop import Loop
 from fraudml.worker.outbox import Outbox
-from fraudml.worker.status import Facts, Heart, StatusServer
 from fraudml.worker.transactions import Transactions
 
 LOOK_S = 1.0
@@ -99,7 +99,7 @@ class Worker:
         process, settings, beat = self._process, self._process.settings, self.hearts[topic].beat
         codec = JsonCodec(process.schema, process.hasher, max_ahead_s=settings.max_ahead_s)
         if topic == settings.topic_labels:
-            labels = Labels(process.scorer, codec, self._waits_since)
+            labels = Labels(process.scorer, codec, process.metrics, self._waits_since)
             return Loop(topic, stream, labels, self.metrics, self.ending, most=LABELS_AT_ONCE, beat=beat)
         outbox = Outbox(process.schema, codec, settings.topic_decisions, settings.topic_alerts)
         decide = Transactions(process, codec, outbox, self.metrics)
@@ -139,7 +139,7 @@ def run(process: ScoringProcess, tell: Callable[[str], None]) -> None:
     with ExitStack() as stack:
         stack.callback(process.close)
         facts = Facts(lambda: worker.stuck, lambda: worker.ready, process.metrics.text)
-        status = StatusServer(settings.host, settings.worker_port, facts)
+        status = StatusServer(settings.host, settings.worker_port, facts, "FRAUDML_WORKER_PORT")
         stack.callback(status.close)
         process.start()
         worker.start()

@@ -50,7 +50,7 @@ def test_the_migrations_make_the_declared_tables(tmp_path: Path) -> None:
             connection, opts={"version_table": _migrate.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, metadata) == []
-        assert _migrate.revision(connection) == "0005"
+        assert _migrate.revision(connection) == "0006"
     engine.dispose()
 
 
@@ -211,6 +211,7 @@ def test_a_database_of_the_first_tables_is_migrated_with_what_is_in_it(tmp_path:
         connection.execute("ALTER TABLE decisions DROP COLUMN trial")
         connection.execute("ALTER TABLE decisions DROP COLUMN source")
         connection.execute("ALTER TABLE decisions DROP COLUMN entered_us")
+        connection.execute("ALTER TABLE api_keys DROP COLUMN expires_at_us")
         connection.execute("DROP TABLE shadow_scores")
         connection.execute("DROP TABLE chain")
         connection.execute("UPDATE fraudml_schema_version SET version_num = '0001'")
@@ -228,6 +229,7 @@ def test_a_chain_that_is_older_than_the_source_of_decisions_fits(tmp_path: Path)
     with sqlite3.connect(tmp_path / "fraudml.db") as connection:
         connection.execute("ALTER TABLE decisions DROP COLUMN source")
         connection.execute("ALTER TABLE decisions DROP COLUMN entered_us")
+        connection.execute("ALTER TABLE api_keys DROP COLUMN expires_at_us")
         connection.execute("UPDATE fraudml_schema_version SET version_num = '0004'")
         (members,) = connection.execute("SELECT members FROM chain").fetchone()
     connection.close()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from fraudml.decisions.keys import ApiKey, Scope, new_key
@@ -164,3 +165,20 @@ def test_keyrings_of_several_event_loops_do_not_meet() -> None:
             assert await ring.find(keys.token) == keys.key
 
         play(story())
+
+
+def test_a_key_ends_by_itself_also_while_keys_cannot_be_read(clock: Clock) -> None:
+    keys = FakeKeys()
+    token, ending = new_key("ends", [Scope.score], lasts_us=3_600_000_000)
+    keys.stored.append(ending)
+    keyring = Keyring(keys)
+
+    async def look() -> tuple[bool, bool]:
+        found = await keyring.find(token) is not None
+        return found, keyring.known(token) is not None
+
+    assert asyncio.run(look()) == (True, True)
+    keys.error = DecisionLogError("gone")
+    over = msgspec.structs.replace(ending, expires_at_us=ending.created_at_us)
+    keyring._keys = {key.token_hash: key for key in (keys.key, over)}
+    assert asyncio.run(look()) == (False, False)

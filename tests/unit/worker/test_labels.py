@@ -67,4 +67,4 @@ def test_where_transactions_have_old_times_it_does_not_wait_for_ever(monkeypatch
 
 def labels(waits_since_us: int | None) -> Labels:
     unknown = cast("Any", Unknown())
-    return Labels(unknown, unknown, lambda: waits_since_us)
+    return Labels(unknown, unknown, unknown, lambda: waits_since_us)

@@ -33,6 +33,7 @@ class SqlKeyStore:
             "scopes": " ".join(key.scopes),
             "created_at_us": key.created_at_us,
             "revoked_at_us": key.revoked_at_us,
+            "expires_at_us": key.expires_at_us,
         }
         with self._failures("writing keys"), self._writer.begin() as connection:
             try:

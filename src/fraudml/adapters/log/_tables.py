@@ -90,4 +90,5 @@ api_keys = sa.Table(
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("created_at_us", sa.BigInteger, nullable=False),
     sa.Column("revoked_at_us", sa.BigInteger),
+    sa.Column("expires_at_us", sa.BigInteger),
 )

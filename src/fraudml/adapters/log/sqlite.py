@@ -74,6 +74,11 @@ class SqliteDecisionLog:
         self._claim = FileLock(Path(f"{self._engine.url.database}.lock"))
 
     @property
+    def connections(self) -> int | None:
+        """There is no pool: a connection costs nothing to open."""
+        return None
+
+    @property
     def waits(self) -> bool:
         """Only for the disk: without that a commit is computing."""
         return self._durability is Durability.power

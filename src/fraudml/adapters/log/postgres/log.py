@@ -60,6 +60,12 @@ class PostgresDecisionLog:
         self.keys = SqlKeyStore(engine, failures)
 
     @property
+    def connections(self) -> int | None:
+        """How many are checked out."""
+        pool = self._engine.pool
+        return pool.checkedout() if isinstance(pool, sa.pool.QueuePool) else None
+
+    @property
     def waits(self) -> bool:
         """For the network and the server's disk."""
         return True

@@ -1,4 +1,4 @@
-"""``/health/live``, ``/health/ready`` and ``/metrics`` of a worker, in a thread of their own."""
+"""``/health/live``, ``/health/ready`` and ``/metrics`` of a process without an API, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class Facts(NamedTuple):
 
 
 class StatusServer:
-    """Answers on ``address`` until it is closed; raises ``ConfigError`` where it cannot listen."""
+    """Answers on ``address`` until it is closed; raises ``ConfigError`` where it cannot listen. ``setting`` names the
+    port."""
 
-    def __init__(self, host: str, port: int, facts: Facts) -> None:
+    def __init__(self, host: str, port: int, facts: Facts, setting: str) -> None:
         class Handler(BaseHTTPRequestHandler):
             disable_nagle_algorithm = True  # an answer is two packets, and the second would wait for an acknowledgement
 
@@ -59,7 +60,7 @@ class StatusServer:
             self._server = ThreadingHTTPServer((host, port), Handler)
         except OSError as error:
             reason = error.strerror or error
-            raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another FRAUDML_WORKER_PORT") from None
+            raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another {setting}") from None
         self._server.daemon_threads = True
         self.address = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)

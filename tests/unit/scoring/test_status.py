@@ -1,4 +1,4 @@
-"""What a worker answers to Kubernetes and Prometheus."""
+"""What a worker, or the monitor, answers to Kubernetes and Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fraudml.errors import ConfigError
 from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.stream_metrics import StreamMetrics
-from fraudml.worker.status import Facts, Heart, StatusServer
+from fraudml.scoring.status import Facts, Heart, StatusServer
 
 
 class State:
@@ -30,7 +30,9 @@ def state() -> State:
 def client(state: State) -> Iterator[httpx.Client]:
     metrics = Metrics()
     StreamMetrics(metrics.collector).lag("transactions", {("transactions", 3): 7})
-    server = StatusServer("127.0.0.1", 0, Facts(lambda: state.stuck, lambda: state.ready, metrics.text))
+    server = StatusServer(
+        "127.0.0.1", 0, Facts(lambda: state.stuck, lambda: state.ready, metrics.text), "FRAUDML_WORKER_PORT"
+    )
     with httpx.Client(base_url=server.address, verify=False) as made:  # noqa: S501 - loopback
         yield made
     server.close()
@@ -65,12 +67,12 @@ def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match="FRAUDML_WORKER_PORT"):
-            StatusServer("127.0.0.1", port, Facts(lambda: False, lambda: True, lambda: b""))
+            StatusServer("127.0.0.1", port, Facts(lambda: False, lambda: True, lambda: b""), "FRAUDML_WORKER_PORT")
 
 
 def test_a_heart_is_still_from_its_last_beat_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("fraudml.worker.status.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fraudml.scoring.status.time.monotonic", lambda: now[0])
     heart = Heart()
     now[0] = 107.0
     assert heart.still_s == 7.0
