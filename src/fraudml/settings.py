@@ -212,6 +212,9 @@ class Settings(BaseSettings):
         pattern="(?i)^(debug|info|warning|error|critical)$",
         description="Level of the service's structured log: debug, info, warning, error or critical.",
     )
+    request_log: Literal["failed", "all"] = Field(
+        "failed", description="Which requests have a line in the log: those that failed, or all."
+    )
 
     @field_validator(
         *(

@@ -48,4 +48,4 @@ def create_app(state: ServiceState) -> Service:
         app.include_router(module.router)
     add_handlers(app)
     # around FastAPI, not in it as its middleware: a request for a prediction never gets that far
-    return Service(Envelope(Predict(app, state, guard), state.metrics), ShortWay(state, guard))
+    return Service(Envelope(Predict(app, state, guard), state.requests), ShortWay(state, guard))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fraudml.monitoring.metrics import Metrics
 from fraudml.service.problems import unexpected
+from fraudml.service.requests import Requests
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = [
@@ -34,14 +35,11 @@ logger = logging.getLogger("fraudml.service")
 
 
 class Envelope:
-    """ASGI middleware; the outermost, so that nothing leaves the service without it.
+    """ASGI middleware; the outermost, so that nothing leaves the service without it."""
 
-    The log line has the path's template, never the path, and no values of a transaction but its id.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
-        self._metrics = metrics
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other protocols (lifespan) pass through."""
@@ -68,11 +66,11 @@ class Envelope:
         except ClientDisconnect:
             status = 499  # as nginx calls it: nobody is there to be answered
         except Exception as error:
-            response = report(error, facts, self._metrics)
+            response = report(error, facts, self._requests.metrics)
             if not status:
                 await response(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", "unmatched")
-        finish(self._metrics, scope["method"], route, facts, status, time.perf_counter() - started)
+        self._requests.finish(scope["method"], route, facts, status, time.perf_counter() - started)
 
 
 def report(error: Exception, facts: Mapping[str, Any], metrics: Metrics) -> Response:
@@ -80,25 +78,6 @@ def report(error: Exception, facts: Mapping[str, Any], metrics: Metrics) -> Resp
     logger.error("unexpected failure", extra={"request_id": facts["request_id"]}, exc_info=error)
     metrics.error(type(error).__name__)
     return unexpected(facts["request_id"])
-
-
-def finish(metrics: Metrics, method: str, route: str, facts: Mapping[str, Any], status: int, seconds: float) -> None:
-    """Count and log a request that was answered."""
-    metrics.request(route, status, facts.get("key"))
-    level = logging.DEBUG if status < 400 else logging.WARNING if status >= 500 else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    line = {
-        "request_id": facts["request_id"],
-        "method": method,
-        "route": route,
-        "status": status,
-        "ms": round(seconds * 1_000, 3),
-        "key": facts.get("key"),
-        "transaction_id": facts.get("transaction_id"),
-        "failure": str(facts["failure"]) if "failure" in facts else None,
-    }
-    logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
 
 
 def request_id_of(sent: bytes | None) -> str:

@@ -18,7 +18,7 @@ from fraudml.decisions.answer import encode, prediction
 from fraudml.errors import ConflictError, FraudmlError, RowError
 from fraudml.service.auth import Guard
 from fraudml.service.body import JSON, LARGE, parse
-from fraudml.service.middleware import SECURITY_HEADERS, finish, report, request_id_of
+from fraudml.service.middleware import SECURITY_HEADERS, report, request_id_of
 from fraudml.service.pipeline import Outcome
 from fraudml.service.problems import NO_SUCH_METHOD, ProblemError, answer_failure
 from fraudml.service.state import ServiceState
@@ -126,7 +126,7 @@ class ShortWay:
                 response = report(error, facts, state.metrics)
             status, own, body = response.status_code, lines(response.raw_headers), bytes(response.body)
         reply(status, b"%bx-request-id: %b\r\n%b" % (own, facts["request_id"].encode(), _SECURITY_LINES), body)
-        finish(state.metrics, "POST", PATH, facts, status, time.perf_counter() - started)
+        state.requests.finish("POST", PATH, facts, status, time.perf_counter() - started)
 
 
 def _answer(state: ServiceState, started: float, request: Waiting[list[Outcome]]) -> tuple[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from fraudml.scoring.process import ScoringProcess
 from fraudml.service.body import BodyReader
 from fraudml.service.limits import RateLimiter
 from fraudml.service.pipeline import Pipeline
+from fraudml.service.requests import Requests
 from fraudml.service.shared_limit import SharedRateLimit
 from fraudml.settings import Settings
 
@@ -34,6 +36,7 @@ class ServiceState(ScoringProcess):
     example: Mapping[str, Any]
     limit: RateLimiter | None = None
     pipeline: Pipeline = field(init=False)
+    requests: Requests = field(init=False)
     bodies: BodyReader = field(init=False)
     decoder: TransactionDecoder = field(init=False)
     fields: FieldReader = field(init=False)
@@ -51,6 +54,7 @@ class ServiceState(ScoringProcess):
             on_batch=self.metrics.batch,
             overlap=self.log.waits,
         )
+        self.requests = Requests(self.metrics, sys.stderr.fileno() if self.settings.request_log == "all" else None)
         self.metrics.watch("fraud_queue_requests", lambda: self.pipeline.waiting)
         self.metrics.watch("fraud_queue_limit", lambda: self.settings.max_waiting)
 
@@ -65,6 +69,7 @@ class ServiceState(ScoringProcess):
         self.pipeline.close()
         if self.limit is not None:
             self.limit.close()
+        self.requests.close()
 
     def transaction(self, row: Mapping[str, Any]) -> Transaction:
         """The transaction of a request's object that was decoded already; raises RowError."""
