@@ -21,6 +21,7 @@ NAMES = {
     "materialize": "Loading features into Redis",
     "log": "Decision log: PostgreSQL and SQLite",
     "chain": "What the chain of hashes costs",
+    "observing": "What metrics, logs and audit cost",
     "serving": "Serving",
     "backends": "Serving on PostgreSQL and Redis",
     "cache": "Prediction cache",

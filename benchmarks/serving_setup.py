@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,13 @@ class Setup:
     uncalibrated: NDArray[np.float64]
     places: child.Places
 
-    def fraudml(self, **settings: str) -> AbstractContextManager[server.Target]:
+    def fraudml(
+        self, program: Sequence[str] = ("-m", "fraudml"), **settings: str
+    ) -> AbstractContextManager[server.Target]:
         """A fresh ``fraudml serve`` whose windows are full."""
-        file, past = self.home / "fraudml.yaml", [str(self.history)]
-        return server.own(
-            common.settings(self.home), self.declared, file, "champion", past, self.places.server, **settings
-        )
+        file, past, cores = self.home / "fraudml.yaml", [str(self.history)], self.places.server
+        current = common.settings(self.home)
+        return server.own(current, self.declared, file, "champion", past, cores, program=program, **settings)
 
     def requests(self, target: server.Target, transactions: int, batch: int = 0) -> Requests:
         """Requests for it."""

@@ -7,16 +7,19 @@ for nothing: what is asked when they are read are numbers that somebody keeps an
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from fraudml.decisions.lineup import Lineup
 from fraudml.decisions.record import Action, Decision
 from fraudml.errors import ConflictError
-from fraudml.monitoring.catalogue import MOST_KEYS, Bounded, counter, gauge, histogram
+from fraudml.monitoring.catalogue import CATALOGUE, MOST_KEYS, Bounded, counter, gauge
+from fraudml.monitoring.tally import CounterTally, HistogramTally
 from fraudml.monitoring.told import Told
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,24 +51,23 @@ class Metrics:
         self.collector = registry = CollectorRegistry()
         self._model_name = model
         self._objective_s = objective.seconds
-        self._children: dict[tuple[Any, ...], Any] = {}
         self._key = Bounded(MOST_KEYS)
-        self._predictions = counter("fraud_predictions_total", registry)
-        self._decisions = counter("fraud_decisions_total", registry)
-        self._latency = histogram("fraud_prediction_latency_seconds", registry)
+        self._decisions = CounterTally("fraud_decisions_total", registry)
+        registry.register(_Predictions(model, self._decisions))
+        self._latency = HistogramTally("fraud_prediction_latency_seconds", registry)
         self._slow = counter("fraud_slow_requests_total", registry)
         gauge("fraud_latency_objective_seconds", registry).set(objective.seconds)
-        self._stage = histogram("fraud_stage_seconds", registry)
-        self._batch = histogram("fraud_batch_transactions", registry)
-        self._score = histogram("fraud_score", registry)
+        self._stage = HistogramTally("fraud_stage_seconds", registry)
+        self._batch = HistogramTally("fraud_batch_transactions", registry)
+        self._score = HistogramTally("fraud_score", registry)
         self._shed = counter("fraud_shed_total", registry)
         self._late = counter("fraud_late_total", registry)
-        self._degraded = counter("fraud_degraded_total", registry)
+        self._degraded = CounterTally("fraud_degraded_total", registry)
         self._rejected = counter("fraud_rejected_total", registry)
         self._labels = counter("fraud_labels_total", registry)
         self._verdicts = counter("fraud_label_reports_total", registry)
-        self._requests = counter("fraud_http_requests_total", registry)
-        self._keys = counter("fraud_api_key_requests_total", registry)
+        self._requests = CounterTally("fraud_http_requests_total", registry)
+        self._keys = CounterTally("fraud_api_key_requests_total", registry)
         self._errors = counter("fraud_errors_total", registry)
         self._model = gauge("fraud_model_info", registry)
         self._trained = gauge("fraud_bundle_trained_timestamp_seconds", registry)
@@ -90,39 +92,35 @@ class Metrics:
 
     def answered(self, route: str, seconds: float) -> None:
         """A request was answered with decisions after so many seconds."""
-        self._child(self._latency, route).observe(seconds)
+        self._latency.observe((route,), seconds)
         if seconds > self._objective_s:
-            self._child(self._slow, "p95").inc()
+            self._slow.labels("p95").inc()
             if seconds > TAIL * self._objective_s:
-                self._child(self._slow, "p99").inc()
+                self._slow.labels("p99").inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         """A stage took so long."""
-        self._child(self._stage, stage).observe(seconds)
+        self._stage.observe((stage,), seconds)
 
-    def batch(self, outcomes: Iterable[Decision | ConflictError], stages: Mapping[str, float]) -> None:
+    def batch(self, outcomes: Sequence[Decision | ConflictError], stages: Mapping[str, float]) -> None:
         """These were decided together, for answers; ``stages``: seconds that the first of them spent in each stage.
 
         Stages of the whole batch are told by :meth:`stage`.
         """
-        count = 0
-        kinds: Counts[tuple[str, str, Action]] = Counts()
+        model, kinds = self._model_name, []
         for outcome in outcomes:
-            count += 1
             if isinstance(outcome, ConflictError):
                 continue
-            kinds[outcome.model_version, outcome.arm, outcome.action] += 1
+            version = outcome.model_version
+            kinds.append((model, version, outcome.arm, outcome.action.value))
             if outcome.score is not None:
-                self._child(self._score, outcome.model_version).observe(outcome.score)
+                self._score.observe((version,), outcome.score)
             if outcome.late:
                 self._late.inc()
-            for reason in outcome.degraded:
-                self._child(self._degraded, reason.value).inc()
-        for (version, arm, action), number in kinds.items():
-            self._child(self._decisions, self._model_name, version, arm, action.value).inc(number)
-            label = "genuine" if action is Action.approve else "fraud"
-            self._child(self._predictions, self._model_name, label).inc(number)
-        self._batch.observe(count)
+            if outcome.degraded:
+                self._degraded.extend((reason.value,) for reason in outcome.degraded)
+        self._decisions.extend(kinds)
+        self._batch.observe((), len(outcomes))
         for stage in ("decode", "queue"):
             if stage in stages:
                 self.stage(stage, stages[stage])
@@ -153,9 +151,9 @@ class Metrics:
 
     def request(self, route: str, status: int, key: str | None = None) -> None:
         """A request was answered; ``key``: the name of its API key."""
-        self._child(self._requests, route, str(status)).inc()
+        self._requests.add((route, str(status)))
         if key is not None:
-            self._child(self._keys, self._key(key)).inc()
+            self._keys.add((self._key(key),))
 
     def error(self, kind: str) -> None:
         """A request failed on our side."""
@@ -193,20 +191,31 @@ class Metrics:
 
     def cache(self, outcome: str, count: int) -> None:
         """So many scores were looked up in the prediction cache: hit, miss or error."""
-        self._child(self._cache, outcome).inc(count)
+        self._cache.labels(outcome).inc(count)
 
     def recent(self, outcome: str, count: int) -> None:
         """So many decisions were shared or dropped; or looked up: found, or error."""
-        self._child(self._recent, outcome).inc(count)
+        self._recent.labels(outcome).inc(count)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format (:data:`CONTENT_TYPE`)."""
         return generate_latest(self.collector)
 
-    def _child(self, metric: Any, *labels: str) -> Any:
-        """The metric with these labels, kept at hand: looking it up takes longer than counting."""
-        key = (id(metric), *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
+
+class _Predictions(Collector):
+    """What was predicted, counted from the decisions: they are counted once."""
+
+    def __init__(self, model: str, decisions: CounterTally) -> None:
+        self._model = model
+        self._decisions = decisions
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """By label."""
+        labels: Counts[str] = Counts()
+        for (*_, action), count in self._decisions.counts().items():
+            labels["genuine" if action == Action.approve else "fraud"] += count
+        metric = CATALOGUE["fraud_predictions_total"]
+        family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for label, count in labels.items():
+            family.add_metric((self._model, label), count)
+        yield family

@@ -2,7 +2,7 @@
 
 A line has the path's template, never the path, and no values of a transaction but its id. Requests that failed go
 through the service's log, as everything does. With ``FRAUDML_REQUEST_LOG=all`` the others have a line each, too: those
-are many, so they are encoded at once and written together by a thread, which may fall behind when nobody reads them.
+are many, so they are written together by a thread, which may fall behind when nobody reads them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STOP_S = 2.0
 logger = logging.getLogger("fraudml.service")
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class Line(msgspec.Struct, omit_defaults=True, gc=False):
     """A request that was answered. ``ms``: milliseconds from its arrival; ``key``: the name of the API key."""
 
     time: datetime
@@ -83,8 +83,8 @@ class _Writer:
 
     def __init__(self, place: int) -> None:
         self._place = place
-        self._encode = msgspec.json.Encoder().encode
-        self._lines: deque[bytes] = deque()
+        self._encode = msgspec.json.Encoder().encode_lines
+        self._lines: deque[Line] = deque()
         self._dropped = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
@@ -95,7 +95,7 @@ class _Writer:
         if len(self._lines) >= MOST_WAITING:
             self._dropped += 1
         else:
-            self._lines.append(self._encode(line))
+            self._lines.append(line)
 
     def close(self) -> None:
         """Write what waits, for a moment."""
@@ -113,7 +113,7 @@ class _Writer:
     def _flush(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
-            rest = memoryview(b"\n".join(lines) + b"\n")
+            rest = memoryview(self._encode(lines))
             while rest:
                 rest = rest[os.write(self._place, rest) :]
         dropped, self._dropped = self._dropped, 0

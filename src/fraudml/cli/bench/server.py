@@ -63,12 +63,14 @@ def own(
     history: Sequence[str],
     cores: Cores,
     database_url: str | None = None,
+    program: Sequence[str] = ("-m", "fraudml"),
     **settings: str,
 ) -> Iterator[Target]:
     """A ``fraudml serve`` of the project's model, with a home of its own that is removed afterwards.
 
     The project's decision log, registry and keys are only read; everything else is set as it is for the project,
     but for these ``settings``. ``database_url``: an empty database for the decisions; by default a SQLite file.
+    ``program``: what Python runs.
     """
     with tempfile.TemporaryDirectory(prefix="fraudml-bench-", ignore_cleanup_errors=True) as place:
         home = Path(place)
@@ -87,7 +89,7 @@ def own(
             "rate_limit_per_s": "0",
         }
         environment = environment_with(**own_settings | settings)
-        command = [sys.executable, "-m", "fraudml", "serve", "--host", "127.0.0.1", "--port", "0"]
+        command = [sys.executable, *program, "serve", "--host", "127.0.0.1", "--port", "0"]
         command += ["--project", str(project_file)]
         for path in history or [""]:
             command += ["--history", path]
