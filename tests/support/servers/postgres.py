@@ -70,6 +70,40 @@ class PostgresServer:
             with suppress(ProcessLookupError):  # those that work for a moment only come and go
                 os.kill(process, number)
 
+    @contextmanager
+    def replicated(self, name: str) -> Iterator[tuple[ServerProcess, str]]:
+        """A replica that streams from it, by a replication slot of the same name, and its URL."""
+        user = unprivileged()
+        folder, port, programs = own_folder(user), free_port(), binaries()
+        url = self.url() + f"?application_name={name}"
+        copying = [programs / "pg_basebackup", "-D", folder / "data", "-d", url, "-R", "-X", "stream", "-C", "-S", name]
+        done = subprocess.run(
+            [*copying, "--checkpoint=fast", "--no-sync"],
+            capture_output=True,
+            text=True,
+            check=False,
+            user=user,
+            cwd=folder,
+        )
+        assert done.returncode == 0, done.stderr
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), "-c", f"port={port}"]
+        command += [
+            "-c",
+            "max_connections=200",
+            "-c",
+            f"listen_addresses={LOOPBACK}",
+            "-c",
+            f"unix_socket_directories={folder}",
+        ]
+        replica = f"postgresql://fraudml:{PASSWORD}@{LOOPBACK}:{port}/postgres"
+        process = ServerProcess(command, folder, lambda: psycopg.connect(replica, connect_timeout=5).close(), user)
+        process.start()
+        try:
+            yield process, replica
+        finally:
+            process.kill()
+            shutil.rmtree(folder)
+
     def close(self) -> None:
         """End it and remove its data."""
         self.process.kill()
