@@ -30,6 +30,8 @@ COMMANDS = (
     "db",
     "migrate",
     "decisions",
+    "drift",
+    "monitor",
     "warehouse",
     "schema",
     "doctor",

@@ -21,7 +21,7 @@ from fraudml.events.units import format_duration, parse_duration
 from fraudml.models import lifecycle
 from fraudml.models.registry import CHALLENGER, Registry
 from fraudml.models.rollout import Mode, Plan
-from fraudml.monitoring.drift import Drift, score_drift
+from fraudml.monitoring.drift.scores import Drift, score_drift
 from fraudml.training import challenge, dataset, families, report, split, train, truth
 from fraudml.training.challenge import FEWEST_DEFRAUDED, Comparison
 from fraudml.training.train import LocalResult, Options, Origin

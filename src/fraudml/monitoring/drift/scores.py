@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fraudml.decisions.log import ARRIVAL, DecisionLog
 from fraudml.decisions.record import TOUCHES_SCORE
 from fraudml.models.rollout import Rollout
+from fraudml.monitoring.drift.index import psi
 
-BINS = 10
 FEWEST = 1_000  # decisions of each period
 CLOCKS_US = 60_000_000  # as far as the clocks of the registry and of services may be apart
 
@@ -70,19 +70,6 @@ def score_drift(log: DecisionLog, history: Iterable[Rollout], version: int, wind
     before, now = np.concatenate(first), np.concatenate([np.empty(0), *latest])
     enough = min(len(before), len(now)) >= FEWEST
     return Drift(psi(before, now) if enough else None, len(before), len(now))
-
-
-def psi(first: Scores, latest: Scores) -> float:
-    """The index of scores ``[n]`` and ``[m]``; half a decision is added to every bin, for those that are empty.
-
-    >>> scores = np.linspace(0, 1, 2_000)
-    >>> psi(scores, scores), round(psi(scores, scores**2), 2)
-    (0.0, 0.38)
-    """
-    edges = np.unique(np.quantile(first, np.linspace(0, 1, BINS + 1)[1:-1]))
-    counts = [np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) + 0.5 for each in (first, latest)]
-    before, now = (each / each.sum() for each in counts)
-    return float(((now - before) * np.log(now / before)).sum())
 
 
 def _scores(log: DecisionLog, version: int, after: int) -> Iterator[tuple[NDArray[np.int64], Scores]]:

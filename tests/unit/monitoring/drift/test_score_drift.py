@@ -10,7 +10,7 @@ import pytest
 
 from fraudml.decisions.log import OUTCOMES
 from fraudml.models.rollout import Change, Kind, Rollout
-from fraudml.monitoring import drift
+from fraudml.monitoring.drift import scores as drift
 
 BEGAN = "2026-03-01T00:00:00+00:00"
 BEGAN_US = 1_772_323_200_000_000

@@ -1,0 +1,1 @@
+"""Drift: whether data and scores are still distributed as they were."""
