@@ -47,8 +47,7 @@ def monitor(
     log = wiring.decision_log(current, declared.schema)
     watched = Monitor(
         {
-            "drift": jobs.drift(log, declared.feature_set),
-            "performance": jobs.performance(log, declared),
+            "drift": jobs.drift(log, declared.feature_set, ahead_us=int(current.max_ahead_s * 1e6)),
             "installation": Job(
                 GAUGES,
                 lambda: look(

@@ -205,13 +205,14 @@ def _adjusted(found: list[FeatureDrift]) -> list[FeatureDrift]:
 
 
 def _volume(sample: Sample, reference: Period, current: Period) -> float | None:
-    """Decisions an hour, now of those at the same hours of the reference."""
+    """Decisions an hour, now of those at the same hours of the reference, from its first decision on."""
     alike = same_hours(sample.reference, current)
-    length = current.until_us - current.since_us
-    weeks = (reference.until_us - reference.since_us) / WEEK_US
-    hours = reference.hours if length >= WEEK_US else weeks * current.hours
-    if not alike.num_rows or not hours:
+    if not alike.num_rows:
         return None
+    times = alike.column("event_time_us").to_numpy()
+    hours = (reference.until_us - int(times.min())) / HOUR_US
+    if current.until_us - current.since_us < WEEK_US:  # so many weeks have these hours
+        hours = len(np.unique((times - current.since_us) // WEEK_US)) * current.hours
     return float((sample.current.num_rows / current.hours) / (alike.num_rows / hours))
 
 
