@@ -35,7 +35,7 @@ from fraudml.monitoring.metrics import Metrics
 from fraudml.monitoring.monitor import Monitor
 from fraudml.monitoring.parity import AuditReport
 from fraudml.monitoring.stream_metrics import StreamMetrics
-from fraudml.service import batch, decisions, docs, explain, health, labels, predict, v2
+from fraudml.service import batch, decisions, docs, explain, health, labels, predict, profile, v2
 from fraudml.service.problems import SLUGS
 from tests.docs.blocks import DOCS
 
@@ -167,7 +167,9 @@ def test_every_function_of_expressions_is_documented_with_its_arguments() -> Non
 
 def test_every_route_is_documented() -> None:
     routes = [
-        route for module in (batch, explain, labels, decisions, health, docs, v2) for route in module.router.routes
+        route
+        for module in (batch, explain, labels, decisions, health, docs, profile, v2)
+        for route in module.router.routes
     ]
     paths = {
         f"{method} {route.path.replace(':path', '')}"

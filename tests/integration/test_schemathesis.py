@@ -27,7 +27,8 @@ DOCUMENT = json.loads(
 # Most times that a schema allows are of years long ago, which are refused; these get further.
 TIMES = st.datetimes(datetime(1970, 1, 2), datetime(2024, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 schemathesis.openapi.format("date-time", TIMES.map(datetime.isoformat))
-api = schemathesis.openapi.from_dict(DOCUMENT, config=SchemathesisConfig(seed=1))
+# A profile takes seconds: tests/integration/test_profile.py
+api = schemathesis.openapi.from_dict(DOCUMENT, config=SchemathesisConfig(seed=1)).exclude(path="/v1/admin/profile")
 # What is refused though the document allows it, as JSON Schema has no words for it: times out of bounds, card numbers.
 NOT_IN_A_SCHEMA = re.compile(r"a time\b|card number")
 

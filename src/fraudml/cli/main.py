@@ -38,6 +38,7 @@ COMMANDS = (
     "simulate",
     "demo",
     "bench",
+    "profile",
 )
 
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from fraudml import __version__
-from fraudml.service import batch, decisions, docs, explain, health, labels, v2
+from fraudml.service import batch, decisions, docs, explain, health, labels, profile, v2
 from fraudml.service.auth import Guard, Keyring
 from fraudml.service.limits import RateLimit
 from fraudml.service.middleware import Envelope
@@ -43,8 +43,9 @@ def create_app(state: ServiceState) -> Service:
     app.state.guard = guard
     app.state.explanations = explain.explanation_lane()
     app.state.inference = v2.inference_lane()
+    app.state.profiles = profile.profile_lane()
     app.state.ping = health.shared_ping(state)
-    for module in (batch, explain, labels, decisions, health, docs, v2):
+    for module in (batch, explain, labels, decisions, health, docs, profile, v2):
         app.include_router(module.router)
     add_handlers(app)
     # around FastAPI, not in it as its middleware: a request for a prediction never gets that far

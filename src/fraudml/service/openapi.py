@@ -10,6 +10,7 @@ import msgspec
 from fraudml import __version__
 from fraudml.decisions.answer import Prediction
 from fraudml.events.message_schema import ID, label_schema, transaction_schema
+from fraudml.monitoring.profile import MOST_S
 from fraudml.service import openapi_v2
 from fraudml.service.answers import (
     BatchPrediction,
@@ -22,6 +23,7 @@ from fraudml.service.answers import (
 from fraudml.service.batch import NDJSON
 from fraudml.service.health import Alive, Ready
 from fraudml.service.problems import PROBLEM_JSON, Problem
+from fraudml.service.profile import DEFAULT_S, SVG
 from fraudml.service.state import ServiceState
 
 Json = dict[str, Any]
@@ -147,6 +149,7 @@ def _paths(state: ServiceState) -> Json:
         "/health/live": {"get": _operation("The process answers", None, "Alive", ())},
         "/health/ready": {"get": _operation("The process can decide", None, "Ready", (503,))},
         "/metrics": {"get": _metrics()},
+        "/v1/admin/profile": {"post": _profile()},
     }
 
 
@@ -188,6 +191,14 @@ def _metrics() -> Json:
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
     return operation
+
+
+def _profile() -> Json:
+    operation = _operation("Draw a flame graph of the service", "admin", "Alive", (401, 403, 409, 422, 503))
+    operation["responses"]["200"] = {"description": "Done.", "content": {SVG: {"schema": {"type": "string"}}}}
+    operation["responses"]["409"]["description"] = "A profile is being recorded already."
+    seconds = {"type": "integer", "minimum": 1, "maximum": MOST_S, "default": DEFAULT_S}
+    return operation | {"parameters": [{"name": "seconds", "in": "query", "schema": seconds}]}
 
 
 def _body(schema: Json, example: Any) -> Json:

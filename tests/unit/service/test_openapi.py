@@ -10,7 +10,7 @@ from fraudml.events.cards import CardHasher
 from fraudml.events.example import example
 from fraudml.events.normalise import Normaliser
 from fraudml.events.schema import AmountColumn, Attribute, AttributeType, Schema, TimeColumn, TimeFormat
-from fraudml.service import batch, decisions, docs, explain, health, labels, predict, v2
+from fraudml.service import batch, decisions, docs, explain, health, labels, predict, profile, v2
 from fraudml.service.openapi import document, transaction_schema
 from tests.support.scoring import SCHEMA
 
@@ -54,7 +54,7 @@ def test_references_resolve_and_every_route_is_there(schema: Schema) -> None:
     assert set(references(made)) <= known
     served = {
         (route.path.replace(":path", ""), method.lower())
-        for module in (batch, explain, labels, decisions, health, docs, v2)
+        for module in (batch, explain, labels, decisions, health, docs, profile, v2)
         for route in module.router.routes
         for method in route.methods
     }

@@ -69,13 +69,14 @@ def serve(
     By default it starts a service of its own, on a copy of the champion and with a home that is removed afterwards:
     nothing of the project changes. With --url it loads a running one, which records every transaction that is sent.
     """
-    from fraudml.cli.bench import child, flame, results, server, traffic
+    from fraudml.cli.bench import child, results, server, traffic
     from fraudml.cli.bench.load import Plan
     from fraudml.cli.demo import processes
+    from fraudml.monitoring import profile as profiling
 
     declared, current = read_project(project_file)
     if profile:
-        flame.tool()
+        profiling.tool()
         if url is not None:
             raise ConfigError("--profile needs a service of its own; leave out --url")
     _check(connections, rate, batch, poisson, current.max_batch)

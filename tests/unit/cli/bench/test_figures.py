@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from fraudml.cli.bench import child, flame, latency, minutes, results, usage
+from fraudml.cli.bench import child, latency, minutes, results, usage
 from fraudml.cli.bench.load import Plan
 from fraudml.cli.bench.record import Recorded
 from fraudml.cli.bench.server import given
 from fraudml.errors import ConfigError, MissingExtra
+from fraudml.monitoring import profile
 
 
 def recorded(started: list[float], latency: list[float], status: list[int], **changes: Any) -> Recorded:
@@ -207,6 +208,6 @@ def test_a_running_service_needs_a_key() -> None:
 
 
 def test_a_missing_profiler_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flame.shutil, "which", lambda *args, **kwargs: None)
-    with pytest.raises(MissingExtra, match=r"fraudml\[bench\]"):
-        flame.tool()
+    monkeypatch.setattr(profile.shutil, "which", lambda *args, **kwargs: None)
+    with pytest.raises(MissingExtra, match=r"fraudml\[profile\]"):
+        profile.tool()
