@@ -143,7 +143,7 @@ FRAUD = [
         span=12,
     ),
     lines(
-        Text("Decisions by action", "A step in the shares at a purple mark comes from the new model.", "FraudRateHigh"),
+        Text("Decisions by action", "A step in the shares at a purple mark comes from the new model.", "FraudRateLow"),
         "short",
         Query(rate("fraud_decisions_total", by="action"), "{{action}} a second"),
         span=6,
@@ -226,7 +226,11 @@ REQUESTS = [
         limits=(0.05,),
     ),
     lines(
-        Text("Error rate over time", "503 under load is shedding; others are defects or a backend.", "RequestsShed"),
+        Text(
+            "Error rate over time",
+            "503 under load is shedding; others are defects or a backend.",
+            "ErrorBudgetBurnsSlowly",
+        ),
         "percentunit",
         Query(failed(), "5xx"),
         span=6,

@@ -12,6 +12,7 @@ from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as dashboards
 from grafana_foundation_sdk.builders import heatmap as heatmaps
 from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common, heatmap
 from grafana_foundation_sdk.models.dashboard import (
     AnnotationQuery,
@@ -39,7 +40,6 @@ RUNBOOKS = "/public/runbooks"
 GREEN, ORANGE, RED = "green", "orange", "red"
 HEIGHT = 8
 
-Built = timeseries.Panel | stat.Panel | table.Panel | heatmaps.Panel
 Some = TypeVar("Some", timeseries.Panel, stat.Panel, table.Panel, heatmaps.Panel)
 
 
@@ -139,13 +139,18 @@ def falling(*limits: float) -> dashboards.ThresholdsConfig:
 
 
 def board(
-    uid: str, title: str, description: str, content: Sequence[tuple[str, Sequence[Built]]], *, by_version: bool = False
+    uid: str,
+    title: str,
+    description: str,
+    content: Sequence[tuple[str, Sequence[Builder[Panel]]]],
+    *,
+    by_version: bool = False,
 ) -> Dashboard:
     """A dashboard of titled rows. ``by_version``: it can be narrowed to versions of the model."""
     made = dashboards.Dashboard(title).uid(uid).description(description).tags(["fraudml"])
     made.readonly().timezone("browser").time("now-6h", "now").refresh("30s").tooltip(DashboardCursorSync.CROSSHAIR)
     made.with_variable(dashboards.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-    made.with_variable(_choice("job", "Job", "label_values(fraud_model_info, job)"))
+    made.with_variable(_choice("job", "Job", "label_values(fraud_model_info, job)", every="fraudml-.*"))
     made.with_variable(_choice("instance", "Process", 'label_values(fraud_model_info{job=~"$job"}, instance)'))
     if by_version:
         made.with_variable(_choice("version", "Model version", "label_values(fraud_decisions_total, version)"))
@@ -159,8 +164,8 @@ def board(
             made.with_panel(panel)
     built = made.build()
     built.annotations.list_val = [_ModelChanges()]  # the builder takes no annotations but its own
-    for place, panel in enumerate(built.panels or [], 1):
-        panel.id_val = place  # links to a panel lead to its place
+    for place, shown in enumerate(built.panels or [], 1):
+        shown.id_val = place  # links to a panel lead to its place
     return built
 
 
@@ -175,10 +180,10 @@ class _ModelChanges(AnnotationQuery):
         return super().to_json() | {"titleFormat": "Version {{version}} is champion", "step": "1m"}
 
 
-def _choice(name: str, label: str, query: str) -> dashboards.QueryVariable:
+def _choice(name: str, label: str, query: str, every: str = ".*") -> dashboards.QueryVariable:
     made = dashboards.QueryVariable(name).label(label).datasource(SOURCE).query(query)
     made.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.NATURAL_ASC)
-    made.multi(True).include_all(True).all_value(".*")
+    made.multi(True).include_all(True).all_value(every)
     return made.current(VariableOption(selected=True, text=["All"], value=["$__all"]))
 
 
@@ -196,8 +201,3 @@ def _panel(panel: Some, text: Text, unit: str, queries: Sequence[Query], span: i
 def _target(query: Query, place: int) -> prometheus.Dataquery:
     made = prometheus.Dataquery().expr(query.expr).range().ref_id("ABCDEFGH"[place]).datasource(SOURCE)
     return made.legend_format(query.legend or "__auto")
-
-
-def queries(panel: Panel) -> list[str]:
-    """The expressions of a built panel."""
-    return [target.expr for target in panel.targets or []]  # type: ignore[attr-defined]
