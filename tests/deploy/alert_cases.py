@@ -144,7 +144,9 @@ FIRES = [
     ),
     Case("ServiceDown", "for two minutes", up("fraudml-service", "1x5 0x10"), "10m"),
     Case("WorkerDown", "for two minutes", up("fraudml-worker", "1x5 0x10"), "10m"),
-    Case("MonitorStale", "a job that fails", gauge("fraud_monitor_run_timestamp_seconds", "60x60", job="drift"), "45m"),
+    Case(
+        "MonitorStale", "a job that fails", gauge("fraud_monitor_run_timestamp_seconds", "60x60", task="drift"), "45m"
+    ),
     Case("MonitorStale", "a monitor that ended", up("fraudml-monitor", "0x60"), "10m"),
     Case("LatencyBudgetBurnsFast", "all are slow", answered("0x60 0+100x30", "0+100x90", "p95"), "75m"),
     Case("LatencyBudgetBurnsSlowly", "15 in 100 are slow", answered("0+15x300", "0+100x300", "p95"), "3h"),
@@ -320,7 +322,7 @@ QUIET = [
     Case(
         "MonitorStale",
         "it ran just now",
-        gauge("fraud_monitor_run_timestamp_seconds", "0+60x60", job="drift"),
+        gauge("fraud_monitor_run_timestamp_seconds", "0+60x60", task="drift"),
         "45m",
         0,
     ),

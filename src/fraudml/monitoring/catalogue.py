@@ -115,9 +115,9 @@ STREAM = (
 )
 
 MONITOR = (
-    _gauge("fraud_monitor_run_timestamp_seconds", "When a job last succeeded.", "job"),
-    _counter("fraud_monitor_failures_total", "Runs of a job that failed.", "job"),
-    _gauge("fraud_monitor_duration_seconds", "How long the last run of a job took.", "job"),
+    _gauge("fraud_monitor_run_timestamp_seconds", "When a job last succeeded.", "task"),
+    _counter("fraud_monitor_failures_total", "Runs of a job that failed.", "task"),
+    _gauge("fraud_monitor_duration_seconds", "How long the last run of a job took.", "task"),
     _gauge("fraud_drift_psi", "Population stability index of a feature against its reference.", "feature"),
     _gauge("fraud_drift_score_psi", "The same of the score."),
     _gauge("fraud_drift_missing_share", "Share of decisions in which a feature is missing.", "feature"),
@@ -176,7 +176,8 @@ LABELS = {
     "topic": "transactions, labels",
     "partition": "partitions of these topics",
     "what": "assigned, revoked, lost",
-    "job": "drift, performance, installation",
+    # not "job": Prometheus calls its own targets so
+    "task": "drift, performance, installation",
     "feature": f"inputs and attributes of the project, those that drifted most, {MOST_FEATURES} at most",
     "quantile": "0.5, 0.9",
     "replica": "replicas of the database",

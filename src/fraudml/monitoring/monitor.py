@@ -76,6 +76,6 @@ class Monitor:
             logger.warning("%s is not known now: %s", name, error, exc_info=unforeseen)
             self._failures.labels(name).inc()
             return False
-        self._told.add("fraud_monitor_run_timestamp_seconds", time.time(), job=name)
-        self._told.add("fraud_monitor_duration_seconds", time.monotonic() - began, job=name)
+        self._told.add("fraud_monitor_run_timestamp_seconds", time.time(), task=name)
+        self._told.add("fraud_monitor_duration_seconds", time.monotonic() - began, task=name)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
@@ -29,7 +30,7 @@ async def report(request: Request) -> Response:
         return json_response(await _record(state, read))
     request.state.transaction_id = read.transaction_id
     (outcome,) = await state.pipeline.run(state.scorer.add_labels, [read])
-    _count(state, [outcome])
+    _count(state, [read], [outcome])
     if isinstance(outcome, FraudmlError):
         raise outcome
     return json_response(LabelOutcome(read.transaction_id, outcome))
@@ -57,10 +58,7 @@ def _read(state: ServiceState, body: bytes) -> Label | list[Label | RowError]:
 async def _record(state: ServiceState, read: list[Label | RowError]) -> LabelOutcomes:
     told = iter(await _in_parts(state, [item for item in read if isinstance(item, Label)]))
     outcomes = [next(told) if isinstance(item, Label) else item for item in read]
-    recorded, unchanged, failed = _count(state, outcomes)
-    for item, outcome in zip(read, outcomes, strict=True):
-        if isinstance(item, Label) and outcome is True:
-            state.metrics.reported(item.is_fraud)
+    recorded, unchanged, failed = _count(state, read, outcomes)
     results = [_result(index, item, outcome) for index, (item, outcome) in enumerate(zip(read, outcomes, strict=True))]
     return LabelOutcomes(results, recorded, unchanged, failed)
 
@@ -88,11 +86,16 @@ def _result(index: int, item: Label | RowError, outcome: bool | FraudmlError) ->
     return LabelOutcome(str(transaction_id), outcome)
 
 
-def _count(state: ServiceState, outcomes: list[bool | FraudmlError]) -> tuple[int, int, int]:
+def _count(
+    state: ServiceState, read: Sequence[Label | RowError], outcomes: Sequence[bool | FraudmlError]
+) -> tuple[int, int, int]:
     recorded = sum(outcome is True for outcome in outcomes)
     unchanged = sum(outcome is False for outcome in outcomes)
     failed = len(outcomes) - recorded - unchanged
     for name, count in (("recorded", recorded), ("unchanged", unchanged), ("failed", failed)):
         if count:
             state.metrics.labels(name, count)
+    for item, outcome in zip(read, outcomes, strict=True):
+        if isinstance(item, Label) and outcome is True:
+            state.metrics.reported(item.is_fraud)
     return recorded, unchanged, failed

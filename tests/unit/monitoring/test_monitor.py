@@ -36,14 +36,14 @@ def test_a_job_that_fails_is_counted_keeps_what_it_told_and_stops_no_other(caplo
         }
     )
     assert monitor.look()
-    first = value(monitor, "fraud_monitor_run_timestamp_seconds", job="drift")
+    first = value(monitor, "fraud_monitor_run_timestamp_seconds", task="drift")
     failing = True
     with caplog.at_level(logging.WARNING, "fraudml.monitoring"):
         assert not monitor.look()
     assert value(monitor, "fraud_drift_score_psi") == 0.5
     assert value(monitor, "fraud_precision") == 0.25
-    assert value(monitor, "fraud_monitor_failures_total", job="drift") == 1
-    assert value(monitor, "fraud_monitor_run_timestamp_seconds", job="drift") == first
+    assert value(monitor, "fraud_monitor_failures_total", task="drift") == 1
+    assert value(monitor, "fraud_monitor_run_timestamp_seconds", task="drift") == first
     assert [record.getMessage() for record in caplog.records] == ["drift is not known now: gone"]
 
 
