@@ -27,7 +27,7 @@ def monitor(
     port: Annotated[
         int | None, typer.Option(help="Port of health and metrics; 0 lets the system choose; default: 9101.")
     ] = None,
-    every: Annotated[str | None, typer.Option(help="How often to look, such as 5m; default: 300 seconds.")] = None,
+    every: Annotated[str | None, typer.Option(help="How often to look, such as 5min; default: 300 seconds.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, print the metrics and stop.")] = False,
     project_file: ProjectFile = None,
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from fraudml.decisions.log import DecisionLog
 from fraudml.features.spec import FeatureSet
 from fraudml.monitoring.catalogue import CATALOGUE, MOST_FEATURES
@@ -13,11 +16,16 @@ from fraudml.monitoring.told import Value, Values
 DRIFT_GAUGES = tuple(name for name in CATALOGUE if name.startswith("fraud_drift"))
 
 
-def drift(log: DecisionLog, features: FeatureSet, *, ahead_us: int) -> Job:
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+def drift(log: DecisionLog, features: FeatureSet, *, ahead_us: int, clock: Callable[[], int] = now_us) -> Job:
     """The last day against the four weeks before. With too few decisions only the volume is told."""
 
     def run() -> Values:
-        reference, current, notes = compare.periods(log)
+        reference, current, notes = compare.periods(log, now_us=clock())
         found = compare.compare(log, features, reference, current, notes=notes, ahead_us=ahead_us)
         return drift_values(found)
 
