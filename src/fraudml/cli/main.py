@@ -31,6 +31,7 @@ COMMANDS = (
     "migrate",
     "decisions",
     "drift",
+    "report",
     "monitor",
     "warehouse",
     "schema",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from itertools import pairwise
 
@@ -199,5 +198,5 @@ def _names(edges: Values) -> list[str]:
     """Of the bins between some ends."""
     if not len(edges):
         return ["any"]
-    ends = [-math.inf, *edges.tolist(), math.inf]
-    return [f"{low:.4g} to {high:.4g}" for low, high in pairwise(ends)]
+    told = [f"{end:.3g}" for end in edges]
+    return [f"below {told[0]}", *(f"{low} to {high}" for low, high in pairwise(told)), f"above {told[-1]}"]
