@@ -25,6 +25,7 @@ from fraudml.monitoring.rollouts.resampling import (
     ArmSums,
     Interval,
     Resampled,
+    draw,
 )
 from fraudml.monitoring.rollouts.results import ArmCounts, Comparison, Figure
 from fraudml.monitoring.rollouts.rows import DECLINE, Arms, Rows, read_all
@@ -131,7 +132,7 @@ def _unexplored(rows: Rows) -> NDArray[np.bool_]:
 def figures(champion: ArmSums, challenger: ArmSums, *, known: bool) -> list[Figure]:
     """All figures; those that need the labels of declines only where these are known."""
     both = (champion, challenger)
-    drawn = [arm.draw(seed) for seed, arm in enumerate(both)]
+    drawn = [draw(seed) for seed in range(len(both))]
     ratios = [arm.figures(weights) for arm, weights in zip(both, drawn, strict=True)]
     money = {name: [1_000 * ratio(sums, ALL) for ratio in ratios] for name, sums in _MONEY.items()}
     rate = float(ratios[0](FLAGGED, ALL)[0])

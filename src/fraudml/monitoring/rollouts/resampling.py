@@ -27,7 +27,7 @@ RESAMPLES = 1_000
 LEVEL = 0.95
 FEWEST_GROUPS = 5
 _CUTS = np.linspace(-12, 12, 601)[1:-1]  # of the score's log-odds: 0.04 apart, 600 bins
-_BINS = len(_CUTS) + 1
+SCORE_BINS = len(_CUTS) + 1
 ALL, FLAGGED, FRAUDS, CAUGHT, JUDGED, LOSS, FALSE_DECLINES, REVIEWS = range(8)
 Resampled = NDArray[np.float64]
 
@@ -52,6 +52,26 @@ class Interval(msgspec.Struct, frozen=True):
         return cls(float(resampled[0]), float(low), float(high))
 
 
+def draw(seed: int) -> NDArray[np.float64]:
+    """How often each group counts: once in the data (row 0), then as drawn, float64 ``[1 + RESAMPLES, GROUPS]``."""
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=RESAMPLES)
+    return np.vstack([np.ones(GROUPS), drawn]).astype(np.float64)
+
+
+def unseen(number: int, seed: int) -> NDArray[np.int64]:
+    """How many more times the largest loss counts in the data (none) and in each resample, int64 ``[number]``."""
+    again = np.random.default_rng(seed).poisson(1, number) - 1
+    again[0] = 0
+    return again
+
+
+def score_bin(score: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each score, int64 ``[n]`` below :data:`SCORE_BINS`; without a score it is reviewed first."""
+    held = np.clip(np.nan_to_num(score, nan=1.0), 1e-12, 1 - 1e-12)
+    return np.searchsorted(_CUTS, np.log(held / (1 - held)))
+
+
 class ArmSums:
     """Weighted sums of one arm's mature decisions, ``[GROUPS, ...]``.
 
@@ -60,7 +80,7 @@ class ArmSums:
 
     def __init__(self) -> None:
         self.sums = np.zeros((GROUPS, 8))
-        self._scores = np.zeros((2, GROUPS, _BINS))  # all decisions, frauds
+        self._scores = np.zeros((2, GROUPS, SCORE_BINS))  # all decisions, frauds
         self._largest = np.zeros(8)
         self.decisions = 0
         self.frauds = 0  # labelled, not weighted
@@ -85,26 +105,17 @@ class ArmSums:
         values = np.column_stack(columns)
         np.add.at(self.sums, group, values)
         self._largest = np.maximum(self._largest, values.max(axis=0, initial=0.0))
-        score = np.clip(np.nan_to_num(rows.score, nan=1.0), 1e-12, 1 - 1e-12)  # without a score it is reviewed first
-        place = np.searchsorted(_CUTS, np.log(score / (1 - score)))
+        place = score_bin(rows.score)
         np.add.at(self._scores[0], (group, place), weight)
         np.add.at(self._scores[1], (group, place), known * fraud)
         self.decisions += len(rows)
         self.frauds += int((fraud & (known > 0)).sum())
 
-    def draw(self, seed: int) -> NDArray[np.float64]:
-        """How often each group counts: once in the data (row 0), then as drawn, float64 ``[1 + RESAMPLES, GROUPS]``."""
-        random = np.random.default_rng(seed)
-        drawn = random.multinomial(GROUPS, np.full(GROUPS, 1 / GROUPS), size=RESAMPLES)
-        return np.vstack([np.ones(GROUPS), drawn]).astype(np.float64)
-
     def figures(self, drawn: NDArray[np.float64]) -> Callable[[int, int], Resampled]:
         """The ratio of two sums, by their places, in the data and each resample; NaN where there is nothing."""
         totals = drawn @ self.sums
         for loss in (LOSS, FALSE_DECLINES):
-            again = np.random.default_rng(loss).poisson(1, len(drawn)) - 1
-            again[0] = 0
-            totals[:, loss] += again * self._largest[loss]
+            totals[:, loss] += unseen(len(drawn), loss) * self._largest[loss]
 
         def ratio(numerator: int, denominator: int) -> Resampled:
             with np.errstate(invalid="ignore", divide="ignore"):
