@@ -83,6 +83,10 @@ def shifted_unit(moment: Moment) -> None:
     moment.amount = lambda amount: amount * 100
 
 
+def labels_stop(moment: Moment) -> None:
+    moment.labels_come = False
+
+
 QUICK = [
     Incident(
         "LatencyBudgetBurnsFast",
@@ -97,6 +101,7 @@ SLOW = [
     Incident("FraudRateHigh", fraud_wave),
     Incident("FeatureMissing", null_feature),
     Incident("FeatureDrifts", shifted_unit),
+    Incident("LabelsStop", labels_stop),
 ]
 
 

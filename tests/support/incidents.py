@@ -20,6 +20,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
+from fraudml.decisions.costs import Costs
 from fraudml.decisions.record import Action, Decision, Degradation, LabelReport, Timings, pack_vector
 from fraudml.events.label import Label
 from fraudml.events.schema import AmountColumn, Attribute, AttributeType, Schema, TimeColumn
@@ -107,7 +108,12 @@ class Installation:
         self.moment = Moment()
         self.log = SqliteDecisionLog(f"sqlite:///{folder / 'incidents.db'}", SCHEMA)
         self._start()
-        self.monitor = Monitor({"drift": jobs.drift(self.log, FEATURES, ahead_us=HOUR_US, clock=lambda: self.now_us)})
+        self.monitor = Monitor(
+            {
+                "drift": jobs.drift(self.log, FEATURES, ahead_us=HOUR_US, clock=self.clock),
+                "performance": jobs.performance(self.log, SCHEMA, Costs(), clock=self.clock),
+            }
+        )
         self._traffic = iter(traffic)
         self._next = next(self._traffic, None)
         self._random = np.random.default_rng(7)
@@ -117,6 +123,10 @@ class Installation:
         self._looked_us = 0
         self.monitor_every_us = 6 * HOUR_US  # less often than a real one: a look takes longer than the hours here
         self._lag = 0.0
+
+    def clock(self) -> int:
+        """The time that it is there."""
+        return self.now_us
 
     def _start(self) -> None:
         """The processes, as after a start."""

@@ -31,6 +31,7 @@ COMMANDS = (
     "migrate",
     "decisions",
     "drift",
+    "performance",
     "report",
     "monitor",
     "warehouse",

@@ -48,6 +48,7 @@ def monitor(
     watched = Monitor(
         {
             "drift": jobs.drift(log, declared.feature_set, ahead_us=int(current.max_ahead_s * 1e6)),
+            "performance": jobs.performance(log, declared.schema, declared.costs),
             "installation": Job(
                 GAUGES,
                 lambda: look(

@@ -1,0 +1,91 @@
+"""``fraudml performance``: how well fraud is found, corrected for labels that are not in yet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fraudml import wiring
+from fraudml.cli import output
+from fraudml.cli.options import AsJson, ProjectFile, moment_us, read_project
+from fraudml.events.units import parse_duration
+
+if TYPE_CHECKING:
+    from fraudml.monitoring.performance.results import Performance
+    from fraudml.monitoring.rollouts.resampling import Interval
+
+
+def add(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("performance")(performance)
+
+
+def performance(
+    window: Annotated[str, typer.Option(help="Length of the period of transactions that is looked at.")] = "28d",
+    until: Annotated[
+        str | None, typer.Option(help="End of the period: a time with its zone, or so long ago; default: now.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only decisions of this version of the model.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Directory for the page; default: reports in the home directory.")
+    ] = None,
+    project_file: ProjectFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate recall, precision and loss from labels that are partly in, with intervals; write a report."""
+    import msgspec
+
+    from fraudml.monitoring import jobs
+    from fraudml.monitoring.performance import page
+    from fraudml.monitoring.performance.estimate import estimate
+    from fraudml.monitoring.performance.sums import Window
+
+    declared, current = read_project(project_file)
+    now_us = time.time_ns() // 1_000
+    until_us = now_us if until is None else moment_us(until)
+    asked = Window(until_us - parse_duration(window), until_us, now_us, model)
+    log = wiring.decision_log(current, declared.schema)
+    try:
+        with output.steps(quiet=as_json) as steps:
+            whose, maturity_us = jobs.project_of(declared.schema, declared.costs)
+            found = estimate(log, whose, asked, maturity_us, steps.step)
+    finally:
+        log.close()
+    amount = declared.schema.amount
+    written = page.write(found, "" if amount is None else amount.currency, report or current.home / "reports")
+    if as_json:
+        output.result({**msgspec.to_builtins(found), "headline": page.headline(found)})
+        return
+    _show(found, page.headline(found))
+    output.remarks.print(f"Report: {written}", markup=False)
+
+
+def _show(found: Performance, headline: str) -> None:
+    output.results.print(headline, markup=False)
+    for note in found.notes:
+        output.remarks.print(f"Note: {note}.", style="yellow", markup=False)
+    raw = found.raw
+    rows = [
+        ["frauds found (recall)", _share(found.recall), "" if raw.recall is None else f"{raw.recall:.1%}"],
+        ["frauds of what is stopped", _share(found.precision), "" if raw.precision is None else f"{raw.precision:.1%}"],
+        ["lost by missed frauds, a day", _money(found.loss_per_day), f"{raw.loss_per_day or 0:,.0f}"],
+        ["lost by false declines, a day", _money(found.false_decline_cost_per_day), ""],
+        ["ROC AUC, mature labels", _share(found.roc_auc), ""],
+        ["average precision, mature labels", _share(found.pr_auc), ""],
+    ]
+    output.table(["", "corrected (95 % interval)", "by the labels that are in"], rows)
+
+
+def _share(interval: Interval | None) -> str:
+    from fraudml.monitoring.performance import page
+
+    return "not known" if interval is None else page.share(interval)
+
+
+def _money(interval: Interval | None) -> str:
+    if interval is None:
+        return "not known"
+    return f"{interval.value:,.0f} ({interval.low:,.0f} to {interval.high:,.0f})"
