@@ -48,11 +48,13 @@ def fired(length_us: int, which: str = "") -> str:
 
 
 class Incident(NamedTuple):
-    """``begin`` changes the world; ``alert`` has to say so; ``beside``: alerts that follow from it, too."""
+    """``begin`` changes the world; ``alert`` has to say so; ``beside``: alerts that follow from it, too.
+    ``fraud_rate``: of the world."""
 
     alert: str
     begin: Callable[[Moment], None]
     beside: tuple[str, ...] = ()
+    fraud_rate: float = 0.007
 
 
 def slow_store(moment: Moment) -> None:
@@ -101,7 +103,7 @@ SLOW = [
     Incident("FraudRateHigh", fraud_wave),
     Incident("FeatureMissing", null_feature),
     Incident("FeatureDrifts", shifted_unit),
-    Incident("LabelsStop", labels_stop),
+    Incident("LabelsStop", labels_stop, fraud_rate=0.03),  # some twenty reports a day
 ]
 
 
@@ -116,7 +118,8 @@ def test_what_needs_minutes(incident: Incident, tmp_path: Path) -> None:
 @pytest.mark.parametrize("incident", SLOW, ids=lambda each: each.alert)
 def test_what_needs_hours(incident: Incident, tmp_path: Path) -> None:
     """A scrape every five minutes: four weeks that only the log has, two good days and a morning, then the incident."""
-    world = Installation(tmp_path, without_waves(payments(REFERENCE_DAYS + 4)))
+    traffic = payments(REFERENCE_DAYS + 4, fraud_rate=incident.fraud_rate)
+    world = Installation(tmp_path, without_waves(traffic))
     world.history(REFERENCE_DAYS)
     judge(world, incident, tmp_path, 5 * MINUTE_US, 2 * DAY_US + 12 * HOUR_US)
 
@@ -129,7 +132,7 @@ def judge(world: Installation, incident: Incident, folder: Path, step_us: int, g
     for number in range((good_us + within_us) // step_us + 1):
         if number == good_us // step_us:
             incident.begin(world.moment)
-            world.monitor_every_us = 15 * MINUTE_US
+            world.monitor_every_us = max(15 * MINUTE_US, within_us // 24)
         world.look()
         recording.scrape(world)
         world.step(step_us)

@@ -78,9 +78,10 @@ class Moment:
         self.up = dict.fromkeys(("online_store", "decision_log", "registry", "model_server", "redis"), True)
 
 
-def payments(days: int, customers: int = 900) -> Iterator[Payment]:
+def payments(days: int, customers: int = 900, fraud_rate: float = 0.007) -> Iterator[Payment]:
     """About 1,200 a day, in order of time."""
-    for table in simulate(SimulationConfig(customers=customers, merchants=120, days=days, start=START)):
+    config = SimulationConfig(customers=customers, merchants=120, days=days, start=START, fraud_rate=fraud_rate)
+    for table in simulate(config):
         for row in table.to_pylist():
             attributes = (row["channel"], row["merchant_category"])
             time_us, amount = int(row["event_time"].timestamp() * 1e6), float(row["amount"])
