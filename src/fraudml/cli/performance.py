@@ -39,16 +39,23 @@ def performance(
     import msgspec
 
     from fraudml.monitoring import jobs
+    from fraudml.monitoring.drift.sample import newest_us
     from fraudml.monitoring.performance import page
     from fraudml.monitoring.performance.estimate import estimate
     from fraudml.monitoring.performance.sums import Window
 
     declared, current = read_project(project_file)
-    now_us = time.time_ns() // 1_000
-    until_us = now_us if until is None else moment_us(until)
-    asked = Window(until_us - parse_duration(window), until_us, now_us, model)
+    length_us, now_us = parse_duration(window), time.time_ns() // 1_000
+    until_us = None if until is None else moment_us(until)
     log = wiring.decision_log(current, declared.schema)
     try:
+        newest = newest_us(log)
+        if newest is None:
+            _say_empty(as_json)
+            return
+        if until_us is None:  # after a replay of history, which may be older than the whole period: its end
+            until_us = now_us if newest > now_us - length_us else newest + 1
+        asked = Window(until_us - length_us, until_us, now_us, model)
         with output.steps(quiet=as_json) as steps:
             whose, maturity_us = jobs.project_of(declared.schema, declared.costs)
             found = estimate(log, whose, asked, maturity_us, steps.step)
@@ -61,6 +68,14 @@ def performance(
         return
     _show(found, page.headline(found))
     output.remarks.print(f"Report: {written}", markup=False)
+
+
+def _say_empty(as_json: bool) -> None:
+    said = "There are no decisions yet: serve the model, or score with it, and report labels."
+    if as_json:
+        output.result({"headline": said, "decisions": 0})
+    else:
+        output.results.print(said, markup=False)
 
 
 def _show(found: Performance, headline: str) -> None:
