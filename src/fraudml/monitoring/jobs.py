@@ -23,6 +23,13 @@ from fraudml.monitoring.told import Value, Values
 
 WINDOW_US = 28 * 86_400_000_000  # of the transactions whose performance is told
 DRIFT_GAUGES = tuple(name for name in CATALOGUE if name.startswith("fraud_drift"))
+PERFORMANCE_GAUGES = (
+    *("fraud_detection_rate", "fraud_detection_rate_low", "fraud_detection_rate_high"),
+    *("fraud_precision", "fraud_precision_low", "fraud_precision_high"),
+    *("fraud_loss_per_day", "fraud_false_decline_cost_per_day", "fraud_confirmed_rate"),
+    *("fraud_roc_auc", "fraud_pr_auc", "fraud_label_maturity", "fraud_label_delay_seconds"),
+    *("fraud_label_age_seconds", "fraud_labels_expected"),
+)
 
 
 def now_us() -> int:
@@ -58,15 +65,6 @@ def drift_values(found: compare.DriftReport) -> dict[str, dict[tuple[str, ...], 
     told["fraud_drift_missing_change"] = {(each.name,): each.missing_change for each in shown}
     told["fraud_drift_new_category_share"] = {(each.name,): each.new_share for each in shown if each.kind == "category"}
     return told
-
-
-PERFORMANCE_GAUGES = (
-    *("fraud_detection_rate", "fraud_detection_rate_low", "fraud_detection_rate_high"),
-    *("fraud_precision", "fraud_precision_low", "fraud_precision_high"),
-    *("fraud_loss_per_day", "fraud_false_decline_cost_per_day", "fraud_confirmed_rate"),
-    *("fraud_roc_auc", "fraud_pr_auc", "fraud_label_maturity", "fraud_label_delay_seconds"),
-    *("fraud_label_age_seconds", "fraud_labels_expected"),
-)
 
 
 def project_of(schema: Schema, costs: Costs) -> tuple[Project, int | None]:
