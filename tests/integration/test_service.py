@@ -188,6 +188,23 @@ def test_every_route_wants_its_scope(shared: Service, method: str, path: str, sc
         assert response.status_code in (404, 422)
 
 
+def test_reading_metrics_holds_up_no_decision(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow() -> bytes:
+        reading.set()
+        assert go_on.wait(30)
+        return b""
+
+    monkeypatch.setattr(service.state.metrics, "text", slow)
+    read = threading.Thread(target=lambda: service.as_("read").get("/metrics"))
+    read.start()
+    assert reading.wait(30)
+    assert service.client.post("/v1/predict", json=row(1)).status_code == 200
+    go_on.set()
+    read.join()
+
+
 def test_a_revoked_key_stops_working_and_a_new_one_starts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fraudml.service.auth.KEYS_TTL_S", -1.0)  # instead of waiting for it
     token, key = new_key("other", [Scope.score])

@@ -1,7 +1,7 @@
 """Every metric of fraudml, by name: the one place that names them, for code, docs, alert rules and dashboards.
 
 Who counts is in :mod:`fraudml.monitoring.metrics` (every process that scores), :mod:`fraudml.monitoring.stream_metrics`
-(workers, besides) and :mod:`fraudml.monitoring.monitor_metrics` (``fraudml monitor``). Each process is a target of its
+(workers, besides) and :mod:`fraudml.monitoring.jobs` (``fraudml monitor``). Each process is a target of its
 own for Prometheus: counters of several are summed by the query, never shared between processes.
 """
 
