@@ -83,8 +83,11 @@ class Metrics:
         self._told.add("fraud_rollout_judge_lag_seconds", lambda: 0.0)
         if objective.cost_per_hour is not None:
             gauge("fraud_cost_per_hour", registry).set(objective.cost_per_hour)
+        # A series that begins at 1 has no increase: what alerts count begins at 0, so that the first time is seen, too.
         for name in ("p95", "p99"):
-            self._slow.labels(name)  # a rate from the first slow request on, not from the second
+            self._slow.labels(name)
+        for name in ("swapped", "refused"):
+            self._swaps.labels(name)
         registry.register(self._told)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -51,6 +51,8 @@ class Worker:
         self.error: BaseException | None = None
         self.metrics = StreamMetrics(process.metrics.collector)
         self.hearts = {settings.topic_transactions: Heart(), settings.topic_labels: Heart()}
+        for topic in self.hearts:
+            self.metrics.handled(topic, "dead", 0)  # an increase is seen of what began at 0
         self._loops: dict[str, Loop] = {}
         self._threads = [
             threading.Thread(target=self._run, args=[topic], name=f"worker-{topic}", daemon=True)
