@@ -84,6 +84,11 @@ def test_all_commands_are_there() -> None:
         "models",
         "rollout",
         "decisions",
+        "drift",
+        "performance",
+        "report",
+        "monitor",
+        "profile",
         "keys",
         "simulate",
         "demo",
@@ -129,6 +134,10 @@ NEEDS_A_PROJECT = (
     ("schema", "show"),
     ("schema", "diff", "fraudml.yaml"),
     ("bench", "serve"),
+    ("drift",),
+    ("performance",),
+    ("report",),
+    ("monitor",),
 )
 
 
