@@ -131,8 +131,8 @@ class Settings(BaseSettings):
     backup_marker: Path | None = Field(
         None, description="A file that each backup writes or touches when it has succeeded; its age is a metric."
     )
-    certificates: str = Field(
-        "", description="Files of certificates whose end is a metric, with commas; those of Kafka are watched anyway."
+    certificates: str | None = Field(
+        None, description="Files of certificates whose end is a metric, with commas; those of Kafka are watched anyway."
     )
     warehouse_url: SecretStr | None = Field(
         None, description="Warehouse, or place for Parquet files, that decisions are exported to."

@@ -55,16 +55,12 @@ def test_the_monitor_tells_until_it_is_ended(monitor: tuple[subprocess.Popen[str
     with httpx.Client(verify=False) as client:  # noqa: S501 - loopback
         until(lambda: client.get(ready).status_code == 200)
         text = client.get(address).text
-        for task in ("drift", "performance", "installation"):
+        for task in ("drift", "performance", "keys", "certificates", "replicas"):
             assert f'fraud_monitor_run_timestamp_seconds{{task="{task}"}}' in text
             assert f'fraud_monitor_failures_total{{task="{task}"}} 0.0' in text
         assert 'fraud_api_key_expiry_timestamp_seconds{key="shop"}' in text
-        first = float(re.search(r'run_timestamp_seconds\{task="installation"\} (\S+)', text)[1])  # type: ignore[index]
-        until(
-            lambda: (
-                float(re.search(r'timestamp_seconds\{task="installation"\} (\S+)', client.get(address).text)[1]) > first
-            )
-        )  # type: ignore[index]
+        first = float(re.search(r'run_timestamp_seconds\{task="keys"\} (\S+)', text)[1])  # type: ignore[index]
+        until(lambda: float(re.search(r'timestamp_seconds\{task="keys"\} (\S+)', client.get(address).text)[1]) > first)  # type: ignore[index]
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
 

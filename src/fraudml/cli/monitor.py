@@ -37,9 +37,8 @@ def monitor(
     """
     declared, current = read_project(project_file)
     every_s = current.monitor_every_s if every is None else parse_duration(every) / 1e6
-    from fraudml.monitoring import jobs
-    from fraudml.monitoring.installation import GAUGES, look
-    from fraudml.monitoring.monitor import Job, Monitor
+    from fraudml.monitoring import installation, jobs
+    from fraudml.monitoring.monitor import Monitor
     from fraudml.scoring import logs
     from fraudml.scoring.status import Facts, StatusServer
 
@@ -49,11 +48,8 @@ def monitor(
         {
             "drift": jobs.drift(log, declared.feature_set, ahead_us=int(current.max_ahead_s * 1e6)),
             "performance": jobs.performance(log, declared.schema, declared.costs),
-            "installation": Job(
-                GAUGES,
-                lambda: look(
-                    log.keys.all, certificates(current), current.backup_marker, lambda: wiring.replicas(current)
-                ),
+            **installation.jobs(
+                log.keys.all, certificates(current), current.backup_marker, lambda: wiring.replicas(current)
             ),
         }
     )
@@ -77,7 +73,7 @@ def monitor(
 
 def certificates(current: Settings) -> list[Path]:
     """The files of certificates to watch."""
-    named = [Path(name.strip()) for name in current.certificates.split(",") if name.strip()]
+    named = [Path(name.strip()) for name in (current.certificates or "").split(",") if name.strip()]
     kafka = (current.kafka_ssl_ca_location, current.kafka_ssl_certificate_location)
     return [*named, *(path for path in kafka if path is not None)]
 

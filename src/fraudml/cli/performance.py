@@ -61,8 +61,7 @@ def performance(
             found = estimate(log, whose, asked, maturity_us, steps.step)
     finally:
         log.close()
-    amount = declared.schema.amount
-    written = page.write(found, "" if amount is None else amount.currency, report or current.home / "reports")
+    written = page.write(found, declared.schema.currency, report or current.home / "reports")
     if as_json:
         output.result({**msgspec.to_builtins(found), "headline": page.headline(found)})
         return

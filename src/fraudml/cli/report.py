@@ -31,21 +31,18 @@ def report(
     """Write the weekly report: money saved, missed and wrongly declined, patterns, changes of models."""
     import msgspec
 
-    from fraudml.events.schema import NO_CURRENCY
     from fraudml.monitoring.weekly import page, sums
     from fraudml.monitoring.weekly import week as weeks
 
     declared, current = read_project(project_file)
     since_us = weeks.monday_us(week, time.time_ns() // 1_000)
-    amount = declared.schema.amount
-    currency = "" if amount is None or amount.currency == NO_CURRENCY else amount.currency
     log = wiring.decision_log(current, declared.schema)
     try:
         with output.steps(quiet=as_json) as steps, steps.step("Read decisions") as progress:
             found = sums.read(log, declared.schema, declared.costs, since_us, progress)
     finally:
         log.close()
-    made = weeks.week(found, since_us, declared.costs, currency, wiring.registry(current).rollouts())
+    made = weeks.week(found, since_us, declared.costs, declared.schema.currency, wiring.registry(current).rollouts())
     written = page.write(made, out or current.home / "reports")
     if as_json:
         figures = {

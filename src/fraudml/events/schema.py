@@ -171,6 +171,11 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(self.entities)
 
     @property
+    def currency(self) -> str:
+        """What amounts are followed by; empty where there are none, or none is named."""
+        return "" if self.amount is None or self.amount.currency == NO_CURRENCY else self.amount.currency
+
+    @property
     def attribute_names(self) -> tuple[str, ...]:
         """Attributes in declared order: the order of :attr:`Transaction.attributes`."""
         return tuple(self.attributes)

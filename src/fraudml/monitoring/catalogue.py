@@ -177,7 +177,7 @@ LABELS = {
     "partition": "partitions of these topics",
     "what": "assigned, revoked, lost",
     # not "job": Prometheus calls its own targets so
-    "task": "drift, performance, installation",
+    "task": "drift, performance, keys, certificates, replicas, backup",
     "feature": f"inputs and attributes of the project, those that drifted most, {MOST_FEATURES} at most",
     "quantile": "0.5, 0.9",
     "replica": "replicas of the database",

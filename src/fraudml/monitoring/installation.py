@@ -5,40 +5,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from fraudml.decisions.keys import ApiKey
 from fraudml.errors import ConfigError, MissingExtra
 from fraudml.monitoring.catalogue import MOST_KEYS
-from fraudml.monitoring.told import Value
-
-GAUGES = (
-    "fraud_api_key_expiry_timestamp_seconds",
-    "fraud_certificate_expiry_timestamp_seconds",
-    "fraud_backup_age_seconds",
-    "fraud_replication_lag_seconds",
-)
+from fraudml.monitoring.monitor import Job
 
 
-def look(
+def jobs(
     keys: Callable[[], Iterable[ApiKey]],
     certificates: Iterable[Path],
     backup: Path | None,
     replicas: Callable[[], Mapping[str, float]],
-) -> dict[str, dict[tuple[str, ...], Value]]:
-    """The values of :data:`GAUGES`. ``replicas``: seconds that each replica of the database is behind."""
-    told: dict[str, dict[tuple[str, ...], Value]] = {
-        "fraud_api_key_expiry_timestamp_seconds": ends_of_keys(keys()),
-        "fraud_certificate_expiry_timestamp_seconds": {(str(path),): end_of(path) for path in certificates},
-        "fraud_replication_lag_seconds": {(name,): lag_s for name, lag_s in replicas().items()},
+) -> dict[str, Job]:
+    """One for each, so that what cannot be found hides none of the others. ``replicas``: seconds that each replica of
+    the database is behind."""
+    ends, certified = "fraud_api_key_expiry_timestamp_seconds", "fraud_certificate_expiry_timestamp_seconds"
+    behind, old = "fraud_replication_lag_seconds", "fraud_backup_age_seconds"
+    found = {
+        "keys": Job((ends,), lambda: {ends: ends_of_keys(keys())}),
+        "certificates": Job((certified,), lambda: {certified: {(str(path),): end_of(path) for path in certificates}}),
+        "replicas": Job((behind,), lambda: {behind: {(name,): lag_s for name, lag_s in replicas().items()}}),
     }
     if backup is not None:
-        told["fraud_backup_age_seconds"] = {(): lambda: age_s(backup)}
-    return told
+        found["backup"] = Job((old,), lambda: {old: {(): lambda: age_s(backup)}})
+    return found
 
 
-def ends_of_keys(keys: Iterable[ApiKey]) -> dict[tuple[str, ...], Value]:
+def ends_of_keys(keys: Iterable[ApiKey]) -> dict[tuple[str, ...], float]:
     """When the keys end that are valid and have an end, in seconds since 1970, the first ones to end first."""
     ending = [
         (key.expires_at_us, key.name)
@@ -69,7 +64,6 @@ def age_s(marker: Path) -> float:
     inf
     """
     try:
-        written = datetime.fromtimestamp(marker.stat().st_mtime, UTC).timestamp()
+        return max(0.0, time.time() - marker.stat().st_mtime)
     except OSError:
         return math.inf
-    return max(0.0, time.time() - written)

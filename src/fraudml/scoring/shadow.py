@@ -75,9 +75,11 @@ class Shadow:
         with suppress(OSError, AttributeError):  # on Linux priorities are those of threads
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
         written = time.monotonic()
-        while not self._stopping:
+        stopping = False
+        while not stopping:
             self._arrived.wait(WRITE_S)
             self._arrived.clear()
+            stopping = self._stopping  # read before what waits: all of that was there when it was told to stop
             while self._waiting and time.monotonic() < self._until:
                 self._next()
                 if time.monotonic() - written >= WRITE_S:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fraudml.decisions.keys import Scope, new_key
 from fraudml.errors import ConfigError
 from fraudml.monitoring import installation
+from fraudml.monitoring.monitor import Monitor
 
 DAY = timedelta(days=1)
 
@@ -64,5 +65,17 @@ def test_a_backup_is_as_old_as_its_marker_and_one_that_never_was_is_infinitely_o
 
 
 def test_without_anything_to_watch_nothing_is_told() -> None:
-    told = installation.look(lambda: [], [], None, dict)
-    assert {name for name, values in told.items() if values} == set()
+    jobs = installation.jobs(lambda: [], [], None, dict)
+    assert [value for job in jobs.values() for values in job.run().values() for value in values] == []
+
+
+def test_a_certificate_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
+    _, ends = new_key("ends", [Scope.score], lasts_us=86_400_000_000)
+    jobs = installation.jobs(lambda: [ends], [tmp_path / "none.pem"], tmp_path / "backup", lambda: {"b": 2.0})
+    monitor = Monitor(jobs)
+    assert not monitor.look()
+    text = monitor.text().decode()
+    assert 'fraud_monitor_failures_total{task="certificates"} 1.0' in text
+    assert 'fraud_api_key_expiry_timestamp_seconds{key="ends"}' in text
+    assert 'fraud_replication_lag_seconds{replica="b"} 2.0' in text
+    assert "fraud_backup_age_seconds +Inf" in text

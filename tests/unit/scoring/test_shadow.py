@@ -136,6 +136,15 @@ def test_a_model_that_fails_fails_nobody(world: World) -> None:
     assert {row["score"] for row in world.logged()} == {None}
 
 
+def test_what_waits_is_scored_even_if_the_thread_first_runs_after_it_was_told_to_stop(world: World) -> None:
+    world.start()
+    world.score(10)
+    world.shadow._stopping = True  # as if its thread got no processor until now
+    world.shadow.start()
+    world.shadow.stop()
+    assert world.count("scored") == 10
+
+
 def test_a_defect_in_the_shadow_fails_nobody(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.start()
     world.scorer.lineup.shadows[0].model.scores = None  # type: ignore[assignment, method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import numpy as np
@@ -101,7 +101,7 @@ def monday_us(text: str | None, now_us: int) -> int:
         day = now.date() - timedelta(days=now.weekday() + 7)
     else:
         try:
-            day = datetime.strptime(f"{text}-1", "%G-W%V-%u").replace(tzinfo=UTC).date()
+            day = date.fromisoformat(f"{text}-1")
         except ValueError:
             raise ConfigError(f"{text!r} is no week; write it as 2026-W48") from None
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1e6)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fraudml.events.schema import NO_CURRENCY
 from fraudml.features.words import Describer, duration_words
 from fraudml.pages import page
 from fraudml.training.report import plots
@@ -25,7 +24,7 @@ def write(result: Result, directory: Path) -> Path:
 
 def render(result: Result) -> str:
     """The report as one HTML text that needs nothing else: styles and plots are inside."""
-    currency = _currency(result)
+    currency = result.feature_set.schema.currency
     return page.render(
         "fraudml.training.report",
         "report.html.j2",
@@ -39,11 +38,6 @@ def render(result: Result) -> str:
         features=_features(result, result.candidates[0]),
         plots=plots.draw(result, result.testing, currency),
     )
-
-
-def _currency(result: Result) -> str:
-    amount = result.feature_set.schema.amount
-    return "" if amount is None or amount.currency == NO_CURRENCY else amount.currency
 
 
 def _parts(result: Result) -> list[dict[str, Any]]:

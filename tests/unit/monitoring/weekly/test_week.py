@@ -157,7 +157,7 @@ def test_values_are_escaped(world: World) -> None:
     assert "&lt;script&gt;" in text
 
 
-@pytest.mark.parametrize("text", ["", "2026", "2026-48", "2026-W54", "last", "2026-W00"])
+@pytest.mark.parametrize("text", ["", "2026", "2026-48", "2026-W54", "last", "2026-W00", "2025-W53"])  # 2025 has 52
 def test_what_is_no_week_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="is no week"):
         weeks.monday_us(text, 0)
