@@ -58,7 +58,12 @@ ROOM = [
         limits=(0.7, 0.85),
     ),
     lines(
-        Text("Memory", "State of entities grows with customers; see docs/concepts/online-state-in-redis.md."),
+        Text(
+            "Memory",
+            "State of entities grows with customers; see docs/concepts/online-state-in-redis.md. One alone: it may be "
+            "ended for want of memory.",
+            "ReplicaDown",
+        ),
         "bytes",
         Query(of("process_resident_memory_bytes"), "{{instance}}"),
     ),

@@ -80,7 +80,7 @@ FLOW = [
         Text(
             "Age of the last transaction, by its own time",
             "Far above the delay: the sender is late. Negative: a clock is wrong.",
-            "EventsLate",
+            "ClockJumps",
         ),
         "s",
         Query(f"max({of('fraud_stream_event_delay_seconds')})", "oldest"),

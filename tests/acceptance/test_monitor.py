@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with serving(directory) as service, service.client(key) as client:
         example = an_example(client)
         for number in range(DECISIONS):
-            sent = example | {"transaction_id": f"t{number}"}
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            sent = example | {"transaction_id": f"t{number}", "event_time": now}
             assert client.post("/v1/predict", json=sent).status_code == 200
             report = {"transaction_id": f"t{number}", "is_fraud": number % 3 == 0}
             assert client.post("/v1/labels", json=report).status_code == 200
@@ -83,5 +85,10 @@ def test_what_was_decided_is_looked_at_from_every_side(project: Path) -> None:
     week = well("report", "--json", "--out", "pages", cwd=project).json
     assert week["headline"]
     assert {path.name for path in (project / "pages").iterdir()} >= {"drift.html", "performance.html", "weekly.html"}
+    this_week = datetime.now(UTC).strftime("%G-W%V")
+    week = well("report", "--week", this_week, "--json", "--out", "pages", cwd=project).json
+    both = [week[name] for name in ("this", "before")]  # in case that Monday has begun meanwhile
+    assert sum(each["transactions"] for each in both) == DECISIONS
+    assert sum(each["frauds"] for each in both) == DECISIONS // 3
     assert "is no week" in refused("report", "--week", "48", cwd=project)
     assert "longer than nothing" in refused("drift", "--current", "0d", cwd=project)

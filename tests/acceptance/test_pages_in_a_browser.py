@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ from matplotlib.image import imread
 from fraudml.decisions.costs import Costs
 from fraudml.monitoring.drift import compare
 from fraudml.monitoring.drift import page as drift_page
+from fraudml.monitoring.rollouts.resampling import Interval
 from fraudml.monitoring.weekly import page as weekly_page
 from fraudml.monitoring.weekly import sums
 from fraudml.monitoring.weekly import week as weeks
+from fraudml.monitoring.weekly.outlook import Outlook
 from tests.support.incidents import DAY_US, FEATURES, HOUR_US, REFERENCE_DAYS, SCHEMA, Installation, payments
 
 CHROMIUM = shutil.which("chromium")
-# Says in its title how wide a page is that should fit.
-MEASURE = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
+# Says in the title how wide a page is that should fit.
+MEASURE = "<script>parent.document.title = 'width ' + document.documentElement.scrollWidth</script>"
+# Debian's Chromium has no windows that are narrower than 500; a frame may be.
+FRAME = '<title></title><iframe style="width: {width}px; height: 2000px; border: 0" srcdoc="{page}"></iframe>'
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
@@ -37,14 +42,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     drift = compare.compare(world.log, FEATURES, reference, current, notes=notes, ahead_us=HOUR_US)
     since_us = weeks.monday_us(None, world.now_us)
     found = sums.read(world.log, SCHEMA, Costs(), since_us)
-    week = weeks.week(found, since_us, Costs(), "EUR", [], 0.4)
+    week = weeks.week(found, since_us, Costs(), "EUR", [], Outlook(0.4, Interval(900.0, 700.0, 1_200.0)))
     return {"drift": drift_page.render(drift), "weekly": weekly_page.render(week)}
 
 
 def browse(folder: Path, html: str, *, width: int, arguments: tuple[str, ...]) -> str:
     path = folder / "page.html"
     path.write_text(html, encoding="utf-8")
-    # Debian's Chromium refuses windows that are narrower than 500 in headless mode; a frame may be.
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--proxy-server=127.0.0.1:9", f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2400"]
     done = subprocess.run(
@@ -67,11 +71,12 @@ def test_a_report_is_drawn(pages: dict[str, str], name: str, tmp_path: Path) -> 
     assert columns[100:1100].mean() > 0.5
 
 
-@pytest.mark.parametrize("width", [500, 1200])
+@pytest.mark.parametrize("width", [360, 1200])  # of a phone, and of a screen
 @pytest.mark.parametrize("name", ["drift", "weekly"])
 def test_a_report_fits_into_its_window(pages: dict[str, str], name: str, width: int, tmp_path: Path) -> None:
-    html = pages[name].replace("</body>", f"{MEASURE}</body>")
-    shown = browse(tmp_path, html, width=width, arguments=("--dump-dom",))
+    framed = escape(pages[name].replace("</body>", f"{MEASURE}</body>"))
+    html = FRAME.format(width=width, page=framed)
+    shown = browse(tmp_path, html, width=1_300, arguments=("--dump-dom",))
     measured = re.search(r"<title>width (\d+)</title>", shown)
     assert measured is not None
     assert int(measured[1]) <= width

@@ -9,7 +9,8 @@ QUARTERS = 7 * 24 * 4  # steps of fifteen minutes in a week
 
 
 class Case(NamedTuple):
-    """``series``: values by series, ``interval`` apart; ``at``: when it is asked, ``alerts``: how many fire then."""
+    """``series``: values by series, ``interval`` apart; ``at``: when it is asked, ``alerts``: how many fire then;
+    ``begins``: when the trouble does, which is no longer before ``at`` than the alert says."""
 
     alert: str
     why: str
@@ -17,6 +18,7 @@ class Case(NamedTuple):
     at: str
     alerts: int = 1
     interval: str = "1m"
+    begins: str = "0m"
 
 
 def share(flagged: str, genuine: str, instance: str = "a") -> dict[str, str]:
@@ -44,6 +46,16 @@ def requests(failed: str, good: str) -> dict[str, str]:
     }
 
 
+def probes(failed: str) -> dict[str, str]:
+    """What asks whether a service is ready."""
+    return {'fraud_http_requests_total{route="/health/ready",status="503",instance="a"}': failed}
+
+
+def others(*values: str) -> dict[str, str]:
+    """More services."""
+    return {f'up{{job="fraudml-service",instance="other-{place}"}}': each for place, each in enumerate(values)}
+
+
 def up(job: str, values: str) -> dict[str, str]:
     """Whether a process could be scraped."""
     return {f'up{{job="{job}",instance="a"}}': values}
@@ -68,11 +80,11 @@ WAVE = share(f"0+1x{QUARTERS} {QUARTERS}+20x8", f"0+99x{QUARTERS + 8}")
 AFTER = f"{7 * 24 + 1}h30m"
 DAY = 96
 STEADY = share(f"0+1x{DAY + 16}", f"0+99x{DAY + 16}")
-BLIND = share(f"0+5x{DAY} {5 * DAY}x24", f"0+95x{DAY + 24}")
+BLIND = share(f"0+50x{DAY} {50 * DAY}x24", f"0+950x{DAY + 24}")
 MONTH = "0.8x700"  # of hours
 
 FIRES = [
-    Case("FraudRateHigh", "a wave", WAVE, AFTER, 1, "15m"),
+    Case("FraudRateHigh", "a wave", WAVE, AFTER, 1, "15m", f"{7 * 24 + 1}h"),
     Case(
         "FraudRateHigh",
         "a wave in the second day of an installation",
@@ -80,15 +92,26 @@ FIRES = [
         "26h",
         1,
         "5m",
+        "25h",
     ),
-    Case("FraudRateLow", "a model that flags nothing any more", BLIND, "29h", 1, "15m"),
+    Case(
+        "FraudRateHigh",
+        "some more frauds than ever all day long, where there is little traffic",
+        share(f"0+0.025x{DAY * 4} {DAY * 4 * 0.025}+0.25x{DAY}", f"0+2x{DAY * 5}"),
+        "120h",
+        1,
+        "15m",
+        "119h",  # what this says is that a day is looked at, too; a wave is what the hour is for
+    ),
+    Case("FraudRateLow", "a model that flags nothing any more", BLIND, "27h", 1, "15m", "24h"),
     Case(
         "DetectionRateFalls",
         "half of what it was",
         {**gauge("fraud_detection_rate", f"{MONTH} 0.4x48"), **gauge("fraud_detection_rate_high", "0.85x700 0.5x48")},
-        "740h",
+        "724h",
         1,
         "1h",
+        "701h",
     ),
     Case(
         "FeatureMissing",
@@ -110,7 +133,20 @@ FIRES = [
         {**share("0+1x60", "0+99x60"), 'fraud_rejected_total{reason="invalid",instance="a"}': "0+10x60"},
         "30m",
     ),
+    Case(
+        "TransactionsRejected",
+        "all of them, and nothing was ever decided",
+        {'fraud_rejected_total{reason="invalid",instance="a"}': "0+1x60"},
+        "30m",
+    ),
     Case("EventsLate", "late events", {**share("0+0x60", "0+100x60"), "fraud_late_total": "0+50x60"}, "40m"),
+    Case("ClockJumps", "an event of the future", gauge("fraud_stream_event_delay_seconds", "2x10 -600x30"), "20m"),
+    Case(
+        "ClockJumps",
+        "a monitor that is an hour ahead",
+        gauge("fraud_monitor_run_timestamp_seconds", "3600+60x30", task="drift"),
+        "20m",
+    ),
     Case(
         "LabelsStop",
         "twenty were expected",
@@ -124,6 +160,7 @@ FIRES = [
         "740h",
         1,
         "1h",
+        "701h",
     ),
     Case(
         "ModelFails",
@@ -131,30 +168,61 @@ FIRES = [
         {**share("0+50x30", "0+50x30"), 'fraud_degraded_total{reason="model",instance="a"}': "0+50x30"},
         "10m",
     ),
-    Case("CanaryBreached", "at once", gauge("fraud_rollout_breached", "0x5 1x10"), "7m"),
+    Case(
+        "ModelFails",
+        "no scores, with a transaction a minute",
+        {**share("0+1x30", "0x30"), 'fraud_degraded_total{reason="model",instance="a"}': "0+1x30"},
+        "10m",
+    ),
+    Case("CanaryBreached", "at once", gauge("fraud_rollout_breached", "0x5 1x10"), "7m", begins="5m"),
     Case("JudgeLags", "for ten minutes", gauge("fraud_rollout_judge_lag_seconds", "120x30"), "15m"),
-    Case("ModelRefused", "at once", gauge("fraud_model_swaps_total", "0x5 1x20", outcome="refused"), "8m"),
+    Case("ModelRefused", "at once", gauge("fraud_model_swaps_total", "0x5 1x20", outcome="refused"), "8m", begins="5m"),
     Case(
         "ModelOld",
         "a bundle of 1970",
         gauge("fraud_bundle_trained_timestamp_seconds", "0x2000", version="1"),
-        "1500h",
+        "1442h",
         1,
         "1h",
+        "1440h",
     ),
-    Case("ServiceDown", "for two minutes", up("fraudml-service", "1x5 0x10"), "10m"),
-    Case("WorkerDown", "for two minutes", up("fraudml-worker", "1x5 0x10"), "10m"),
+    Case("ServiceDown", "for two minutes", up("fraudml-service", "1x5 0x10"), "9m", begins="5m"),
+    Case("ServiceDown", "two of three", {**up("fraudml-service", "0x10"), **others("0x10", "1x10")}, "4m"),
+    Case("ReplicaDown", "one of three", {**up("fraudml-service", "0x20"), **others("1x20", "1x20")}, "10m"),
+    Case("WorkerDown", "for two minutes", up("fraudml-worker", "1x5 0x10"), "9m", begins="5m"),
     Case(
-        "MonitorStale", "a job that fails", gauge("fraud_monitor_run_timestamp_seconds", "60x60", task="drift"), "45m"
+        "MonitorStale", "a job that fails", gauge("fraud_monitor_run_timestamp_seconds", "60x60", task="drift"), "38m"
     ),
     Case("MonitorStale", "a monitor that ended", up("fraudml-monitor", "0x60"), "10m"),
-    Case("LatencyBudgetBurnsFast", "all are slow", answered("0x60 0+100x30", "0+100x90", "p95"), "75m"),
+    Case(
+        "MonitorStale",
+        "one that nobody scrapes any more",
+        gauge("fraud_monitor_run_timestamp_seconds", "0+60x10 _x90", task="drift"),
+        "48m",
+        begins="10m",
+    ),
+    Case(
+        "MonitorStale",
+        "a job that never succeeded",
+        gauge("fraud_monitor_failures_total", "1+1x60", task="certificates"),
+        "10m",
+    ),
+    Case("LatencyBudgetBurnsFast", "all are slow", answered("0x60 0+100x30", "0+100x90", "p95"), "75m", begins="60m"),
+    Case(
+        "LatencyBudgetBurnsFast",
+        "all are slow, one a minute",
+        answered("0x60 0+1x30", "0+1x90", "p95"),
+        "75m",
+        begins="60m",
+    ),
     Case("LatencyBudgetBurnsSlowly", "15 in 100 are slow", answered("0+15x300", "0+100x300", "p95"), "3h"),
-    Case("LatencyTailBurnsFast", "15 in 100 are far too slow", answered("0+15x90", "0+100x90", "p99"), "30m"),
+    Case("LatencyTailBurnsFast", "15 in 100 are far too slow", answered("0+15x90", "0+100x90", "p99"), "15m"),
     Case("LatencyTailBurnsSlowly", "4 in 100 are far too slow", answered("0+4x300", "0+100x300", "p99"), "3h"),
-    Case("ErrorBudgetBurnsFast", "all fail", requests("0x60 0+100x30", "0+100x60 6000x30"), "67m"),
+    Case("ErrorBudgetBurnsFast", "all fail", requests("0x60 0+100x30", "0+100x60 6000x30"), "67m", begins="60m"),
     Case("ErrorBudgetBurnsSlowly", "1 in 100 fails", requests("0+1x300", "0+99x300"), "3h"),
-    Case("Degraded", "no history", gauge("fraud_dependency_up", "1x5 0x10", dependency="online_store"), "9m"),
+    Case(
+        "Degraded", "no history", gauge("fraud_dependency_up", "1x5 0x10", dependency="online_store"), "9m", begins="5m"
+    ),
     Case("DegradedLightly", "no registry", gauge("fraud_dependency_up", "0x30", dependency="registry"), "15m"),
     Case(
         "JournalFills",
@@ -172,11 +240,12 @@ FIRES = [
         "NoTraffic",
         "nothing comes any more",
         share("0x1", f"0+100x{DAYS} {100 * DAYS}x24"),
-        "27h",
-        2,
+        "26h30m",
+        1,  # of the shorter window
         "5m",
+        "26h",
     ),
-    Case("NoTraffic", "nobody is scraped any more", share("0x1", f"0+100x{DAYS} _x24"), "28h", 2, "5m"),
+    Case("NoTraffic", "nobody is scraped any more", share("0x1", f"0+100x{DAYS} _x24"), "26h30m", 1, "5m", "26h"),
     Case("StreamLagGrows", "ten minutes behind", stream("60000x30", "0+6000x30"), "12m"),
     Case("StreamStuck", "none is handled", stream("10x30", "100x30"), "10m"),
     Case(
@@ -185,7 +254,7 @@ FIRES = [
         gauge("fraud_stream_lag_messages", "10x30", topic="labels", partition="0"),
         "10m",
     ),
-    Case("DeadLetters", "one", stream("0x30", "0x5 1x25", "dead"), "7m"),
+    Case("DeadLetters", "one", stream("0x30", "0x5 1x25", "dead"), "7m", begins="5m"),
     Case(
         "PoolExhausted",
         "all in use",
@@ -279,12 +348,21 @@ QUIET = [
     Case("NewCategories", "a few", gauge("fraud_drift_new_category_share", "0.001x60", feature="country"), "45m", 0),
     Case(
         "TransactionsRejected",
+        "three of three at night",
+        {**share("0x60", "0x60"), 'fraud_rejected_total{reason="invalid",instance="a"}': "0x20 0+1x3 3x40"},
+        "40m",
+        0,
+    ),
+    Case(
+        "TransactionsRejected",
         "one in a hundred",
         {**share("0+1x60", "0+99x60"), 'fraud_rejected_total{reason="invalid",instance="a"}': "0+1x60"},
         "30m",
         0,
     ),
     Case("EventsLate", "without traffic", {**share("0x60", "0x60"), "fraud_late_total": "0x60"}, "40m", 0),
+    Case("ClockJumps", "as ever", gauge("fraud_stream_event_delay_seconds", "2x30"), "20m", 0),
+    Case("ClockJumps", "a monitor that is on time", gauge("fraud_monitor_run_timestamp_seconds", "0+60x30"), "20m", 0),
     Case(
         "LabelsStop",
         "few were expected",
@@ -293,6 +371,13 @@ QUIET = [
         0,
     ),
     Case("LabelsLate", "as ever", gauge("fraud_label_delay_seconds", "86400x748", quantile="0.5"), "740h", 0, "1h"),
+    Case(
+        "ModelFails",
+        "once",
+        {**share("0+1x30", "0x30"), 'fraud_degraded_total{reason="model",instance="a"}': "0x5 1x25"},
+        "10m",
+        0,
+    ),
     Case(
         "ModelFails",
         "it does not",
@@ -318,6 +403,9 @@ QUIET = [
         "1h",
     ),
     Case("ServiceDown", "a restart", up("fraudml-service", "1x5 0x1 1x10"), "7m", 0),
+    Case("ServiceDown", "one of two", {**up("fraudml-service", "0x20"), **others("1x20")}, "10m", 0),
+    Case("ReplicaDown", "the only one: another alert says so", up("fraudml-service", "0x20"), "10m", 0),
+    Case("ReplicaDown", "a restart", {**up("fraudml-service", "1x5 0x3 1x20"), **others("1x20")}, "12m", 0),
     Case("WorkerDown", "a restart", up("fraudml-worker", "1x5 0x1 1x10"), "7m", 0),
     Case(
         "MonitorStale",
@@ -327,7 +415,13 @@ QUIET = [
         0,
     ),
     Case("LatencyBudgetBurnsFast", "5 in 100 are slow", answered("0+5x90", "0+100x90", "p95"), "75m", 0),
-    Case("LatencyBudgetBurnsFast", "one request, and slow", answered("0x60 0+1x30", "0x60 0+1x30", "p95"), "75m", 0),
+    Case(
+        "LatencyBudgetBurnsFast",
+        "five requests, all slow",
+        answered("0x60 0+1x5 5x25", "0x60 0+1x5 5x25", "p95"),
+        "66m",
+        0,
+    ),
     Case(
         "LatencyBudgetBurnsFast", "a minute that is over", answered("0x60 0+100x2 200x30", "0+100x92", "p95"), "75m", 0
     ),
@@ -335,6 +429,7 @@ QUIET = [
     Case("LatencyTailBurnsFast", "1 in 100", answered("0+1x90", "0+100x90", "p99"), "30m", 0),
     Case("LatencyTailBurnsSlowly", "1 in 100", answered("0+1x300", "0+100x300", "p99"), "3h", 0),
     Case("ErrorBudgetBurnsFast", "none fails", requests("0x90", "0+100x90"), "67m", 0),
+    Case("ErrorBudgetBurnsFast", "probes of a service that is not ready yet", probes("0+6x90"), "67m", 0),
     Case("ErrorBudgetBurnsFast", "a process that starts anew", requests("500x60 0x30", "0+100x60 0+100x30"), "67m", 0),
     Case("ErrorBudgetBurnsSlowly", "1 in 10,000", requests("0+0.01x300", "0+99x300"), "3h", 0),
     Case(
@@ -350,6 +445,13 @@ QUIET = [
         "a few",
         {**gauge("fraud_journal_decisions", "300x9"), **gauge("fraud_journal_limit", "500000x9")},
         "3m",
+        0,
+    ),
+    Case(
+        "RequestsShed",
+        "two of twenty",
+        {**requests("0x30", "0+1x30"), 'fraud_shed_total{reason="queue_full",instance="a"}': "0x5 0+1x2 2x30"},
+        "9m",
         0,
     ),
     Case(

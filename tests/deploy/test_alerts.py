@@ -72,6 +72,19 @@ def _test(case: Case) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("case", FIRES, ids=lambda case: f"{case.alert}: {case.why}")
+def test_it_fires_in_the_time_that_it_says(case: Case) -> None:
+    """That it fires at ``at`` is what promtool says."""
+    within = ALERTS[case.alert]["annotations"]["fires_within"]
+    assert minutes(case.at) - minutes(case.begins) <= minutes(within)
+
+
+def minutes(text: str) -> int:
+    """Of a duration as Prometheus writes it."""
+    units = {"m": 1, "h": 60, "d": 24 * 60}
+    return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)([mhd])", text))
+
+
 def test_every_alert_has_a_case_of_each_kind() -> None:
     assert {case.alert for case in FIRES} == set(ALERTS)
     assert {case.alert for case in QUIET} == set(ALERTS)
@@ -83,7 +96,8 @@ def test_an_alert_says_who_is_to_do_what(name: str) -> None:
     assert rule["labels"].keys() == {"severity", "audience", "concern"}
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["labels"]["audience"] in {"on-call", "analysts", "platform"}
-    assert rule["annotations"].keys() == {"summary", "description", "fires_within", "runbook_url"}
+    assert rule["annotations"].keys() == {"summary", "description", "fires_within", "dashboard", "runbook_url"}
+    assert (ROOT / "deploy" / "grafana" / "provisioned" / f"{rule['annotations']['dashboard']}.json").exists()
     runbook = ROOT / rule["annotations"]["runbook_url"]
     text = runbook.read_text(encoding="utf-8")
     assert runbook.stem == name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -57,7 +58,7 @@ def test_only_an_administrator_may_and_only_one_at_a_time(service: Service, monk
     assert service.as_(None).post(PROFILE).status_code == 401
     begun, end = threading.Event(), threading.Event()
 
-    def record(pid: int, path: Path, seconds: int) -> None:
+    def record(pid: int, path: Path, seconds: int, *, ending: threading.Event) -> None:
         begun.set()
         assert end.wait(30)
         path.write_bytes(b"<svg/>")
@@ -72,6 +73,28 @@ def test_only_an_administrator_may_and_only_one_at_a_time(service: Service, monk
     assert "already" in answer.json()["detail"]
     end.set()
     first.join()
+
+
+def test_a_client_that_leaves_ends_its_recording(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    really = profile.record
+
+    def record(pid: int, path: Path, seconds: int, *, ending: threading.Event) -> None:
+        begun.set()
+        try:
+            really(pid, path, seconds, ending=ending)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(profile, "record", record)
+    boss = service.as_("admin")
+    asked = f"POST {PROFILE}?seconds=120 HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n"
+    with socket.create_connection(("127.0.0.1", service.port)) as leaving:
+        leaving.sendall(f"{asked}Authorization: {boss.headers['Authorization']}\r\n\r\n".encode())
+        assert begun.wait(30)
+    assert ended.wait(60)  # and not after two minutes
+    assert service.client.post("/v1/predict", json=row(1)).status_code == 200  # it goes on
+    assert boss.post(PROFILE, params={"seconds": 1}).status_code == 200
 
 
 @pytest.mark.parametrize("seconds", ["0", "121", "-1", "1.5", "x", ""])
@@ -104,7 +127,25 @@ def test_the_command_draws_another_process_and_says_what_cannot_be(tmp_path: Pat
             refused("profile", "--pid", str(process.pid), "--rate", "1000", cwd=tmp_path)
         finally:
             process.kill()
-    assert "there is no process" in refused("profile", "--pid", str(process.pid), cwd=tmp_path)
+    for pid in (process.pid, 10**30, 0):
+        assert "there is no process" in refused("profile", "--pid", str(pid), cwd=tmp_path)
+    own = str(os.getpid())
+    assert "no file can be written" in refused("profile", "--pid", own, "--out", "none/p.svg", cwd=tmp_path)
+    assert "no file can be written" in refused("profile", "--pid", own, "--out", ".", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("Error: Operation not permitted (os error 1)", "CAP_SYS_PTRACE"),
+        ("Permission Denied: try running again with elevated permissions", "CAP_SYS_PTRACE"),
+        ("Error: No such process (os error 3)", "It has ended"),
+        ("Error: Failed to find python version from target process", "Is it a process of Python"),
+        ("", "py-spy ended with 1"),
+    ],
+)
+def test_what_py_spy_says_is_told_with_what_to_do(said: str, advice: str) -> None:
+    assert advice in str(profile.complain(said, 1))
 
 
 def test_a_process_that_ends_meanwhile_is_an_error(tmp_path: Path) -> None:
@@ -112,14 +153,14 @@ def test_a_process_that_ends_meanwhile_is_an_error(tmp_path: Path) -> None:
     gone.kill()
     gone.wait()
     path = tmp_path / "p.svg"
-    with pytest.raises(FraudmlError, match="could not profile"):
-        profile._run(profile.command(gone.pid, path, 1), path, own=False, within_s=30)
+    with pytest.raises(FraudmlError, match="cannot be looked into"):
+        profile._run(profile.command(gone.pid, path, 1), path, own=False, within_s=30, ending=threading.Event())
 
 
 def test_a_process_that_is_none_of_python_is_an_error(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            with pytest.raises(FraudmlError, match="could not profile"):
+            with pytest.raises(FraudmlError, match="cannot be looked into"):
                 profile.record(process.pid, tmp_path / "p.svg", 1)
         finally:
             process.kill()

@@ -33,16 +33,21 @@ def report(
 
     from fraudml.monitoring.weekly import page, sums
     from fraudml.monitoring.weekly import week as weeks
+    from fraudml.monitoring.weekly.outlook import outlook
 
     declared, current = read_project(project_file)
-    since_us = weeks.monday_us(week, time.time_ns() // 1_000)
+    now_us = time.time_ns() // 1_000
+    since_us = weeks.monday_us(week, now_us)
     log = wiring.decision_log(current, declared.schema)
     try:
-        with output.steps(quiet=as_json) as steps, steps.step("Read decisions") as progress:
-            found = sums.read(log, declared.schema, declared.costs, since_us, progress)
+        with output.steps(quiet=as_json) as steps:
+            with steps.step("Read five weeks") as progress:
+                found = sums.read(log, declared.schema, declared.costs, since_us, progress)
+            expected = outlook(log, declared.schema, declared.costs, since_us, now_us, steps.step)
     finally:
         log.close()
-    made = weeks.week(found, since_us, declared.costs, declared.schema.currency, wiring.registry(current).rollouts())
+    rollouts = wiring.registry(current).rollouts()
+    made = weeks.week(found, since_us, declared.costs, declared.schema.currency, rollouts, expected)
     written = page.write(made, out or current.home / "reports")
     if as_json:
         figures = {

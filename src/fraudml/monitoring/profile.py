@@ -8,8 +8,11 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ RATE = 100  # samples a second
 MOST_RATE = 250
 MOST_S = 120
 ENDS_WITHIN_S = 60.0  # py-spy reads symbols and writes the file after its last sample
+NOTICES_S = 0.1  # how soon a recording that nobody waits for any more is ended
 _SET_PTRACER = 0x59616D61  # prctl(2): Yama's PR_SET_PTRACER
 
 
@@ -39,8 +43,8 @@ def command(pid: int, path: Path, seconds: float, rate: int = RATE) -> list[str]
     return [*asked, "--rate", str(rate), "--duration", str(max(1, round(seconds)))]
 
 
-def record(pid: int, path: Path, seconds: int, rate: int = RATE) -> None:
-    """Write the flame graph of a process; returns after ``seconds``.
+def record(pid: int, path: Path, seconds: int, rate: int = RATE, ending: threading.Event | None = None) -> None:
+    """Write the flame graph of a process; returns after ``seconds``, or soon after ``ending`` is set.
 
     Raises ``ConfigError`` for what cannot be asked, and ``FraudmlError`` when the process cannot be looked into.
     """
@@ -48,39 +52,67 @@ def record(pid: int, path: Path, seconds: int, rate: int = RATE) -> None:
         raise ConfigError(f"a profile takes from 1 to {MOST_S} seconds, not {seconds}")
     if not 1 <= rate <= MOST_RATE:
         raise ConfigError(f"a profile has from 1 to {MOST_RATE} samples a second, not {rate}: each stops the process")
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"no file can be written at {path}")
     try:
+        if pid < 1:  # to kill(2) those are groups of processes
+            raise ProcessLookupError
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         raise ConfigError(f"there is no process {pid}") from None
     except PermissionError:
         pass  # of another user: py-spy says what is needed
-    _run(command(pid, path, seconds, rate), path, own=pid == os.getpid(), within_s=seconds + ENDS_WITHIN_S)
+    asked = command(pid, path, seconds, rate)
+    _run(asked, path, own=pid == os.getpid(), within_s=seconds + ENDS_WITHIN_S, ending=ending or threading.Event())
 
 
 def complain(said: str, code: int) -> FraudmlError:
-    """The error that py-spy's last line is."""
-    reason = said.strip().splitlines()[-1] if said.strip() else f"exit code {code}"
-    return FraudmlError(
-        f"py-spy could not profile the process: {reason}; it needs the right to trace other processes "
-        "(root, or CAP_SYS_PTRACE in a container)"
-    )
+    """The error that py-spy's last line is, with what to do.
+
+    >>> print(complain("Error: No such process (os error 3)", 1))
+    the process cannot be looked into: No such process (os error 3). It has ended
+    """
+    reason = said.strip().splitlines()[-1].removeprefix("Error: ") if said.strip() else f"py-spy ended with {code}"
+    lower = reason.lower()
+    if "permission" in lower or "not permitted" in lower:
+        advice = "Do it as root, or in a container with CAP_SYS_PTRACE"
+    elif "no such process" in lower or "no such file" in lower:
+        advice = "It has ended"
+    else:
+        advice = "Is it a process of Python that runs?"
+    return FraudmlError(f"the process cannot be looked into: {reason.rstrip('.')}. {advice}")
 
 
-def _run(asked: list[str], path: Path, *, own: bool, within_s: float) -> None:
+def _run(asked: list[str], path: Path, *, own: bool, within_s: float, ending: threading.Event) -> None:
     # It starts when it is told to: a process that is to be looked into has to name who may, if that is its own child.
     waiting = ["sh", "-c", 'read -r _; exec "$@"', "sh", *asked]
     pipe = subprocess.PIPE
     with subprocess.Popen(waiting, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT) as process:  # noqa: S603
         try:
             with _traced_by(process.pid if own else None):
-                said = process.communicate(b"\n", within_s)[0].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            raise FraudmlError(f"py-spy did not end within {within_s:.0f} s") from None
+                said = _said(process, time.monotonic() + within_s, ending)
         finally:
             if process.poll() is None:
                 process.kill()
     if process.returncode or not path.exists():
         raise complain(said, process.returncode)
+
+
+def _said(process: subprocess.Popen[bytes], until_s: float, ending: threading.Event) -> str:
+    """What it said until it ended."""
+    begin: bytes | None = b"\n"
+    told = False
+    while True:
+        try:
+            return process.communicate(begin, NOTICES_S)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until_s:
+                raise FraudmlError("py-spy does not end") from None
+        begin = None
+        if ending.is_set() and not told:
+            # Not killed: it may be between stopping the other process and letting it go on.
+            process.send_signal(signal.SIGINT)
+            told = True
 
 
 @contextmanager

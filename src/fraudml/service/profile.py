@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
@@ -26,12 +28,16 @@ async def record(request: Request) -> Response:
     await guard_of(request).require(request, Scope.admin)
     seconds = _seconds(request)
     lane: Lane = request.app.state.profiles
+    ending = threading.Event()
+    leaving = asyncio.create_task(_leaves(request, ending))
     try:
-        picture = await lane.run(_record, seconds)
+        picture = await lane.run(_record, seconds, ending)
     except Overloaded:
         raise ProblemError(409, "a profile is being recorded already; ask again when it has ended") from None
     except FraudmlError as error:
         raise ProblemError(503, str(error)) from error
+    finally:
+        leaving.cancel()
     name = 'attachment; filename="profile.svg"'
     return Response(picture, media_type=SVG, headers={"Content-Disposition": name})
 
@@ -41,10 +47,17 @@ def profile_lane() -> Lane:
     return Lane(1, 0)
 
 
-def _record(seconds: int) -> bytes:
+async def _leaves(request: Request, ending: threading.Event) -> None:
+    """Nobody is looked into for a client that has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    ending.set()
+
+
+def _record(seconds: int, ending: threading.Event) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fraudml-profile-") as place:
         path = Path(place) / "profile.svg"
-        profile.record(os.getpid(), path, seconds)
+        profile.record(os.getpid(), path, seconds, ending=ending)
         return path.read_bytes()
 
 

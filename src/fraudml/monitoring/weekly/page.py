@@ -13,6 +13,9 @@ from fraudml.pages.figures import SERIES, drawing, legend
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MATURE = 0.95  # of a week's frauds that are reported: then nothing more is said of the others
+REPEATS = 0.2  # of those who were hit were so again: worth a word
+
 
 def write(week: Week, directory: Path) -> Path:
     """Write ``weekly-<UTC time>.html``, and the same as ``weekly.html``; returns the path of the former."""
@@ -56,12 +59,13 @@ def headline(week: Week) -> str:
     if not this.frauds:
         return f"{said}, as far as is known: no fraud of this week is reported yet."
     said += f", after costs. {money(this.missed, week)} of fraud got through that is known by now"
-    if week.expected_missed is not None and week.maturity is not None and week.maturity < 0.95:
-        return (
-            f"{said}; about {week.maturity:.0%} of this week's frauds are reported, so expect "
-            f"{money(week.expected_missed, week)} in the end."
-        )
-    return f"{said}."
+    if week.outlook is None or week.outlook.maturity > MATURE:
+        return f"{said}."
+    said += f"; about {week.outlook.maturity:.0%} of this week's frauds are reported"
+    expected = week.outlook.missed
+    if expected is None:
+        return f"{said}."
+    return f"{said}, so expect {money(expected.low, week)} to {money(expected.high, week)} in the end."
 
 
 def advice(week: Week) -> list[str]:
@@ -72,6 +76,10 @@ def advice(week: Week) -> list[str]:
     new = [each for each in week.patterns if each.is_new]
     if new:
         said.append(f"Look at what is new: {new[0].attribute} {new[0].value}, {new[0].frauds} frauds.")
+    for each in week.repeats:
+        if each.again >= 5 and each.again > REPEATS * each.hit:
+            hit = f"{each.again:,} of {each.hit:,} that were hit ({each.entity})"
+            said.append(f"{hit} were so more than once: block them sooner.")
     if week.this.missed > 1.5 * max(week.average.missed, 1.0) and week.this.missed > week.this.stopped:
         said.append("More fraud got through than was stopped: ask for a model that is trained on recent frauds.")
     if week.this.false_decline_cost > week.this.stopped and week.this.false_declines:

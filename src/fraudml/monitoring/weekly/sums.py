@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ LEVELS = {Action.approve.value: 0, Action.review.value: 1, Action.decline.value:
 # and their cost
 (COUNT, REVIEWS, DECLINES, FRAUDS, FRAUD_AMOUNT, STOPPED, MISSED, FALSE_DECLINES, FALSE_COST, BLIND) = range(10)
 SUMS = 10
+MOST_VALUES = 20_000  # of an attribute that are told apart; later ones are together
+OTHERS = "(all others)"
 
 Verdicts = dict[str, bool]
 
@@ -37,12 +39,21 @@ class Segment(NamedTuple):
     value: str
 
 
+class Repeat(NamedTuple):
+    """Who was hit by frauds of the week: ``hit`` customers or cards, say, ``again`` of them more than once."""
+
+    entity: str
+    hit: int
+    again: int
+
+
 class Sums(NamedTuple):
     """``days``: float64 ``[WEEKS * 7, SUMS]``; ``segments``: of each, float64 ``[WEEKS, 3]``: transactions, frauds and
-    their amount. The last week is the report's. ``labelled``: labels known."""
+    their amount. The last week is the report's, and that of ``repeats``. ``labelled``: labels known."""
 
     days: NDArray[np.float64]
     segments: dict[Segment, NDArray[np.float64]]
+    repeats: list[Repeat]
     labelled: int
 
     def week(self, back: int = 0) -> NDArray[np.float64]:
@@ -56,9 +67,7 @@ def read(log: DecisionLog, schema: Schema, costs: Costs, since_us: int, progress
     first_us = since_us - (WEEKS - 1) * WEEK_US
     after = first_us - DAY_US  # an event is no further ahead of its arrival than that
     verdicts = _verdicts(log, after)
-    days = np.zeros((WEEKS * 7, SUMS))
-    segments: dict[Segment, NDArray[np.float64]] = defaultdict(lambda: np.zeros((WEEKS, 3)))
-    decimals = schema.amount.decimals if schema.amount else 0
+    counted = _Counted(schema, costs, first_us, verdicts)
     done = 0
     for batch in log.audit_batches(after=after):
         done += batch.num_rows
@@ -66,10 +75,10 @@ def read(log: DecisionLog, schema: Schema, costs: Costs, since_us: int, progress
         inside = pc.and_(pc.greater_equal(time, first_us), pc.less(time, since_us + WEEK_US))
         kept = batch.filter(inside)
         if kept.num_rows:
-            _add(kept, schema, costs, decimals, first_us, verdicts, days, segments)
+            counted.add(kept)
         if progress:
             progress(done, None)
-    return Sums(days, dict(segments), len(verdicts))
+    return Sums(counted.days, dict(counted.segments), counted.repeats(), len(verdicts))
 
 
 def _verdicts(log: DecisionLog, after: int) -> Verdicts:
@@ -83,42 +92,68 @@ def _verdicts(log: DecisionLog, after: int) -> Verdicts:
     return {name: fraud for name, (_, fraud) in found.items()}
 
 
-def _add(
-    batch: pa.RecordBatch,
-    schema: Schema,
-    costs: Costs,
-    decimals: int,
-    first_us: int,
-    verdicts: Verdicts,
-    days: NDArray[np.float64],
-    segments: dict[Segment, NDArray[np.float64]],
-) -> None:
-    day = (batch.column("event_time_us").to_numpy() - first_us) // DAY_US
-    level = np.array([LEVELS[action] for action in batch.column("action").to_pylist()])
-    known = [verdicts.get(name) for name in batch.column(TRANSACTION_ID).to_pylist()]
-    fraud = np.array([verdict is True for verdict in known])
-    genuine = np.array([verdict is False for verdict in known])
-    amount = np.asarray(batch.column("amount_minor").to_numpy(zero_copy_only=False), np.float64) / 10.0**decimals
-    amount = np.nan_to_num(np.abs(amount), nan=costs.amount_without_column)
-    loss = np.where(fraud, costs.fraud_loss_share * amount + costs.chargeback_fee, 0.0)
-    stopped = loss * np.array([0.0, costs.review_finds, 1.0])[level]
-    wrong = genuine & (level == LEVELS["decline"])
-    columns = [
-        np.ones(len(day)),
-        level == LEVELS["review"],
-        level == LEVELS["decline"],
-        fraud,
-        np.where(fraud, amount, 0.0),
-        stopped,
-        loss - stopped,
-        wrong,
-        np.where(wrong, costs.margin_share * amount + costs.goodwill, 0.0),
-        np.asarray(batch.column("blind").to_numpy(zero_copy_only=False), np.float64),
-    ]
-    np.add.at(days, day, np.column_stack(columns))
-    values = np.column_stack([np.ones(len(day)), fraud, np.where(fraud, amount, 0.0)])
-    for segment, places in _segments(batch, schema, amount):
-        np.add.at(segments[segment], day[places] // 7, values[places])
+class _Counted:
+    """What was counted so far."""
+
+    def __init__(self, schema: Schema, costs: Costs, first_us: int, verdicts: Verdicts) -> None:
+        self._schema, self._costs, self._first_us, self._verdicts = schema, costs, first_us, verdicts
+        self._decimals = schema.amount.decimals if schema.amount else 0
+        self.days = np.zeros((WEEKS * 7, SUMS))
+        self.segments: dict[Segment, NDArray[np.float64]] = {}
+        self._values: Counter[str] = Counter()  # told apart, of each attribute
+        self._frauds: dict[str, Counter[str]] = {name: Counter() for name in schema.entity_names}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count these, all of which are of the weeks."""
+        costs = self._costs
+        day = (batch.column("event_time_us").to_numpy() - self._first_us) // DAY_US
+        level = np.array([LEVELS[action] for action in batch.column("action").to_pylist()])
+        known = [self._verdicts.get(name) for name in batch.column(TRANSACTION_ID).to_pylist()]
+        fraud = np.array([verdict is True for verdict in known])
+        genuine = np.array([verdict is False for verdict in known])
+        minor = batch.column("amount_minor").to_numpy(zero_copy_only=False)
+        amount = np.asarray(minor, np.float64) / 10.0**self._decimals
+        amount = np.nan_to_num(np.abs(amount), nan=costs.amount_without_column)
+        loss = np.where(fraud, costs.fraud_loss_share * amount + costs.chargeback_fee, 0.0)
+        stopped = loss * np.array([0.0, costs.review_finds, 1.0])[level]
+        wrong = genuine & (level == LEVELS["decline"])
+        columns = [
+            np.ones(len(day)),
+            level == LEVELS["review"],
+            level == LEVELS["decline"],
+            fraud,
+            np.where(fraud, amount, 0.0),
+            stopped,
+            loss - stopped,
+            wrong,
+            np.where(wrong, costs.margin_share * amount + costs.goodwill, 0.0),
+            np.asarray(batch.column("blind").to_numpy(zero_copy_only=False), np.float64),
+        ]
+        np.add.at(self.days, day, np.column_stack(columns))
+        values = np.column_stack([np.ones(len(day)), fraud, np.where(fraud, amount, 0.0)])
+        for segment, places in _segments(batch, self._schema, amount):
+            np.add.at(self._of(segment), day[places] // 7, values[places])
+        hit = batch.filter(pa.array(fraud & (day >= (WEEKS - 1) * 7)))
+        for name, counts in self._frauds.items():
+            counts.update(value for value in hit.column(name).to_pylist() if value is not None)
+
+    def repeats(self) -> list[Repeat]:
+        """Of each entity that was hit at all."""
+        return [
+            Repeat(name, len(counts), sum(count > 1 for count in counts.values()))
+            for name, counts in self._frauds.items()
+            if counts
+        ]
+
+    def _of(self, segment: Segment) -> NDArray[np.float64]:
+        found = self.segments.get(segment)
+        if found is None:
+            if self._values[segment.attribute] >= MOST_VALUES:
+                segment = Segment(segment.attribute, OTHERS)
+            else:
+                self._values[segment.attribute] += 1
+            found = self.segments.setdefault(segment, np.zeros((WEEKS, 3)))
+        return found
 
 
 def _segments(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -14,11 +15,12 @@ from fraudml.decisions.costs import Costs
 from fraudml.errors import ConfigError
 from fraudml.models.rollout import Kind, Rollout
 from fraudml.monitoring.weekly import sums
-from fraudml.monitoring.weekly.sums import WEEK_US, WEEKS, Segment, Sums
+from fraudml.monitoring.weekly.outlook import Outlook
+from fraudml.monitoring.weekly.sums import WEEK_US, WEEKS, Repeat, Segment, Sums
 
 FEWEST_FRAUDS = 5  # of a pattern that is told
 LIFT = 1.5  # times the share of frauds of all transactions, by the lower bound of what is seen
-CERTAIN = 3.3  # standard deviations: of some fifty segments none by chance, nineteen weeks of twenty
+BY_CHANCE = 0.05  # of weeks without any pattern one is told in, whatever the number of segments (Bonferroni)
 TOP = 10
 HEAVY = 0.01  # a share of decisions without history that is worth a word
 
@@ -66,8 +68,8 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Week(msgspec.Struct, frozen=True, kw_only=True):
-    """The report. Times are microseconds UTC; lists by day begin with Monday. ``maturity``: the share of this week's
-    frauds that is reported by now, where it is known; ``blind``: the share of decisions without history."""
+    """The report. Times are microseconds UTC; lists by day begin with Monday. ``outlook``: what is still to come, where
+    it is known; ``blind``: the share of decisions without history."""
 
     since_us: int
     currency: str
@@ -80,14 +82,10 @@ class Week(msgspec.Struct, frozen=True, kw_only=True):
     frauds_by_day: list[float]
     patterns: list[Pattern]
     changes: list[Change]
+    repeats: list[Repeat]
     labelled: int
-    maturity: float | None
+    outlook: Outlook | None
     blind: float
-
-    @property
-    def expected_missed(self) -> float | None:
-        """Loss that is to be expected once all frauds are reported; None where it is not known how many are."""
-        return None if not self.maturity else self.this.missed / self.maturity
 
 
 def monday_us(text: str | None, now_us: int) -> int:
@@ -113,7 +111,7 @@ def week(
     costs: Costs,
     currency: str,
     rollouts: Iterable[Rollout],
-    maturity: float | None = None,
+    outlook: Outlook | None = None,
 ) -> Week:
     """The report on what was read."""
     last = found.days[-7:]
@@ -131,8 +129,9 @@ def week(
         frauds_by_day=last[:, sums.FRAUDS].tolist(),
         patterns=_patterns(found),
         changes=list(_changes(rollouts, since_us)),
+        repeats=found.repeats,
         labelled=found.labelled,
-        maturity=maturity,
+        outlook=outlook,
         blind=float(last[:, sums.BLIND].sum()) / total,
     )
 
@@ -158,9 +157,11 @@ def _patterns(found: Sums) -> list[Pattern]:
     share = this[sums.FRAUDS] / max(this[sums.COUNT], 1.0)
     share_before = earlier[sums.FRAUDS] / max(earlier[sums.COUNT], 1.0)
     told = []
+    looked_at = sum(weeks[-1, 0] > 0 for weeks in found.segments.values())
+    certain = NormalDist().inv_cdf(1 - BY_CHANCE / max(looked_at, 1))
     for segment, weeks in found.segments.items():
         count, frauds, amount = weeks[-1]
-        if frauds < FEWEST_FRAUDS or lower_share(frauds, count) < LIFT * share:
+        if frauds < FEWEST_FRAUDS or lower_share(frauds, count, certain) < LIFT * share:
             continue
         past, past_frauds, _ = weeks[:-1].sum(axis=0)
         was = past_frauds >= FEWEST_FRAUDS and past_frauds / max(past, 1.0) >= LIFT * share_before
@@ -173,16 +174,16 @@ def _pattern(segment: Segment, count: float, frauds: float, amount: float, share
     return Pattern(segment.attribute, segment.value, int(frauds), int(count), float(amount), float(lift), is_new)
 
 
-def lower_share(hits: float, count: float) -> float:
-    """The lower end of an interval of a share (Wilson 1927), :data:`CERTAIN` standard deviations wide on each side.
+def lower_share(hits: float, count: float, certain: float) -> float:
+    """The lower end of an interval of a share (Wilson 1927), so many standard deviations wide on each side.
 
-    >>> lower_share(0, 10), round(lower_share(50, 100), 2)
+    >>> lower_share(0, 10, 3.3), round(lower_share(50, 100, 3.3), 2)
     (0.0, 0.34)
     """
     if not count or not hits:
         return 0.0
-    share, spread = hits / count, CERTAIN**2 / count
-    half = CERTAIN * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    share, spread = hits / count, certain**2 / count
+    half = certain * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     return max(0.0, (share + spread / 2 - half) / (1 + spread))
 
 

@@ -15,9 +15,13 @@ from fraudml.decisions.record import Action, LabelReport
 from fraudml.errors import ConfigError
 from fraudml.events.label import Label
 from fraudml.models.rollout import Change, Kind, Rollout
+from fraudml.monitoring.performance.estimate import quiet
+from fraudml.monitoring.rollouts.resampling import Interval
 from fraudml.monitoring.weekly import page, sums
 from fraudml.monitoring.weekly import week as weeks
+from fraudml.monitoring.weekly.outlook import Outlook, outlook
 from fraudml.monitoring.weekly.week import Week
+from tests.support import incidents, late_labels
 from tests.support.scoring import SCHEMA, decision, transaction
 
 SINCE_US = weeks.monday_us("2026-W10", 0)
@@ -52,9 +56,9 @@ class World:
         self.log.append(made)
         self.log.append_labels(labels)
 
-    def week(self, rollouts: Iterable[Rollout] = (), maturity: float | None = None) -> Week:
+    def week(self, rollouts: Iterable[Rollout] = (), expected: Outlook | None = None) -> Week:
         found = sums.read(self.log, SCHEMA, COSTS, SINCE_US)
-        return weeks.week(found, SINCE_US, COSTS, "EUR", rollouts, maturity)
+        return weeks.week(found, SINCE_US, COSTS, "EUR", rollouts, expected)
 
 
 @pytest.fixture
@@ -127,6 +131,43 @@ def test_chance_is_no_pattern(world: World) -> None:
     assert world.week().patterns == []
 
 
+def test_values_beyond_a_limit_are_told_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "MOST_VALUES", 2)
+    world.extend((1, 10_000, "approve", True, country) for country in ("DE", "FR", "IT", "ES", "DE"))
+    found = sums.read(world.log, SCHEMA, COSTS, SINCE_US).segments
+    countries = {each.value: weeks[-1, 0] for each, weeks in found.items() if each.attribute == "country"}
+    assert countries == {"DE": 2, "FR": 1, sums.OTHERS: 2}
+
+
+def test_who_is_hit_again_is_counted_within_the_week(world: World) -> None:
+    world.extend((hour, 10_000, "approve", True, "DE") for hour in (1, 2, -1))
+    world.add(3)
+    (entity, *_) = SCHEMA.entity_names
+    found = {each.entity: each for each in world.week().repeats}
+    assert found[entity].hit - found[entity].again in (0, 2)
+    assert "Hit more than once in this week" in page.render(world.week())
+
+
+def test_what_is_still_to_come_holds_what_comes() -> None:
+    """Of a week a fortnight ago, of whose frauds some are reported within days and others after weeks."""
+    simulated = late_labels.simulate(0, late_labels.World(transactions=200_000, days=100.0, passed_days=12.0))
+    now_us, since_us = late_labels.NOW_US, late_labels.NOW_US - 14 * 24 * HOUR_US
+    log: Any = simulated.until(now_us)
+    costs = late_labels.PROJECT.costs
+    found = outlook(log, incidents.SCHEMA, costs, since_us, now_us, quiet)
+    assert found is not None
+    assert found.missed is not None
+    assert 0.4 < found.maturity < 0.9
+    truth = simulated.truth
+    week = truth["fraud"] & (truth["time"] >= since_us) & (truth["time"] < since_us + sums.WEEK_US)
+    lost = costs.fraud_loss_share * simulated.decisions["amount_minor"] / 100 + costs.chargeback_fee
+    came = float((lost * np.where(truth["flagged"], 1 - costs.review_finds, 1.0))[week].sum())
+    assert found.missed.low < came < found.missed.high
+    assert found.missed.high - found.missed.low < came / 2
+    assert outlook(log, incidents.SCHEMA, costs, now_us, now_us, quiet) is None  # it has not begun
+    assert outlook(log, incidents.SCHEMA, costs, 0, now_us, quiet) is None  # nothing was decided
+
+
 def test_changes_of_models_in_the_week_are_told(world: World) -> None:
     at = (
         "2026-03-01T23:59:59+00:00",
@@ -146,7 +187,14 @@ def test_words_fit_what_is_known(world: World) -> None:
     assert "no fraud of this week is reported yet" in page.headline(world.week())
     world.add(2, fraud=True)
     assert "115 EUR of fraud got through that is known by now." in page.headline(world.week())
-    assert "40% of this week's frauds are reported, so expect 288 EUR" in page.headline(world.week(maturity=0.4))
+    expected = Outlook(0.4, Interval(288.0, 200.0, 400.0))
+    said = page.headline(world.week(expected=expected))
+    assert "about 40% of this week's frauds are reported, so expect 200 EUR to 400 EUR in the end." in said
+    assert "about 288 EUR once all" in page.render(world.week(expected=expected))
+    assert page.headline(world.week(expected=Outlook(0.4, None))).endswith(
+        "about 40% of this week's frauds are reported."
+    )
+    assert "are reported" not in page.headline(world.week(expected=Outlook(0.99, None)))
 
 
 def test_values_are_escaped(world: World) -> None:
