@@ -110,19 +110,20 @@ class Metrics:
 
         Stages of the whole batch are told by :meth:`stage`.
         """
-        model, kinds = self._model_name, []
+        model, kinds, late = self._model_name, [], 0
         for outcome in outcomes:
             if isinstance(outcome, ConflictError):
                 continue
             version = outcome.model_version
-            kinds.append((model, version, outcome.arm, outcome.action.value))
+            kinds.append((model, version, outcome.arm, outcome.action._value_))
             if outcome.score is not None:
                 self._score.observe((version,), outcome.score)
-            if outcome.late:
-                self._late.inc()
+            late += outcome.late
             if outcome.degraded:
                 self._degraded.extend((reason.value,) for reason in outcome.degraded)
         self._decisions.extend(kinds)
+        if late:
+            self._late.inc(late)
         self._batch.observe((), len(outcomes))
         for stage in ("decode", "queue"):
             if stage in stages:

@@ -23,7 +23,8 @@ SOON_S = 0.2  # how long a line waits to be written with others
 MOST_WAITING = 20_000  # lines; more are dropped, and said to be
 STOP_S = 2.0
 
-logger = logging.getLogger("fraudml.service")
+NAME = "fraudml.service"
+logger = logging.getLogger(NAME)
 
 
 class Line(msgspec.Struct, omit_defaults=True, gc=False):
@@ -55,12 +56,13 @@ class Requests:
         self.metrics.request(route, status, key)
         if status < 400:
             if self._writer is not None:
-                milliseconds = round(seconds * 1_000, 3)
-                said = ("info", logger.name, "request", facts["request_id"], method, route, status, milliseconds)
-                self._writer.write(Line(datetime.now(UTC), *said, key, facts.get("transaction_id")))
+                now, ms, transaction_id = datetime.now(UTC), round(seconds * 1_000, 3), facts.get("transaction_id")
+                request_id = facts["request_id"]
+                line = Line(now, "info", NAME, "request", request_id, method, route, status, ms, key, transaction_id)
+                self._writer.write(line)
             return
         level = logging.WARNING if status >= 500 else logging.INFO
-        line = {
+        failed = {
             "request_id": facts["request_id"],
             "method": method,
             "route": route,
@@ -70,7 +72,7 @@ class Requests:
             "transaction_id": facts.get("transaction_id"),
             "failure": str(facts["failure"]) if "failure" in facts else None,
         }
-        logger.log(level, "request", extra={name: value for name, value in line.items() if value is not None})
+        logger.log(level, "request", extra={name: value for name, value in failed.items() if value is not None})
 
     def close(self) -> None:
         """Write what waits."""
