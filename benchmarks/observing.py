@@ -1,8 +1,8 @@
 """What metrics, a line for each request and the chain of hashes cost a service, together.
 
-Two services run, one with all on, with metrics read once a second as Prometheus might, and one with all off
-(:mod:`benchmarks.unobserved`). They share a core and are loaded from the other one, never both at once, in short turns:
-what the machine does beside them changes slower than that. The decision log itself stays on in both: it is the product.
+One core serves, another loads it, in turns: all on, with metrics read once a second as Prometheus might, and all off
+(:mod:`benchmarks.unobserved`). The decision log itself stays on in both: it is the product. Two processes of the same
+program differ by up to a tenth here, whatever they do, so each turn has fresh ones and there are many turns.
 """
 
 from __future__ import annotations
@@ -23,49 +23,44 @@ from fraudml.cli.bench.results import Figures
 from fraudml.cli.bench.server import Target
 
 CONNECTIONS = (16, 64)
-TURNS = 24
-TURN_S = 2.0
-WARMUP_S = 0.3  # of each turn
+TURNS = 16
+SECONDS = 2.0
+WARMUP_S = 0.5
 SCRAPE_S = 1.0
-OFF, ON = "all off", "all on"
+ON, OFF = "all on", "all off"
 
 
 def run() -> str:
     """The section of RESULTS.md."""
-    rows = []
+    found: dict[tuple[str, int], list[Figures]] = {}
     with common.workspace() as place:
         setup = prepare(Path(place))
-        unobserved = setup.fraudml(("-m", "benchmarks.unobserved"))
-        with child.on(setup.places.load), unobserved as off, setup.fraudml(request_log="all") as on:
-            for connections in CONNECTIONS:
-                _turn(setup, off, connections)  # the first one of each finds nothing warm
-                _turn(setup, on, connections)
-                rows.append(_row(connections, [_pair(setup, off, on, connections, turn) for turn in range(TURNS)]))
+        with child.on(setup.places.load):
+            for turn in range(TURNS):
+                for name in (ON, OFF) if turn % 2 else (OFF, ON):  # neither is always the second
+                    for connections, figures in _load(setup, name):
+                        found.setdefault((name, connections), []).append(figures)
+    rows = [_row(found, connections) for connections in CONNECTIONS]
     columns = ["connections", "all off, requests/s", "all on, requests/s", "cost", "p99 off, ms", "p99 on, ms"]
     return (
-        f"Closed loops of {TURN_S:g} s in turns, {TURNS} of each; cost: the mean of the turns' own ratios with its "
-        "95 % interval; the rest are medians. On: all metrics, read once a second; a line in the log for each request "
-        "(`FRAUDML_REQUEST_LOG=all`), written to a file; the chain of hashes. Off: none of these. Both commit each "
-        f"decision before it is answered.\n\n{common.table(columns, rows)}"
+        f"Closed loops of {SECONDS:g} s, {TURNS} turns of a fresh service each; cost: the mean of the turns' own "
+        "ratios with its 95 % interval; the rest are medians. On: all metrics, read once a second; a line in the log for each "
+        "request (`FRAUDML_REQUEST_LOG=all`), written to a file; the chain of hashes. Off: none of these. Both commit "
+        f"each decision before it is answered.\n\n{common.table(columns, rows)}"
     )
 
 
-def _pair(setup: Setup, off: Target, on: Target, connections: int, turn: int) -> tuple[Figures, Figures]:
-    """A turn of each; neither is always the first."""
-    if turn % 2:
-        second = _turn(setup, on, connections, read=True)
-        return _turn(setup, off, connections), second
-    first = _turn(setup, off, connections)
-    return first, _turn(setup, on, connections, read=True)
-
-
-def _turn(setup: Setup, target: Target, connections: int, *, read: bool = False) -> Figures:
-    plan = Plan(target.host, target.port, connections, TURN_S, WARMUP_S)
-    requests = setup.requests(target, round(MOST_PER_S * plan.whole_s))
-    with scraped(target, read):
-        figures, _ = measure(target, plan, requests, setup.places)
-    print(f"{'on' if read else 'off'}, {connections}: {figures.throughput_per_s:,.0f}/s {figures.errors}", flush=True)
-    return figures
+def _load(setup: Setup, name: str) -> Iterator[tuple[int, Figures]]:
+    program = ("-m", "fraudml") if name == ON else ("-m", "benchmarks.unobserved")
+    settings = {"request_log": "all"} if name == ON else {}
+    with setup.fraudml(program, **settings) as target:
+        for connections in CONNECTIONS:
+            plan = Plan(target.host, target.port, connections, SECONDS, WARMUP_S)
+            requests = setup.requests(target, round(MOST_PER_S * plan.whole_s))
+            with scraped(target, name == ON):
+                figures, _ = measure(target, plan, requests, setup.places)
+            print(f"{name}, {connections}: {figures.throughput_per_s:,.0f}/s {figures.errors}", flush=True)
+            yield connections, figures
 
 
 @contextmanager
@@ -89,10 +84,10 @@ def scraped(target: Target, wanted: bool) -> Iterator[None]:
             thread.join()
 
 
-def _row(connections: int, pairs: list[tuple[Figures, Figures]]) -> list[str]:
-    costs = [1 - on.throughput_per_s / off.throughput_per_s for off, on in pairs]
+def _row(found: dict[tuple[str, int], list[Figures]], connections: int) -> list[str]:
+    off, on = found[OFF, connections], found[ON, connections]
+    costs = [1 - b.throughput_per_s / a.throughput_per_s for a, b in zip(off, on, strict=True)]
     mean, spread = statistics.mean(costs), 1.96 * statistics.stdev(costs) / len(costs) ** 0.5
-    off, on = zip(*pairs, strict=True)
     rates = [f"{statistics.median(each.throughput_per_s for each in figures):,.0f}" for figures in (off, on)]
     tails = [f"{statistics.median(each.latency_ms['p99'] or 0 for each in figures):.1f}" for figures in (off, on)]
     return [str(connections), *rates, f"{mean:.1%} ({mean - spread:.1%} to {mean + spread:.1%})", *tails]
