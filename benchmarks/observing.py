@@ -44,9 +44,9 @@ def run() -> str:
     columns = ["connections", "all off, requests/s", "all on, requests/s", "cost", "p99 off, ms", "p99 on, ms"]
     return (
         f"Closed loops of {SECONDS:g} s, {TURNS} turns of a fresh service each; cost: the mean of the turns' own "
-        "ratios with its 95 % interval; the rest are medians. On: all metrics, read once a second; a line in the log for each "
-        "request (`FRAUDML_REQUEST_LOG=all`), written to a file; the chain of hashes. Off: none of these. Both commit "
-        f"each decision before it is answered.\n\n{common.table(columns, rows)}"
+        "ratios with its 95 % interval; the rest are medians. On: all metrics, read once a second; a line in the log "
+        "for each request (`FRAUDML_REQUEST_LOG=all`), written to a file; the chain of hashes. Off: none of these. "
+        f"Both commit each decision before it is answered.\n\n{common.table(columns, rows)}"
     )
 
 

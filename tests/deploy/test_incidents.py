@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="no promtool")
 
 RULES = sorted((Path(__file__).parents[2] / "deploy" / "prometheus" / "rules").glob("*.yml"))
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in RULES)
-# When the monitor looked is a time of this machine's clock, not of the world's, and it looks less often than a real one.
+# When the monitor looked is a time of this machine's clock, not of the world's.
 USED = set(re.findall(r"\bfraud_\w+", TEXT)) - {"fraud_monitor_run_timestamp_seconds"}
 ALERTS = {
     rule["alert"]: rule

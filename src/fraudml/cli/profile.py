@@ -19,7 +19,7 @@ def add(app: typer.Typer) -> None:
 def profile(
     pid: Annotated[int, typer.Option(help="The process: of fraudml serve, a worker or the monitor.")],
     seconds: Annotated[int, typer.Option(help="How long to look, 1 to 120 seconds.")] = 10,
-    rate: Annotated[int, typer.Option(help="Samples a second, 1 to 250; each stops the process for a moment.")] = 100,
+    rate: Annotated[int, typer.Option(help="Samples a second, 1 to 250; each stops the process for a moment.")] = 50,
     out: Annotated[Path, typer.Option(help="The SVG file to write.")] = Path("profile.svg"),
     as_json: AsJson = False,
 ) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fraudml.errors import ConfigError, FraudmlError, MissingExtra
 
-RATE = 100  # samples a second
+RATE = 50  # samples a second; what they cost is in docs/howto/profile-a-live-service.md
 MOST_RATE = 250
 MOST_S = 120
 ENDS_WITHIN_S = 60.0  # py-spy reads symbols and writes the file after its last sample
