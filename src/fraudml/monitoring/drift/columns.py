@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -26,9 +27,10 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
 
     ``psi``: population stability index, missing values in a bin of their own. ``p``: of a two-sample test
     (Kolmogorov-Smirnov, or chi-squared of categories) and ``p_missing`` of the missing shares, both adjusted for all
-    tests of the report; ``None`` where there is nothing to test. ``new``: values that the reference does not have, with
-    their share; ``vanished`` the other way round; ``renamed``: pairs that look like one value. ``bins``: names, and the
-    shares ``before`` and ``now``. ``why``: in words what has drifted; empty where nothing has.
+    tests of the report; ``None`` where there is nothing to test. ``new``: values that the reference does not have, the
+    largest with their share, and ``new_share`` of all of them; ``vanished`` the other way round; ``renamed``: pairs that
+    look like one value. ``bins``: names, and the shares ``before`` and ``now``. ``noise``, ``new_noise``: what ``psi``
+    and ``new_share`` hardly exceed without any change. ``why``: in words what has drifted; empty where nothing has.
     """
 
     name: str
@@ -42,6 +44,8 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     median_before: float | None = None
     median_now: float | None = None
     new: dict[str, float] = {}
+    new_share: float = 0.0
+    new_noise: float = 0.0
     vanished: dict[str, float] = {}
     renamed: list[tuple[str, str]] = []
     bins: list[str] = []
@@ -60,9 +64,10 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
         return self.missing_now - self.missing_before
 
     @property
-    def new_share(self) -> float:
-        """Of values that the reference does not have."""
-        return sum(self.new.values())
+    def new_excess(self) -> float:
+        """The share of values that the reference does not have, beyond what rare ones explain. That of a single one is
+        not explained so."""
+        return max(0.0, self.new_share - self.new_noise, *self.new.values())
 
 
 def numeric(name: str, before: Values, now: Values) -> FeatureDrift:
@@ -105,10 +110,7 @@ def categorical(name: str, before: list[str | None], now: list[str | None]) -> F
         np.array([*(each[value] for value in top), sum(each[value] for value in rest), gone], np.int64)
         for each, gone in zip(counted, missing, strict=True)
     ]
-    new, vanished = ({} for _ in range(2))
-    if all(sizes):
-        new = {str(value): counted[1][value] / sizes[1] for value in named if not counted[0][value]}
-        vanished = {str(value): counted[0][value] / sizes[0] for value in named if not counted[1][value]}
+    new, vanished = _unseen(counted[1], counted[0]), _unseen(*counted)
     return FeatureDrift(
         name=name,
         kind="category",
@@ -118,8 +120,10 @@ def categorical(name: str, before: list[str | None], now: list[str | None]) -> F
         p_missing=_proportions(*(np.array([gone, size]) for gone, size in zip(missing, sizes, strict=True))),
         missing_before=missing[0] / max(missing[0] + sizes[0], 1),
         missing_now=missing[1] / max(missing[1] + sizes[1], 1),
-        new=new,
-        vanished=vanished,
+        new=dict(_largest(new, TOP)),
+        new_share=sum(new.values()),
+        new_noise=_noise_of_new(counted[0], sizes[1]),
+        vanished=dict(_largest(vanished, TOP)),
         renamed=_renamed(new, vanished),
         bins=[*(str(value) for value in top), "other", "missing"],
         before=_shares(counts[0]),
@@ -136,7 +140,7 @@ def judged(found: FeatureDrift, p: float | None, p_missing: float | None, alpha:
     if p is not None and p < alpha and found.psi >= PSI + found.noise:
         size = "largely" if found.psi >= LARGE_PSI + found.noise else "moderately"
         why.append(f"{size} otherwise distributed (index {found.psi:.2f}){_jump(found)}")
-    if found.new_share >= NEW:
+    if found.new_excess >= NEW:
         told = ", ".join(f"{value!r} ({share:.1%})" for value, share in _largest(found.new))
         why.append(f"new values: {told}")
     if found.renamed and why:
@@ -164,8 +168,24 @@ def _renamed(new: dict[str, float], vanished: dict[str, float]) -> list[tuple[st
     return pairs
 
 
-def _largest(shares: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(shares.items(), key=lambda each: -each[1])[:LARGEST_TOLD]
+def _largest(shares: dict[str, float], most: int = LARGEST_TOLD) -> list[tuple[str, float]]:
+    return sorted(shares.items(), key=lambda each: -each[1])[:most]
+
+
+def _unseen(here: Counter[str | None], there: Counter[str | None]) -> dict[str, float]:
+    """Values that are not there, with their share here; none where there is nothing at all."""
+    size = here.total()
+    return {str(value): count / size for value, count in here.items() if not there[value]} if there else {}
+
+
+def _noise_of_new(before: Counter[str | None], size_now: int) -> float:
+    """What the share of new values hardly exceeds without any change. Of many merchants some are always new: as many
+    as the reference saw once (Good 1953), give or take three standard deviations."""
+    once, size = sum(count == 1 for count in before.values()), before.total()
+    if not size or not size_now:
+        return 0.0
+    share = once / size
+    return share + 3 * math.sqrt(share / size + share / size_now)
 
 
 def _proportions(before: NDArray[np.int64], now: NDArray[np.int64]) -> float | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fraudml.adapters.log.sqlite import SqliteDecisionLog
 from fraudml.decisions.record import pack_vector
 from fraudml.monitoring.drift import compare, page, sample
-from fraudml.monitoring.drift.columns import FeatureDrift, categorical, numeric
+from fraudml.monitoring.drift.columns import FeatureDrift, categorical, judged, numeric
 from fraudml.monitoring.drift.compare import DRIFTED, STABLE, UNKNOWN, DriftReport
 from fraudml.monitoring.drift.index import counts_of, edges_of, psi_of_counts
 from tests.support.scoring import FEATURES, SCHEMA, T0, decision, transaction
@@ -231,6 +231,20 @@ def test_categories_of_any_kind_are_compared(before: list[str | None], now: list
     assert found.psi >= 0
     assert 0 <= found.new_share <= 1 + 1e-9
     assert sum(found.now) == pytest.approx(1 if now else 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_many_rare_values_some_are_always_new_and_that_is_no_drift(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, 50_001)
+    before, now = (random.choice(50_000, size, p=weights / weights.sum()).astype(str) for size in (20_000, 4_000))
+    same = judged(categorical("merchant", before.tolist(), now.tolist()), 1.0, None, 0.01)
+    assert same.new_share > 0.1
+    assert not same.drifted
+    now[random.random(len(now)) < 0.05] = "a new one"
+    changed = judged(categorical("merchant", before.tolist(), now.tolist()), 1.0, None, 0.01)
+    assert next(iter(changed.new)) == "a new one"
+    assert "new values: 'a new one'" in "; ".join(changed.why)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
