@@ -122,7 +122,7 @@ MONITOR = (
     _gauge("fraud_drift_score_psi", "The same of the score."),
     _gauge("fraud_drift_missing_share", "Share of decisions in which a feature is missing.", "feature"),
     _gauge("fraud_drift_missing_change", "That share less the reference's.", "feature"),
-    _gauge("fraud_drift_new_category_share", "Share of values that the reference does not have, beyond what rare ones explain.", "feature"),
+    _gauge("fraud_drift_new_category_share", "Share of new values, beyond what rare ones explain.", "feature"),
     _gauge("fraud_drift_significant", "1 where a feature has drifted.", "feature"),
     _gauge("fraud_drifted_features", "Features that have drifted."),
     _gauge("fraud_drift_score_significant", "1 where the score has drifted."),

@@ -63,7 +63,8 @@ def drift_values(found: compare.DriftReport) -> dict[str, dict[tuple[str, ...], 
     told["fraud_drift_significant"] = {(each.name,): float(each.drifted) for each in shown}
     told["fraud_drift_missing_share"] = {(each.name,): each.missing_now for each in shown}
     told["fraud_drift_missing_change"] = {(each.name,): each.missing_change for each in shown}
-    told["fraud_drift_new_category_share"] = {(each.name,): each.new_excess for each in shown if each.kind == "category"}
+    categories = [each for each in shown if each.kind == "category"]
+    told["fraud_drift_new_category_share"] = {(each.name,): each.new_excess for each in categories}
     return told
 
 
