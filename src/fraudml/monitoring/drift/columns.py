@@ -29,8 +29,9 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     (Kolmogorov-Smirnov, or chi-squared of categories) and ``p_missing`` of the missing shares, both adjusted for all
     tests of the report; ``None`` where there is nothing to test. ``new``: values that the reference does not have, the
     largest with their share, and ``new_share`` of all of them; ``vanished`` the other way round; ``renamed``: pairs
-    that look like one value. ``bins``: names, and the shares ``before`` and ``now``. ``noise``, ``new_noise``: what ``psi``
-    and ``new_share`` hardly exceed without any change. ``why``: in words what has drifted; empty where nothing has.
+    that look like one value. ``bins``: names, and the shares ``before`` and ``now``. ``noise``, ``new_noise``: what
+    ``psi`` and ``new_share`` hardly exceed without any change. ``why``: in words what has drifted; empty where nothing
+    has.
     """
 
     name: str
