@@ -8,6 +8,7 @@ from deploy.grafana.panels import GREEN, ORANGE, Query, Text, board, lines, numb
 from deploy.grafana.promql import increase, newest, none_is_zero, of, quantile, rate, share
 
 FLAGGED = 'label="fraud"'
+OF_CLIENTS = 'route=~"/v[12]/.+"'  # probes and scrapes are none
 FAILED = 'status=~"5.."'
 NO = {"0": ("no", GREEN)}
 
@@ -20,8 +21,8 @@ def flagged(over: str, ago: str = "") -> str:
 
 def failed(over: str = "$__rate_interval") -> str:
     """The share of requests that failed on our side."""
-    failures = none_is_zero(rate("fraud_http_requests_total", FAILED, over=over))
-    return share(failures, rate("fraud_http_requests_total", over=over))
+    failures = none_is_zero(rate("fraud_http_requests_total", OF_CLIENTS, FAILED, over=over))
+    return share(failures, rate("fraud_http_requests_total", OF_CLIENTS, over=over))
 
 
 def slow(objective: str, over: str = "$__rate_interval") -> str:
