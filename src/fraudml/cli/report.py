@@ -20,7 +20,8 @@ def add(app: typer.Typer) -> None:
 
 def report(
     week: Annotated[
-        str | None, typer.Option(help="The week (UTC), such as 2026-W48; default: the last one that is over.")
+        str | None,
+        typer.Option(help="The week (UTC), such as 2026-W48; default: the last one with transactions that is over."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for the page; default: reports in the home directory.")
@@ -31,15 +32,17 @@ def report(
     """Write the weekly report: money saved, missed and wrongly declined, patterns, changes of models."""
     import msgspec
 
+    from fraudml.monitoring.drift.sample import newest_us
     from fraudml.monitoring.weekly import page, sums
     from fraudml.monitoring.weekly import week as weeks
     from fraudml.monitoring.weekly.outlook import outlook
 
     declared, current = read_project(project_file)
     now_us = time.time_ns() // 1_000
-    since_us = weeks.monday_us(week, now_us)
+    asked_us = None if week is None else weeks.monday_us(week, now_us)
     log = wiring.decision_log(current, declared.schema)
     try:
+        since_us = weeks.last_us(now_us, newest_us(log)) if asked_us is None else asked_us
         with output.steps(quiet=as_json) as steps:
             with steps.step("Read five weeks") as progress:
                 found = sums.read(log, declared.schema, declared.costs, since_us, progress)

@@ -105,6 +105,13 @@ def monday_us(text: str | None, now_us: int) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1e6)
 
 
+def last_us(now_us: int, newest_us: int | None) -> int:
+    """When the last week that is over begins, or that of the newest transaction where that is older, as after a replay
+    of history."""
+    since_us = monday_us(None, now_us)
+    return since_us if newest_us is None or newest_us >= since_us else monday_us(None, newest_us + WEEK_US)
+
+
 def week(
     found: Sums,
     since_us: int,

@@ -215,6 +215,11 @@ def test_by_default_it_is_the_last_week_that_is_over() -> None:
     wednesday = SINCE_US + 2 * 24 * HOUR_US
     assert weeks.monday_us(None, wednesday) == SINCE_US - 7 * 24 * HOUR_US
     assert weeks.monday_us(None, SINCE_US) == SINCE_US - 7 * 24 * HOUR_US
+    last = SINCE_US - 7 * 24 * HOUR_US
+    for newest in (None, last, wednesday):
+        assert weeks.last_us(wednesday, newest) == last
+    for newest in (last - 1, last - 7 * 24 * HOUR_US):  # a replay, or nothing since
+        assert weeks.last_us(wednesday, newest) == last - 7 * 24 * HOUR_US
 
 
 def test_a_project_without_amounts_counts_what_is_declared(world: World) -> None:
