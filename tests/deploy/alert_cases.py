@@ -10,7 +10,8 @@ QUARTERS = 7 * 24 * 4  # steps of fifteen minutes in a week
 
 class Case(NamedTuple):
     """``series``: values by series, ``interval`` apart; ``at``: when it is asked, ``alerts``: how many fire then;
-    ``begins``: when the trouble does, which is no longer before ``at`` than the alert says."""
+    ``begins``: when the trouble does, which is no longer before ``at`` than the alert says; None where it is so small
+    that no time is promised."""
 
     alert: str
     why: str
@@ -18,7 +19,7 @@ class Case(NamedTuple):
     at: str
     alerts: int = 1
     interval: str = "1m"
-    begins: str = "0m"
+    begins: str | None = "0m"
 
 
 def share(flagged: str, genuine: str, instance: str = "a") -> dict[str, str]:
@@ -101,7 +102,7 @@ FIRES = [
         "120h",
         1,
         "15m",
-        "119h",  # what this says is that a day is looked at, too; a wave is what the hour is for
+        None,
     ),
     Case("FraudRateLow", "a model that flags nothing any more", BLIND, "27h", 1, "15m", "24h"),
     Case(
@@ -140,7 +141,13 @@ FIRES = [
         "30m",
     ),
     Case("EventsLate", "late events", {**share("0+0x60", "0+100x60"), "fraud_late_total": "0+50x60"}, "40m"),
-    Case("ClockJumps", "an event of the future", gauge("fraud_stream_event_delay_seconds", "2x10 -600x30"), "20m"),
+    Case(
+        "ClockJumps",
+        "events of the future",
+        {**gauge("fraud_stream_event_delay_seconds", "2x10 -600x30"), **stream("0x40", "0+10x40")},
+        "20m",
+        begins="11m",
+    ),
     Case(
         "ClockJumps",
         "a monitor that is an hour ahead",
@@ -361,7 +368,20 @@ QUIET = [
         0,
     ),
     Case("EventsLate", "without traffic", {**share("0x60", "0x60"), "fraud_late_total": "0x60"}, "40m", 0),
-    Case("ClockJumps", "as ever", gauge("fraud_stream_event_delay_seconds", "2x30"), "20m", 0),
+    Case(
+        "ClockJumps",
+        "as ever",
+        {**gauge("fraud_stream_event_delay_seconds", "2x30"), **stream("0x30", "0+10x30")},
+        "20m",
+        0,
+    ),
+    Case(
+        "ClockJumps",
+        "one event of the future, the last one before the night",
+        {**gauge("fraud_stream_event_delay_seconds", "-600x30"), **stream("0x30", "100x30")},
+        "20m",
+        0,
+    ),
     Case("ClockJumps", "a monitor that is on time", gauge("fraud_monitor_run_timestamp_seconds", "0+60x30"), "20m", 0),
     Case(
         "LabelsStop",

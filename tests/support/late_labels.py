@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from fraudml.decisions.costs import Costs
 from fraudml.decisions.log import ARRIVAL, LABEL_ARRIVAL, OUTCOMES
+from fraudml.monitoring.performance.estimate import estimate
 from fraudml.monitoring.performance.reports import Project
+from fraudml.monitoring.performance.results import Performance
 from fraudml.monitoring.performance.sums import Window
 
 DAY_US = 86_400_000_000
@@ -38,6 +40,9 @@ class World:
     declined: float = 0.0
     explore: float | None = None
     declines_labelled: bool = False
+
+
+SMALL = World(transactions=30_000, days=150.0, checked_days=6.0, passed_days=20.0)
 
 
 @dataclass
@@ -101,6 +106,11 @@ def simulate(seed: int, world: World = World()) -> Log:
 def window(days: float = 28.0, now_us: int = NOW_US) -> Window:
     """The last days until now."""
     return Window(now_us - int(days * DAY_US), now_us, now_us)
+
+
+def estimated(log: Log, asked: Window | None = None) -> Performance:
+    """The performance of a window; by default the last four weeks."""
+    return estimate(log, PROJECT, asked or window())  # type: ignore[arg-type]
 
 
 def truly_caught(log: Log, since_us: int, until_us: int) -> float:

@@ -20,7 +20,7 @@ from fraudml.monitoring.weekly.sums import WEEK_US, WEEKS, Repeat, Segment, Sums
 
 FEWEST_FRAUDS = 5  # of a pattern that is told
 LIFT = 1.5  # times the share of frauds of all transactions, by the lower bound of what is seen
-BY_CHANCE = 0.05  # of weeks without any pattern one is told in, whatever the number of segments (Bonferroni)
+BY_CHANCE = 0.05  # of weeks without any pattern at most have one, whatever the number of segments (Bonferroni)
 TOP = 10
 HEAVY = 0.01  # a share of decisions without history that is worth a word
 

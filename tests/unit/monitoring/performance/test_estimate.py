@@ -8,17 +8,12 @@ import pytest
 from fraudml.errors import ConfigError, NotFoundError
 from fraudml.monitoring import jobs
 from fraudml.monitoring.performance import page
-from fraudml.monitoring.performance.estimate import estimate
 from fraudml.monitoring.performance.results import DeclinesKnown, Performance
 from fraudml.monitoring.performance.sums import Window
-from tests.support.late_labels import DAY_US, NOW_US, PROJECT, Log, World, simulate, truly_caught, window
+from tests.support.late_labels import DAY_US, NOW_US, SMALL, Log, World, simulate, truly_caught
+from tests.support.late_labels import estimated as of
 
 THIRD = World(transactions=500_000, days=200.0, fraud=0.3, checked_days=14.0, passed_days=45.0)
-SMALL = World(transactions=30_000, days=150.0, checked_days=6.0, passed_days=20.0)
-
-
-def of(log: Log, asked: Window | None = None) -> Performance:
-    return estimate(log, PROJECT, asked or window())  # type: ignore[arg-type]
 
 
 def old_enough(found: Performance) -> int:

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraudml.monitoring.performance.estimate import estimate
-from fraudml.monitoring.performance.results import Performance
 from fraudml.monitoring.performance.sums import Window
-from tests.support.late_labels import DAY_US, NOW_US, PROJECT, Log, World, simulate, window
-
-SMALL = World(transactions=30_000, days=150.0, checked_days=6.0, passed_days=20.0)
-
-
-def of(log: Log, asked: Window | None = None) -> Performance:
-    return estimate(log, PROJECT, asked or window())  # type: ignore[arg-type]
+from tests.support.late_labels import DAY_US, NOW_US, SMALL, Log, World, simulate
+from tests.support.late_labels import estimated as of
 
 
 @settings(max_examples=25, deadline=None)

@@ -20,6 +20,7 @@ from fraudml.monitoring.rollouts.resampling import Interval
 from fraudml.monitoring.weekly import page, sums
 from fraudml.monitoring.weekly import week as weeks
 from fraudml.monitoring.weekly.outlook import Outlook, outlook
+from fraudml.monitoring.weekly.sums import Repeat
 from fraudml.monitoring.weekly.week import Week
 from tests.support import incidents, late_labels
 from tests.support.scoring import SCHEMA, decision, transaction
@@ -140,12 +141,15 @@ def test_values_beyond_a_limit_are_told_together(world: World, monkeypatch: pyte
 
 
 def test_who_is_hit_again_is_counted_within_the_week(world: World) -> None:
-    world.extend((hour, 10_000, "approve", True, "DE") for hour in (1, 2, -1))
-    world.add(3)
-    (entity, *_) = SCHEMA.entity_names
-    found = {each.entity: each for each in world.week().repeats}
-    assert found[entity].hit - found[entity].again in (0, 2)
-    assert "Hit more than once in this week" in page.render(world.week())
+    """All are of one customer at one terminal."""
+    assert world.week().repeats == []
+    world.add(-1, fraud=True)
+    world.add(1, fraud=True)
+    world.add(2, fraud=False)
+    assert world.week().repeats == [Repeat(name, 1, 0) for name in SCHEMA.entity_names]
+    world.add(3, fraud=True)
+    assert world.week().repeats == [Repeat(name, 1, 1) for name in SCHEMA.entity_names]
+    assert f"1 of 1 ({SCHEMA.entity_names[0]})" in " ".join(page.render(world.week()).split())
 
 
 def test_what_is_still_to_come_holds_what_comes() -> None:
